@@ -1,0 +1,153 @@
+//! Every limit of the protocol and of the node, each with its reason. What happens at a limit is said here too.
+//!
+//! Sizes are in bytes. The numbers that configuration can change are defaults here, the others are fixed.
+
+use std::time::Duration;
+
+// ---- The wire -------------------------------------------------------------------------------------------------
+
+/// A `frame_message` on the wire, its length delimiter included. Keeps the assumption of 2^16 bytes a packet behind
+/// the AEAD's confidentiality limit (RFC 9001 §B). Longer: the lane is closed with `ENCODING_ERROR`.
+pub const FRAME_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// A `frame_message` before the peer is authenticated. Longer: the socket is closed.
+pub const FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX: usize = 16 * 1024;
+
+/// Frames in one packet. More: the session is closed with `ENCODING_ERROR`.
+pub const FRAMES_PER_PACKET_MAX: usize = 256;
+
+/// Ranges in one acknowledgement; a sender puts the newest first. More: `ENCODING_ERROR`.
+pub const ACK_RANGES_MAX: usize = 64;
+
+/// Text of a close or go-away. A sender cuts it, a receiver answers more with `ENCODING_ERROR`.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// Unknown fields that are skipped in one protobuf message, so that later versions may add some.
+pub const UNKNOWN_FIELDS_MAX: usize = 16;
+
+/// A message that is decoded by the general protobuf decoder (parameters, requests of services).
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
+/// Versions in a version list.
+pub const VERSIONS_MAX: usize = 16;
+
+/// Tag of both AEADs (RFC 5116 §5.1).
+pub const SEAL_TAG_BYTES: usize = 16;
+
+// ---- The handshake --------------------------------------------------------------------------------------------
+
+/// TLS handshake bytes of one level. rustls refuses longer messages itself. More: the socket is closed.
+pub const HANDSHAKE_BYTES_PER_LEVEL_MAX: usize = 64 * 1024;
+
+/// Sealed packets that a server keeps until the client's Finished arrives (RFC 9001 §5.7). More: the lane waits, as
+/// the transport's own flow control stops the sender.
+pub const EARLY_PACKETS_BYTES_MAX: usize = 64 * 1024;
+
+/// From accept to the first complete `frame_message`.
+pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// From accept or dial to the sealed accept.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a join's first byte to the verified answer.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Slowest acceptable rate of a message before authentication: below, the socket is closed.
+pub const MESSAGE_RATE_BYTES_PER_SECOND_MIN: u32 = 1024;
+
+// ---- Streams and flow control ---------------------------------------------------------------------------------
+
+/// Bytes that a peer may send on one stream before the first window update.
+pub const STREAM_WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// Bytes that a peer may have outstanding on one stream after tuning. 150 ms × 1 Gbit/s are 18.75 MB, and a window
+/// that is updated at its half has to be twice that.
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+/// Bytes that a peer may send in all streams of a session before the first window update.
+pub const SESSION_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The session's window after tuning: room for a stream at its largest and others beside it.
+pub const SESSION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Streams of one direction that a peer may have open at once.
+pub const STREAMS_MAX: u64 = 4096;
+
+/// Streams that the peer opened and the application has not accepted yet. More: `EXCESSIVE_LOAD`.
+pub const STREAMS_UNACCEPTED_MAX: usize = 4096;
+
+/// Gaps in the received bytes of one stream. More: `EXCESSIVE_LOAD` (quinn RUSTSEC-2026-0185).
+pub const STREAM_GAPS_MAX: usize = 1024;
+
+/// Bytes that a stream accepts from the application and has not had acknowledged, before the peer's window is known
+/// to be larger. Writers wait above it.
+pub const SEND_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A received slice is copied when it is smaller than this part of the allocation that it pins.
+pub const PINNED_SHARE_MIN: usize = 4;
+
+// ---- Load by an authenticated peer ----------------------------------------------------------------------------
+
+/// Resets and stops a second, after a burst (h2 rapid reset, RUSTSEC-2023-0034). More: `EXCESSIVE_LOAD`.
+pub const RESETS_PER_SECOND_MAX: u32 = 4096;
+
+/// Frames that carry no data and ask for work (pings, empty stream data, blocked signals, updates that change
+/// nothing), a second, after a burst. More: `EXCESSIVE_LOAD`.
+pub const IDLE_FRAMES_PER_SECOND_MAX: u32 = 200;
+
+/// Burst of the two rates above.
+pub const LOAD_BURST: u32 = 8192;
+
+/// Pongs that wait to be sent; further pings are answered by the newest one.
+pub const PONGS_QUEUED_MAX: usize = 16;
+
+/// Packets that could not be opened, over all lanes, until the session ends.
+pub const OPEN_FAILURES_MAX: u32 = 1024;
+
+// ---- Lanes ----------------------------------------------------------------------------------------------------
+
+/// Lanes of a session that may live at once.
+pub const LANES_MAX: u32 = 16;
+
+/// Longest time that an acknowledgement is held back on a healthy lane.
+pub const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+
+/// Received stream bytes after which an acknowledgement is due at once.
+pub const ACK_EVERY_BYTES: u64 = 256 * 1024;
+
+/// Silence after which a lane is pinged.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Silence after which a lane is dead.
+pub const LANE_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Shortest time without an acknowledgement after which a lane is suspect.
+pub const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+
+/// Shortest time without an acknowledgement after which a lane is dead, when data waits for one.
+pub const DEAD_TIMEOUT_MIN: Duration = Duration::from_secs(6);
+
+/// Time without any channel after which a session's streams fail.
+pub const SURVIVE: Duration = Duration::from_secs(120);
+
+/// Sent packets that are remembered for a dead lane, so that a late acknowledgement still saves a repetition.
+pub const DEAD_LANE_MEMORY: Duration = Duration::from_secs(60);
+
+// ---- Keys -----------------------------------------------------------------------------------------------------
+
+/// Packets of a session under one key: half the limit of AES-GCM (RFC 9001 §6.6).
+pub const KEY_PACKETS_MAX: u64 = 1 << 22;
+
+/// Bytes of a session under one key.
+pub const KEY_BYTES_MAX: u64 = 64 << 30;
+
+/// Time under one key.
+pub const KEY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How long keys of the previous epoch stay usable for lanes that have not switched.
+pub const PREVIOUS_KEY_TIME: Duration = Duration::from_secs(10);
+
+const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
+const _: () = assert!(STREAM_WINDOW_BYTES_MAX <= SESSION_WINDOW_BYTES_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES_MAX as u128 >= 2 * 150 * 1_000_000_000 / 8 / 1000);
+const _: () = assert!(FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX <= FRAME_MESSAGE_BYTES_MAX);

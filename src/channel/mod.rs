@@ -1,0 +1,1 @@
+//! Channels: bytes in, bytes out, over TCP, TLS and Unix sockets.

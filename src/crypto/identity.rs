@@ -1,0 +1,1 @@
+//! Node identities: who a certificate says that a peer is, and which peers are trusted.

@@ -1,0 +1,28 @@
+//! Longhaul: one encrypted link between datacenters that stays up.
+//!
+//! Two nodes share a *session*: mutually authenticated, TLS 1.3, carried by many *channels* at once, whose *streams*
+//! outlive every one of them. This file is the map; each module's header says what it owns.
+//!
+//! The lower half is the sans-IO core: time, randomness and bytes come in as arguments, and it compiles without the
+//! `node` feature. The upper half holds tokio, sockets, clocks and files.
+
+// The core, lowest first.
+pub mod base;
+pub mod crypto;
+pub mod session;
+pub mod stream;
+pub mod wire;
+
+// The shell, lowest first.
+#[cfg(feature = "node")]
+pub mod channel;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
+#[cfg(feature = "issue")]
+pub mod issue;
+#[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "node")]
+pub mod service;

@@ -1,0 +1,5 @@
+//! The `longhaul` program: parses, runs, returns an exit code.
+
+fn main() -> std::process::ExitCode {
+    longhaul::cli::main()
+}

@@ -1,0 +1,1 @@
+//! The session: composes streams, keys and lanes; no I/O, no clock.

@@ -1,0 +1,1 @@
+//! Streams: offsets, buffers, flow control, priorities.
