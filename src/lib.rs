@@ -8,21 +8,21 @@
 
 // The core, lowest first.
 pub mod base;
-pub mod crypto;
-pub mod session;
-pub mod stream;
 pub mod wire;
+pub mod crypto;
+pub mod stream;
+pub mod session;
 
 // The shell, lowest first.
 #[cfg(feature = "node")]
 pub mod channel;
-#[cfg(feature = "cli")]
-pub mod cli;
-#[cfg(feature = "cli")]
-pub mod config;
-#[cfg(feature = "issue")]
-pub mod issue;
 #[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "node")]
 pub mod service;
+#[cfg(feature = "issue")]
+pub mod issue;
+#[cfg(feature = "cli")]
+pub mod config;
+#[cfg(feature = "cli")]
+pub mod cli;
