@@ -1,0 +1,187 @@
+//! The two halves of a channel.
+//!
+//! Both wait without a buffer (`readable`, `writable`) and then move bytes without waiting (`try_read`, `try_write`):
+//! an idle channel holds no buffer of ours. On TCP and Unix sockets these allocate nothing.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+
+use bytes::BytesMut;
+use socket2::SockRef;
+
+use super::connection::Io;
+
+/// The receiving half of a channel.
+#[derive(Debug)]
+pub struct ReadHalf {
+    io: Io,
+    /// An error that came after bytes in the same call, for the next one.
+    deferred: Option<io::Error>,
+}
+
+impl ReadHalf {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io, deferred: None }
+    }
+
+    /// Waits until [`try_read`](Self::try_read) has something to say: bytes, the end, or an error. It may still find
+    /// nothing. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if self.deferred.is_some() {
+            return Ok(());
+        }
+        match &self.io {
+            Io::Tcp(stream) => stream.readable().await,
+            Io::Unix(stream) => stream.readable().await,
+            Io::Tls(tls) => match poll_fn(|context| tls.0.poll_readable(context)).await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    // rustls tells some errors once only.
+                    self.deferred = Some(error);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Reads into the spare capacity of `buffer`, at its end, without waiting. `None`: nothing is there yet. `Some(0)`:
+    /// the other end has finished.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed; or `InvalidInput` when `buffer` has no spare capacity, which the caller reserves.
+    pub fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        if buffer.capacity() == buffer.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no spare capacity to read into"));
+        }
+        match &self.io {
+            Io::Tcp(stream) => unless_blocked(stream.try_read_buf(buffer)),
+            Io::Unix(stream) => unless_blocked(stream.try_read_buf(buffer)),
+            Io::Tls(tls) => tls.0.try_read(buffer, &mut self.deferred),
+        }
+    }
+
+    /// Reads into the spare capacity of `buffer`, at its end: waits for the first byte. 0: the other end has finished.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](Self::try_read).
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            if let Some(count) = self.try_read(buffer)? {
+                return Ok(count);
+            }
+            self.readable().await?;
+        }
+    }
+}
+
+/// The sending half of a channel.
+#[derive(Debug)]
+pub struct WriteHalf {
+    io: Io,
+}
+
+impl WriteHalf {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io }
+    }
+
+    /// Waits until [`try_write`](Self::try_write) takes bytes, or fails. It may still take none. Cancel safe.
+    ///
+    /// On TLS this first sends the records that an earlier [`try_write`](Self::try_write) could not hand on.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn writable(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(stream) => stream.writable().await,
+            Io::Unix(stream) => stream.writable().await,
+            Io::Tls(tls) => {
+                poll_fn(|context| tls.0.poll_flush(context)).await?;
+                tls.0.socket().writable().await
+            }
+        }
+    }
+
+    /// Writes a part of `bytes` without waiting; how much is returned. `None`: nothing could be taken now.
+    ///
+    /// On TLS, records of what was taken may stay behind: the next `try_write`, [`writable`](Self::writable) or
+    /// [`flush`](Self::flush) sends them. So who has nothing more to write calls `flush`.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match &self.io {
+            Io::Tcp(stream) => unless_blocked(stream.try_write(bytes)),
+            Io::Unix(stream) => unless_blocked(stream.try_write(bytes)),
+            Io::Tls(tls) => tls.0.try_write(bytes),
+        }
+    }
+
+    /// Writes all of `bytes` and hands them to the system. When the future is dropped, a part may have been written.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = match &self.io {
+                Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
+                Io::Tcp(_) | Io::Unix(_) => match self.try_write(bytes)? {
+                    Some(written) => written,
+                    None => {
+                        self.writable().await?;
+                        continue;
+                    }
+                },
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+        }
+        self.flush().await
+    }
+
+    /// Waits until everything written is with the system; at once but for TLS. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(_) | Io::Unix(_) => Ok(()),
+            Io::Tls(tls) => poll_fn(|context| tls.0.poll_flush(context)).await,
+        }
+    }
+
+    /// Ends this direction: the other end reads what was written, then the end.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
+            Io::Unix(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
+            Io::Tls(tls) => poll_fn(|context| tls.0.poll_shutdown(context)).await,
+        }
+    }
+}
+
+fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
