@@ -317,6 +317,12 @@ mod tests {
         accepted
     }
 
+    async fn counted(counter: &std::sync::atomic::AtomicU64) {
+        while counter.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn errors_of_accepting_do_not_end_the_loop() {
         let mut listener = Listener::bind(&tcp("127.0.0.1"), &ListenOptions::default()).await.unwrap();
@@ -370,16 +376,21 @@ mod tests {
         let options = ListenOptions { admission, ..ListenOptions::default() };
         let mut listener = Listener::bind(&tcp("127.0.0.1"), &options).await.unwrap();
         let first = greet(&mut listener).await;
+        let gate = listener.gate().clone();
         let address = listener.local_address().clone();
+        // The reset may come before the dial has finished.
         let refused = async {
-            let (mut read, _write) = dial(&address, &DialOptions::default()).await.unwrap().io.split();
-            read.read(&mut BytesMut::with_capacity(1)).await.unwrap_err()
+            let Ok(connection) = dial(&address, &DialOptions::default()).await else { return };
+            let (mut read, _write) = connection.io.split();
+            let error = read.read(&mut BytesMut::with_capacity(1)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         };
-        tokio::select! {
-            error = refused => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
-            _ = listener.accept() => panic!("the second one is to be refused"),
-        }
-        assert_eq!(listener.counters().refused_pending_of_source.load(Ordering::Relaxed), 1);
+        tokio::join!(refused, async {
+            tokio::select! {
+                _ = listener.accept() => panic!("the second one is to be refused"),
+                () = counted(&gate.counters().refused_pending_of_source) => {}
+            }
+        });
         drop(first.permit);
         greet(&mut listener).await;
     }
