@@ -85,7 +85,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::channel::tls::tests::tls_pair;
     use crate::channel::{ChannelKind, Connection};
 
     async fn tcp_pair() -> (Connection, Connection) {
@@ -133,9 +132,10 @@ mod tests {
         assert_eq!(read(other).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
+    #[cfg(feature = "issue")]
     #[tokio::test]
     async fn a_tls_channel_is_aborted_below_tls() {
-        let (client, server) = tls_pair().await;
+        let (client, server) = crate::channel::tls::tests::tls_pair().await;
         let handle = client.connection.abort_handle();
         let reading = tokio::spawn(read(client.connection));
         tokio::task::yield_now().await;

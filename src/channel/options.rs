@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Once;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
@@ -228,7 +227,8 @@ const BACKLOG: u32 = 1024;
 #[cfg(target_os = "linux")]
 const AUTO_CONGESTION: &[u8] = b"bbr";
 
-static CONGESTION_LOGGED: Once = Once::new();
+#[cfg(target_os = "linux")]
+static CONGESTION_LOGGED: std::sync::Once = std::sync::Once::new();
 
 #[cfg(test)]
 mod tests {

@@ -155,6 +155,7 @@ fn finish(stream: TlsStream<SharedTcp>, mut info: ChannelInfo) -> Result<TlsConn
 const SERVER_NAME: &str = "longhaul.invalid";
 
 #[cfg(test)]
+#[cfg(feature = "issue")]
 pub(crate) mod tests {
     use std::time::Duration;
 

@@ -95,8 +95,7 @@ impl ProxyHeader {
 ///
 /// # Errors
 ///
-/// See [`ProxyError`]. It does not depend on how the bytes were cut into pieces whether an error comes, but it may come
-/// at the first byte that is wrong.
+/// See [`ProxyError`]. An error may come before the header is complete, as soon as it cannot become one.
 pub fn decode(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     if starts_alike(bytes, V2_SIGNATURE) {
         return if bytes.len() < V2_SIGNATURE.len() { Ok(None) } else { decode_v2(bytes) };
