@@ -78,3 +78,77 @@ fn with<T>(socket: &Weak<T>, call: impl FnOnce(&T) -> io::Result<()>) {
         tracing::trace!(%error, "channel had ended before it was aborted");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::channel::{ChannelKind, Connection};
+
+    async fn tcp_pair() -> (Connection, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let connection = |stream| Connection::tcp(stream, ChannelKind::Tcp).unwrap();
+        (connection(dialled.unwrap()), connection(accepted.unwrap().0))
+    }
+
+    async fn read(connection: Connection) -> io::Result<usize> {
+        let (mut read, _write) = connection.io.split();
+        read.read(&mut BytesMut::with_capacity(8)).await
+    }
+
+    #[tokio::test]
+    async fn a_killed_channel_ends_on_both_sides() {
+        let (one, other) = tcp_pair().await;
+        let handle = one.abort_handle();
+        let reading = tokio::spawn(read(one));
+        tokio::task::yield_now().await;
+        handle.kill();
+        assert_eq!(reading.await.unwrap().unwrap(), 0);
+        assert_eq!(read(other).await.unwrap(), 0);
+        handle.kill();
+        handle.abort();
+    }
+
+    #[tokio::test]
+    async fn an_aborted_channel_resets_the_other_end() {
+        let (one, other) = tcp_pair().await;
+        let handle = one.abort_handle();
+        let reading = tokio::spawn(read(one));
+        tokio::task::yield_now().await;
+        handle.abort();
+        let _ended = reading.await.unwrap();
+        assert_eq!(read(other).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_resets_on_close_does_so_when_it_is_dropped() {
+        let (one, other) = tcp_pair().await;
+        one.abort_handle().reset_on_close();
+        drop(one);
+        assert_eq!(read(other).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(feature = "issue")]
+    #[tokio::test]
+    async fn a_tls_channel_is_aborted_below_tls() {
+        let (client, server) = crate::channel::tls::tests::tls_pair().await;
+        let handle = client.connection.abort_handle();
+        let reading = tokio::spawn(read(client.connection));
+        tokio::task::yield_now().await;
+        handle.abort();
+        let _ended = reading.await.unwrap();
+        assert_eq!(read(server.connection).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_handle_does_not_keep_the_socket_open() {
+        let (one, other) = tcp_pair().await;
+        let _handle = one.abort_handle();
+        drop(one);
+        assert_eq!(read(other).await.unwrap(), 0);
+    }
+}

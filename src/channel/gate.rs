@@ -72,7 +72,7 @@ impl Drop for Permit {
 /// Connections since the start, by what became of them at the gate and before it.
 #[derive(Debug, Default)]
 pub struct GateCounters {
-    /// Admitted.
+    /// Admitted by the limits; a Unix peer that is refused for its credentials is among them.
     pub admitted: AtomicU64,
     /// Refused: [`Refusal::Pending`].
     pub refused_pending: AtomicU64,

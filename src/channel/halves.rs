@@ -54,7 +54,7 @@ impl ReadHalf {
     ///
     /// # Errors
     ///
-    /// The channel has failed; or `InvalidInput` when `buffer` has no spare capacity, which the caller reserves.
+    /// The channel has failed, which for TLS includes an end without its notice (`UnexpectedEof`); or `InvalidInput` when `buffer` has no spare capacity, which the caller reserves.
     pub fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         if buffer.capacity() == buffer.len() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no spare capacity to read into"));
@@ -183,5 +183,147 @@ fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    use super::*;
+    #[cfg(feature = "issue")]
+    use crate::channel::tls::tests::tls_pair;
+
+    async fn tcp_pair() -> (Io, Io) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Io::Tcp(Arc::new(dialled.unwrap())), Io::Tcp(Arc::new(accepted.unwrap().0)))
+    }
+
+    async fn pairs() -> Vec<(&'static str, Io, Io)> {
+        let (tcp, unix) = (tcp_pair().await, UnixStream::pair().unwrap());
+        #[cfg_attr(not(feature = "issue"), expect(unused_mut, reason = "certificates need the feature"))]
+        let mut pairs = vec![("tcp", tcp.0, tcp.1), ("unix", Io::Unix(Arc::new(unix.0)), Io::Unix(Arc::new(unix.1)))];
+        #[cfg(feature = "issue")]
+        {
+            let (client, server) = tls_pair().await;
+            pairs.push(("tls", client.connection.io, server.connection.io));
+        }
+        pairs
+    }
+
+    #[tokio::test]
+    async fn nothing_there_is_none_and_the_end_is_zero() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            let mut buffer = BytesMut::with_capacity(8);
+            assert!(read.try_read(&mut buffer).unwrap().is_none(), "{name}");
+            write.write_all(b"abc").await.unwrap();
+            read.readable().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 3, "{name}");
+            assert!(read.try_read(&mut buffer).unwrap().is_none(), "{name}");
+            write.write_all(b"de").await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 2, "{name}");
+            assert_eq!(&buffer[..], b"abcde", "{name}");
+            write.shutdown().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 0, "{name}");
+            assert_eq!(buffer.capacity(), 8, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_is_the_callers_fault() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            write.write_all(b"abcdef").await.unwrap();
+            let mut buffer = BytesMut::with_capacity(4);
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 4, "{name}");
+            assert_eq!(read.try_read(&mut buffer).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+            buffer.reserve(4);
+            read.readable().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 2, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_looked_once_is_still_woken() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, other_write)) = (one.split(), other.split());
+            let reading = tokio::spawn(async move {
+                let mut buffer = BytesMut::with_capacity(8);
+                assert!(read.try_read(&mut buffer).unwrap().is_none());
+                read.readable().await.unwrap();
+                read.read(&mut buffer).await.unwrap()
+            });
+            tokio::task::yield_now().await;
+            write.write_all(b"x").await.unwrap();
+            assert_eq!(reading.await.unwrap(), 1, "{name}");
+            drop(other_write);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_writer_is_stopped_and_goes_on_without_loss() {
+        const TOTAL: usize = 16 << 20;
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            let chunk: Vec<u8> = (0..=250).cycle().take(251 * 256).collect();
+            let mut written = 0;
+            while let Some(count) = write.try_write(&chunk[written % 251..]).unwrap() {
+                written += count;
+                assert!(written < TOTAL, "{name}: nobody reads, so the writer is stopped");
+            }
+            let writing = tokio::spawn(async move {
+                while written < TOTAL {
+                    write.writable().await.unwrap();
+                    let rest = (TOTAL - written).min(chunk.len() - 251);
+                    let from = written % 251;
+                    written += write.try_write(&chunk[from..from + rest]).unwrap().unwrap_or(0);
+                }
+                write.flush().await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+            let mut buffer = BytesMut::with_capacity(64 * 1024);
+            let mut received = 0;
+            while read.read(&mut buffer).await.unwrap() > 0 {
+                for byte in &buffer {
+                    assert_eq!(usize::from(*byte), received % 251, "{name}");
+                    received += 1;
+                }
+                buffer.clear();
+            }
+            assert_eq!(received, TOTAL, "{name}");
+            writing.await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn both_directions_run_at_once() {
+        for (name, one, other) in pairs().await {
+            let copy = |io: Io| {
+                let (mut read, mut write) = io.split();
+                let sending = async move {
+                    for _ in 0..64 {
+                        write.write_all(&[7; 40_000]).await.unwrap();
+                    }
+                    write
+                };
+                let receiving = async move {
+                    let (mut buffer, mut received) = (BytesMut::with_capacity(16 * 1024), 0);
+                    while received < 64 * 40_000 {
+                        received += read.read(&mut buffer).await.unwrap();
+                        buffer.clear();
+                    }
+                    (read, received)
+                };
+                tokio::spawn(async move { tokio::join!(sending, receiving) })
+            };
+            let (one, other) = (copy(one), copy(other));
+            assert_eq!(one.await.unwrap().1.1, 64 * 40_000, "{name}");
+            assert_eq!(other.await.unwrap().1.1, 64 * 40_000, "{name}");
+        }
     }
 }

@@ -290,3 +290,142 @@ const LOG_PER_SECOND: u32 = 1;
 
 /// Burst of the rate above.
 const LOG_BURST: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::channel::{DialOptions, SourceRate, dial};
+
+    fn tcp(host: &str) -> Address {
+        Address::Tcp { host: host.to_owned(), port: 0 }
+    }
+
+    /// Dials the listener and says one thing through what it accepts.
+    async fn greet(listener: &mut Listener) -> Accepted {
+        let address = listener.local_address().clone();
+        let options = DialOptions::default();
+        let (dialled, accepted) = tokio::join!(dial(&address, &options), listener.accept());
+        let (_read, mut write) = dialled.unwrap().io.split();
+        let (mut read, _write) = accepted.connection.io.clone().split();
+        write.write_all(b"hello").await.unwrap();
+        let mut buffer = BytesMut::with_capacity(16);
+        assert_eq!(read.read(&mut buffer).await.unwrap(), 5);
+        accepted
+    }
+
+    async fn counted(counter: &std::sync::atomic::AtomicU64) {
+        while counter.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_of_accepting_do_not_end_the_loop() {
+        let mut listener = Listener::bind(&tcp("127.0.0.1"), &ListenOptions::default()).await.unwrap();
+        for errno in [Errno::MFILE, Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::CONNABORTED] {
+            listener.scripted_errors.push_back(errno.into());
+        }
+        greet(&mut listener).await;
+        assert!(listener.scripted_errors.is_empty());
+        assert_eq!(listener.counters().accept_errors.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn shortages_pause_and_broken_connections_do_not() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::INVAL] {
+            assert!(needs_pause(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::HOSTUNREACH] {
+            assert!(!needs_pause(&errno.into()), "{errno}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_v6_address_takes_both_families() {
+        let Ok(mut listener) = Listener::bind(&tcp("::"), &ListenOptions::default()).await else {
+            return; // a host without IPv6
+        };
+        let Address::Tcp { port, .. } = *listener.local_address() else { panic!("tcp") };
+        listener.local = Address::Tcp { host: "127.0.0.1".to_owned(), port };
+        let accepted = greet(&mut listener).await;
+        assert_eq!(accepted.connection.info.peer_ip, Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn accepted_sockets_have_the_options() {
+        let mut listener = Listener::bind(&tcp("127.0.0.1"), &ListenOptions::default()).await.unwrap();
+        let accepted = greet(&mut listener).await;
+        let crate::channel::Io::Tcp(stream) = &accepted.connection.io else { panic!("tcp") };
+        assert!(stream.nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(SockRef::from(&**stream).tcp_user_timeout().unwrap(), listener.options.tcp.user_timeout);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_admitted_is_closed_and_counted_and_the_next_one_gets_in() {
+        let admission = AdmissionLimits {
+            rate_per_source: Some(SourceRate { per_second: 1, burst: 1000 }),
+            pending_per_source_max: Some(1),
+            loopback_exempt: false,
+            ..AdmissionLimits::default()
+        };
+        let options = ListenOptions { admission, ..ListenOptions::default() };
+        let mut listener = Listener::bind(&tcp("127.0.0.1"), &options).await.unwrap();
+        let first = greet(&mut listener).await;
+        let gate = listener.gate().clone();
+        let address = listener.local_address().clone();
+        // The reset may come before the dial has finished.
+        let refused = async {
+            let Ok(connection) = dial(&address, &DialOptions::default()).await else { return };
+            let (mut read, _write) = connection.io.split();
+            let error = read.read(&mut BytesMut::with_capacity(1)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        };
+        tokio::join!(refused, async {
+            tokio::select! {
+                _ = listener.accept() => panic!("the second one is to be refused"),
+                () = counted(&gate.counters().refused_pending_of_source) => {}
+            }
+        });
+        drop(first.permit);
+        greet(&mut listener).await;
+    }
+
+    #[tokio::test]
+    async fn a_unix_peer_is_known_by_its_credentials() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = Address::Unix { path: directory.path().join("node.sock") };
+        let mut listener = Listener::bind(&address, &ListenOptions::default()).await.unwrap();
+        let accepted = greet(&mut listener).await;
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(accepted.credentials.unwrap().uid, uid);
+        assert_eq!(accepted.connection.info.kind, ChannelKind::Unix);
+
+        listener.options.unix.allow_uids = vec![uid];
+        greet(&mut listener).await;
+    }
+
+    #[tokio::test]
+    async fn a_unix_peer_that_is_not_on_the_list_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = Address::Unix { path: directory.path().join("node.sock") };
+        let stranger = rustix::process::geteuid().as_raw() + 1;
+        let unix = UnixOptions { allow_uids: vec![stranger], ..UnixOptions::default() };
+        let options = ListenOptions { unix, ..ListenOptions::default() };
+        let mut listener = Listener::bind(&address, &options).await.unwrap();
+        let refused = async {
+            let (mut read, _write) = dial(&address, &DialOptions::default()).await.unwrap().io.split();
+            read.read(&mut BytesMut::with_capacity(1)).await
+        };
+        tokio::select! {
+            outcome = refused => assert_eq!(outcome.unwrap(), 0),
+            _ = listener.accept() => panic!("the stranger is to be refused"),
+        }
+        assert_eq!(listener.counters().refused_credentials.load(Ordering::Relaxed), 1);
+        assert_eq!(listener.gate().pending(), 0);
+    }
+}

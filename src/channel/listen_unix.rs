@@ -205,3 +205,117 @@ const LOCK_ATTEMPTS: u32 = 50;
 
 /// Between attempts to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn place() -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.sock");
+        (directory, path)
+    }
+
+    async fn bind(path: &Path) -> Result<BoundUnix, ListenError> {
+        BoundUnix::bind(path, &UnixOptions::default(), 16).await
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let (_directory, path) = place();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let _bound = bind(&path).await.unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_left_alone() {
+        let (_directory, path) = place();
+        let live = bind(&path).await.unwrap();
+        assert!(matches!(bind(&path).await, Err(ListenError::InUse { .. })));
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let (directory, path) = place();
+        fs::write(&path, "mine").unwrap();
+        assert!(matches!(bind(&path).await, Err(ListenError::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let link = directory.path().join("link.sock");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(bind(&link).await, Err(ListenError::NotASocket { .. })));
+        assert!(matches!(bind(&path.join("below")).await, Err(ListenError::NoDirectory { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_the_name_is_not_removed() {
+        let (_directory, path) = place();
+        let bound = bind(&path).await.unwrap();
+        let other = path.with_extension("new");
+        fs::write(&other, "mine").unwrap();
+        fs::rename(&other, &path).unwrap();
+        drop(bound);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn the_mode_is_the_wanted_one() {
+        let (_directory, path) = place();
+        for mode in [0o660, 0o600, 0o666] {
+            let options = UnixOptions { mode, ..UnixOptions::default() };
+            let _bound = BoundUnix::bind(&path, &options, 16).await.unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_new_socket_is_private() {
+        let (_directory, path) = place();
+        let _socket = bind_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o077, 0);
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_cannot_be_set_leaves_nothing_behind() {
+        let (_directory, path) = place();
+        let ours = rustix::process::geteuid();
+        let options = UnixOptions { uid: Some(12_345), gid: Some(12_345), ..UnixOptions::default() };
+        let outcome = BoundUnix::bind(&path, &options, 16).await;
+        if ours.is_root() {
+            let bound = outcome.unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (12_345, 12_345));
+            drop(bound);
+        } else {
+            assert!(matches!(outcome, Err(ListenError::Owner { .. })));
+        }
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_stays_locked_is_an_error() {
+        let (directory, path) = place();
+        let lock = File::open(directory.path()).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        assert!(matches!(bind(&path).await, Err(ListenError::Locked { .. })));
+        drop(lock);
+        bind(&path).await.unwrap();
+    }
+
+    #[test]
+    fn a_peer_is_allowed_by_its_user_or_its_group() {
+        let peer = PeerCredentials { uid: 1, gid: 2, pid: None };
+        let allows = |uids: &[u32], gids: &[u32]| {
+            UnixOptions { allow_uids: uids.to_vec(), allow_gids: gids.to_vec(), ..UnixOptions::default() }.allows(peer)
+        };
+        assert!(allows(&[], &[]) && allows(&[1], &[]) && allows(&[], &[2]) && allows(&[9], &[2]));
+        assert!(!allows(&[2], &[]) && !allows(&[], &[1]) && !allows(&[9], &[9]));
+    }
+}

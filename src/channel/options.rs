@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Once;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
@@ -126,7 +125,7 @@ pub struct Keepalive {
 }
 
 impl Default for Keepalive {
-    /// Notices a dead peer after 30 s of silence, before the session's own 45 s.
+    /// Notices a dead peer within 30 s of silence, before the session's own 45 s.
     fn default() -> Self {
         Self { idle: Duration::from_secs(15), interval: Duration::from_secs(5), count: 3 }
     }
@@ -215,7 +214,8 @@ fn set<T: std::fmt::Debug>(
     apply(&value).map_err(|source| OptionsError::Refused { option, value: format!("{value:?}"), source })
 }
 
-/// Dead paths are noticed within one lane's `DEAD_TIMEOUT_MIN` and a half, and resets of a middlebox waited out.
+/// Longer than a session needs to find a lane dead, so that the session decides; short enough that the sockets of dead
+/// paths do not pile up.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Measured: writing stops with this much unsent, where without it megabytes are out of recall.
@@ -227,7 +227,8 @@ const BACKLOG: u32 = 1024;
 #[cfg(target_os = "linux")]
 const AUTO_CONGESTION: &[u8] = b"bbr";
 
-static CONGESTION_LOGGED: Once = Once::new();
+#[cfg(target_os = "linux")]
+static CONGESTION_LOGGED: std::sync::Once = std::sync::Once::new();
 
 #[cfg(test)]
 mod tests {

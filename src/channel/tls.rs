@@ -153,3 +153,124 @@ fn finish(stream: TlsStream<SharedTcp>, mut info: ChannelInfo) -> Result<TlsConn
 
 /// Stands where rustls wants a server's name; `.invalid` is never resolved (RFC 6761 §6.4).
 const SERVER_NAME: &str = "longhaul.invalid";
+
+#[cfg(test)]
+#[cfg(feature = "issue")]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::RootCertStore;
+    use rustls::crypto::CryptoProvider;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::channel::{Address, DialError, DialOptions, ListenOptions, Listener, dial_tls};
+
+    #[cfg(feature = "aws-lc-rs")]
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    }
+
+    #[cfg(not(feature = "aws-lc-rs"))]
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(rustls::crypto::ring::default_provider())
+    }
+
+    fn configs(client_alpn: &[&[u8]], server_alpn: &[&[u8]]) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([SERVER_NAME.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let versions = &[&rustls::version::TLS13];
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        client.alpn_protocols = client_alpn.iter().map(|name| name.to_vec()).collect();
+        server.alpn_protocols = server_alpn.iter().map(|name| name.to_vec()).collect();
+        (Arc::new(client), Arc::new(server))
+    }
+
+    async fn handshake(
+        (client, server): (Arc<ClientConfig>, Arc<ServerConfig>),
+    ) -> (Result<TlsConnection, TlsError>, Result<TlsConnection, TlsError>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let dialled = Connection::tcp(dialled.unwrap(), ChannelKind::Tls).unwrap();
+        let accepted = Connection::tcp(accepted.unwrap().0, ChannelKind::Tls).unwrap();
+        tokio::join!(connect_tls(dialled, client), accept_tls(accepted, server))
+    }
+
+    /// The two ends of a TLS channel over loopback.
+    pub(crate) async fn tls_pair() -> (TlsConnection, TlsConnection) {
+        let (client, server) = handshake(configs(&[OUTER_TLS_ALPN], &[OUTER_TLS_ALPN])).await;
+        (client.unwrap(), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_ends_draw_the_same_secret() {
+        let (client, server) = tls_pair().await;
+        let draw =
+            |end: &TlsConnection, label: &[u8], context| end.outer.export_keying_material(label, context).unwrap();
+        let secret = draw(&client, b"label", Some(b"context"));
+        assert_eq!(secret, draw(&server, b"label", Some(b"context")));
+        assert_ne!(secret, draw(&server, b"label", None));
+        assert_ne!(secret, draw(&server, b"other", Some(b"context")));
+        assert_eq!(client.outer.cipher_suite().suite(), server.outer.cipher_suite().suite());
+        assert_eq!(client.outer.peer_certificates().len(), 1);
+        assert!(server.outer.peer_certificates().is_empty());
+        drop(client.connection);
+        assert!(matches!(client.outer.export_keying_material(b"label", None), Err(TlsError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn another_protocol_above_is_refused() {
+        let (client, server) = handshake(configs(&[b"h2"], &[b"h2"])).await;
+        assert!(matches!(client, Err(TlsError::Alpn { negotiated }) if negotiated == "`h2`"));
+        assert!(matches!(server, Err(TlsError::Alpn { .. })));
+        let (_client, server) = handshake(configs(&[], &[OUTER_TLS_ALPN])).await;
+        assert!(matches!(server, Err(TlsError::Alpn { negotiated }) if negotiated == "none"));
+        let (client, server) = handshake(configs(&[b"h2"], &[OUTER_TLS_ALPN])).await;
+        assert!(matches!(client, Err(TlsError::Handshake(_))));
+        assert!(matches!(server, Err(TlsError::Handshake(_))));
+    }
+
+    #[tokio::test]
+    async fn tls_over_tls_is_refused() {
+        let (client, _server) = tls_pair().await;
+        let (config, _) = configs(&[OUTER_TLS_ALPN], &[]);
+        assert!(matches!(connect_tls(client.connection, config).await, Err(TlsError::NotTcp { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_tls_address_is_dialled_and_accepted() {
+        let (client, server) = configs(&[OUTER_TLS_ALPN], &[OUTER_TLS_ALPN]);
+        let address: Address = "tls://127.0.0.1:0".parse().unwrap();
+        let mut listener = Listener::bind(&address, &ListenOptions::default()).await.unwrap();
+        let address = listener.local_address().clone();
+        let accepting = async { accept_tls(listener.accept().await.connection, server).await };
+        let options = DialOptions::default();
+        let (dialled, accepted) = tokio::join!(dial_tls(&address, &options, client), accepting);
+        assert_eq!(dialled.unwrap().connection.info.kind, ChannelKind::Tls);
+        accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_the_handshake_times_out() {
+        let (client, _) = configs(&[OUTER_TLS_ALPN], &[]);
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tls { host: "127.0.0.1".to_owned(), port: silent.local_addr().unwrap().port() };
+        let options = DialOptions { timeout: Duration::from_millis(100), ..DialOptions::default() };
+        assert!(matches!(dial_tls(&address, &options, client).await, Err(DialError::TimedOut { .. })));
+    }
+}
