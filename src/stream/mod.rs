@@ -17,5 +17,5 @@ pub use flow::{ReceiveWindow, SendWindow};
 pub use id_allocator::{LocalIds, RemoteIds};
 pub use priority::{Priority, ReadyQueue};
 pub use receive::{ReceiveBuffer, ReceiveError};
-pub use send::{SendBuffer, Piece};
+pub use send::{Piece, SendBuffer};
 pub use streams::{FinishError, ReadError, ReadOutcome, StreamFault, StreamNotice, Streams, StreamsConfig, WriteError};

@@ -138,7 +138,8 @@ impl ReceiveBuffer {
     /// Forgets all bytes: the stream was reset or stopped. Returns how many bytes the application will not take.
     pub fn clear(&mut self) -> u64 {
         let untaken = self.highest - self.contiguous + self.ready_bytes;
-        *self = Self { contiguous: self.highest, highest: self.highest, final_size: self.final_size, ..Self::default() };
+        *self =
+            Self { contiguous: self.highest, highest: self.highest, final_size: self.final_size, ..Self::default() };
         untaken
     }
 
@@ -216,7 +217,8 @@ impl ReceiveBuffer {
         let is_small = data.len() <= COPY_BYTES_MAX;
         match before {
             Some((_, piece)) if is_small && piece.len() <= COPY_BYTES_MAX => {
-                let mut grown = std::mem::take(piece).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                let mut grown =
+                    std::mem::take(piece).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 grown.extend_from_slice(data);
                 *piece = grown.freeze();
             }

@@ -324,7 +324,13 @@ mod tests {
         }
     }
 
-    fn received_late(buffer: &mut SendBuffer, received: &mut [Option<u8>], written: &[u8], range: Range<u64>, fin: bool) {
+    fn received_late(
+        buffer: &mut SendBuffer,
+        received: &mut [Option<u8>],
+        written: &[u8],
+        range: Range<u64>,
+        fin: bool,
+    ) {
         for at in range.clone() {
             received[at as usize] = Some(written[at as usize]);
         }

@@ -372,9 +372,10 @@ impl Streams {
     /// Whether a read would give something.
     #[must_use]
     pub fn is_readable(&self, id: StreamId) -> bool {
-        self.streams.get(&id).and_then(|stream| stream.receiving.as_ref()).is_none_or(|half| {
-            half.reset.is_some() || half.buffer.ready_bytes() > 0 || half.buffer.is_complete()
-        })
+        self.streams
+            .get(&id)
+            .and_then(|stream| stream.receiving.as_ref())
+            .is_none_or(|half| half.reset.is_some() || half.buffer.ready_bytes() > 0 || half.buffer.is_complete())
     }
 
     // ---- The peer's frames ----
@@ -536,7 +537,11 @@ impl Streams {
     }
 
     /// Cuts the next piece, of a stream that `wanted` lets pass.
-    pub fn poll_piece(&mut self, size_max: usize, mut wanted: impl FnMut(StreamId) -> bool) -> Option<(StreamId, Piece)> {
+    pub fn poll_piece(
+        &mut self,
+        size_max: usize,
+        mut wanted: impl FnMut(StreamId) -> bool,
+    ) -> Option<(StreamId, Piece)> {
         while let Some(id) = self.ready.pop(&mut wanted) {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let Some(sending) = stream.sending.as_mut() else { continue };
@@ -726,10 +731,12 @@ impl Streams {
     /// Forgets a stream when both halves are over.
     fn remove_if_over(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(&id) else { return };
-        let sending_is_over = stream.sending.as_ref().is_none_or(|half| half.stopped.is_some() && half.buffer.is_finished());
-        let receiving_is_over = stream.receiving.as_ref().is_none_or(|half| {
-            half.is_stopped && (half.reset.is_some() || half.buffer.is_complete())
-        });
+        let sending_is_over =
+            stream.sending.as_ref().is_none_or(|half| half.stopped.is_some() && half.buffer.is_finished());
+        let receiving_is_over = stream
+            .receiving
+            .as_ref()
+            .is_none_or(|half| half.is_stopped && (half.reset.is_some() || half.buffer.is_complete()));
         if !sending_is_over || !receiving_is_over {
             return;
         }
