@@ -109,6 +109,10 @@ pub const OPEN_FAILURES_MAX: u32 = 1024;
 /// Lanes of a session that may live at once.
 pub const LANES_MAX: u32 = 16;
 
+/// Lane ids that a server grants in advance. Far more than may live at once: during an outage each attempt to join
+/// uses one up, and no new credit can arrive.
+pub const LANE_CREDIT: u32 = 4096;
+
 /// Longest time that an acknowledgement is held back on a healthy lane.
 pub const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 

@@ -15,3 +15,4 @@ mod seal;
 pub use handshake::{CompletedHandshake, Flight, Handshake, HandshakeError};
 pub use schedule::{EpochKeys, KeySchedule, OpeningKeys, SessionSecrets};
 pub use seal::{LaneOpener, OpenError, SealedKeys};
+pub(crate) use seal::{open_with, seal_with};

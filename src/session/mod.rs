@@ -1,1 +1,37 @@
-//! The session: composes streams, keys and lanes; no I/O, no clock.
+//! The session: streams, keys and lanes composed into one association of two nodes. No I/O, no clock.
+//!
+//! **One mutation, then drain the outputs.** Inputs are `handle_*` (packets, timeouts), `add_lane`/`remove_lane` and
+//! what the application does to streams. Outputs are [`Session::poll_transmit`] for each lane that is ready,
+//! [`Session::poll_wake`] (lanes that should ask), [`Session::poll_event`] and [`Session::next_timeout`].
+//!
+//! Sealing and opening happen outside, by the keys that [`Transmission`] and [`Session::opening_keys`] give: the
+//! session's state is meant to be behind one short lock.
+//!
+//! * [`Establishing`]: the handshake on the first lane, which ends in a session.
+//! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
+//! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens.
+//! * `rekey`: when keys change; `join`: how lanes are added; [`scheduler`]: which lane carries the next packet.
+
+mod acknowledge;
+mod config;
+mod establish;
+mod event;
+mod join;
+mod lane;
+mod receive;
+mod rekey;
+mod rtt;
+pub mod scheduler;
+mod state;
+mod stats;
+mod timers;
+mod transmit;
+
+pub use config::SessionConfig;
+pub use establish::{EstablishError, Established, Establishing, Progress};
+pub use event::{CloseReason, Event, LaneEnd, SessionFault};
+pub use join::{JoinRefused, JoinRequest};
+pub use lane::{LaneKind, LaneSetup, LaneState, Protection};
+pub use state::{OpenError, Session, SessionParts};
+pub use stats::{LaneStats, SessionStats};
+pub use transmit::Transmission;

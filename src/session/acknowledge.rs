@@ -1,0 +1,114 @@
+//! What was sent, acknowledged and lost.
+
+use std::time::{Duration, Instant};
+
+use super::event::{Event, LaneEnd, SessionFault};
+use super::lane::{LaneState, SentItem};
+use super::state::Session;
+use crate::base::LaneId;
+use crate::wire::Ack;
+
+impl Session {
+    /// Takes an acknowledgement. It may come by another lane, and for a lane that is dead.
+    pub(super) fn handle_ack(&mut self, ack: &Ack, now: Instant) -> Result<(), SessionFault> {
+        let Some(index) = self.lane_index(ack.lane_id) else {
+            // Of a lane that was forgotten. That it ever was is what its id tells.
+            let was = self.lane_credit.was_used(ack.lane_id);
+            return if was {
+                Ok(())
+            } else {
+                Err(SessionFault::Violation("acknowledgement for a lane that never was"))
+            };
+        };
+        let lane = &mut self.lanes[index];
+        if lane.next_number.is_some_and(|next| ack.next_packet_number > next) || !ack.ranges.is_empty() {
+            return Err(SessionFault::Violation("acknowledgement of packets that were never sent"));
+        }
+        let mut newest = None;
+        let mut delivered = 0;
+        while lane.sent.front().is_some_and(|packet| packet.number < ack.next_packet_number) {
+            let Some(packet) = lane.sent.pop_front() else { break };
+            lane.in_flight_bytes -= u64::from(packet.bytes);
+            delivered += u64::from(packet.bytes);
+            newest = Some(packet.sent_at);
+            for item in packet.items {
+                if let SentItem::Stream { id, range, fin } = item {
+                    self.streams.on_acknowledged(id, range, fin);
+                }
+            }
+        }
+        let Some(sent_at) = newest else {
+            return if self.idle_frames.take(now) { Ok(()) } else { Err(SessionFault::Load("acknowledgements")) };
+        };
+        if !lane.is_alive() {
+            return Ok(());
+        }
+        let sample = now.saturating_duration_since(sent_at);
+        // A peer that lies about its delay can only make its lane look better to us by so much.
+        let delay = Duration::from_micros(ack.delay_us).min(sample);
+        lane.round_trip.on_sample(sample - delay);
+        lane.rate.on_delivered(now, delivered, lane.round_trip.smoothed().unwrap_or_default());
+        lane.last_progress_at = now;
+        lane.is_pinged &= !lane.sent.is_empty();
+        if lane.state == LaneState::Suspect {
+            lane.state = LaneState::Active;
+            self.events.push_back(Event::LaneRecovered(ack.lane_id));
+        }
+        if lane.sent.is_empty() {
+            // Hundreds of packets were on their way; an idle lane should not keep their room.
+            lane.sent.shrink_to(8);
+        }
+        self.wake_lanes();
+        Ok(())
+    }
+
+    /// A lane acknowledges nothing: what is on its way goes out again on others, once.
+    pub(super) fn reinject(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        let mut repeated = Vec::new();
+        for packet in lane.sent.iter_mut().filter(|packet| !packet.is_reinjected) {
+            packet.is_reinjected = true;
+            for item in &packet.items {
+                match item {
+                    SentItem::Stream { id, range, fin } => repeated.push((*id, range.clone(), *fin)),
+                    SentItem::Control(frame) => self.control.push_back(frame.clone()),
+                }
+            }
+        }
+        for (id, range, fin) in repeated {
+            lane.counters.reinjected_bytes += range.end - range.start;
+            self.streams.on_lost(id, range, fin);
+        }
+    }
+
+    /// A lane's channel is gone, or is to be closed: its unacknowledged data goes out again on the others.
+    pub fn remove_lane(&mut self, id: LaneId, end: LaneEnd, now: Instant) {
+        let Some(index) = self.lane_index(id).filter(|&index| self.lanes[index].is_alive()) else { return };
+        self.reinject(index);
+        let lane = &mut self.lanes[index];
+        lane.state = LaneState::Dead;
+        lane.died_at = Some(now);
+        lane.is_waiting = false;
+        lane.control.clear();
+        // The last word on what arrived goes by another lane.
+        lane.received.ack_due = Some(now);
+        self.lanes_lost += 1;
+        self.scheduler.on_lane_removed(id);
+        self.events.push_back(Event::LaneDown(id, end.clone()));
+        if !matches!(end, LaneEnd::ClosedByPeer(_)) {
+            let code = match end {
+                LaneEnd::Closed(code) => code,
+                LaneEnd::Unacknowledged | LaneEnd::Idle => crate::base::CloseCode::ACK_TIMEOUT,
+                _ => crate::base::CloseCode::TRANSPORT_ERROR,
+            };
+            self.control.push_back(crate::wire::Frame::LaneClose { lane_id: id, code });
+        }
+        if self.lane_count() == 0 {
+            self.alone_since = Some(now);
+            if self.is_ending() {
+                self.finish_closing(now);
+            }
+        }
+        self.wake_lanes();
+    }
+}

@@ -1,0 +1,199 @@
+//! What a session knows of one lane.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::rtt::{DeliveryRate, RoundTrip};
+use crate::base::{Epoch, LaneId, PacketNumber, StreamId};
+use crate::wire::Frame;
+
+/// What carries a lane, as on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LaneKind {
+    /// A TCP connection.
+    Tcp = 0,
+    /// A Unix socket.
+    Unix = 1,
+    /// TLS over TCP.
+    Tls = 2,
+    /// A stream of a QUIC connection.
+    Quic = 3,
+}
+
+impl LaneKind {
+    /// The kind of a number on the wire.
+    #[must_use]
+    pub fn from_wire(number: u32) -> Option<Self> {
+        [Self::Tcp, Self::Unix, Self::Tls, Self::Quic].into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// How packets of such a lane are protected, unless sealing is asked for.
+    #[must_use]
+    pub fn protection(self) -> Protection {
+        match self {
+            Self::Tcp | Self::Unix => Protection::Sealed,
+            Self::Tls | Self::Quic => Protection::Channel,
+        }
+    }
+}
+
+/// Who protects the packets of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The session's traffic keys.
+    Sealed,
+    /// The channel itself.
+    Channel,
+}
+
+/// How a lane is added.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSetup {
+    /// What carries it.
+    pub kind: LaneKind,
+    /// Share of the `weighted` scheduler; at least 1.
+    pub weight: u32,
+}
+
+/// How a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LaneState {
+    /// Asked for by this side, not yet admitted by the peer. Carries data.
+    Joining,
+    /// Carries data.
+    Active,
+    /// Acknowledges nothing; carries data only when no other lane does.
+    Suspect,
+    /// Over: kept only for late acknowledgements.
+    Dead,
+}
+
+/// Part of a sent packet that has to be sent again when the packet is lost.
+#[derive(Debug)]
+pub(super) enum SentItem {
+    Stream { id: StreamId, range: Range<u64>, fin: bool },
+    Control(Frame),
+}
+
+/// A packet that waits for its acknowledgement.
+#[derive(Debug)]
+pub(super) struct SentPacket {
+    pub(super) number: PacketNumber,
+    pub(super) sent_at: Instant,
+    pub(super) bytes: u32,
+    pub(super) items: Vec<SentItem>,
+    /// The items went out again elsewhere.
+    pub(super) is_reinjected: bool,
+}
+
+/// The receiving direction of a lane: what has to be acknowledged.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// All packets below were received.
+    pub(super) next: PacketNumber,
+    pub(super) newest_at: Instant,
+    /// Stream bytes since the last acknowledgement.
+    pub(super) unacknowledged_bytes: u64,
+    /// When an acknowledgement has to leave.
+    pub(super) ack_due: Option<Instant>,
+}
+
+/// One lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) id: LaneId,
+    pub(super) setup: LaneSetup,
+    pub(super) protection: Protection,
+    pub(super) state: LaneState,
+    pub(super) next_number: Option<PacketNumber>,
+    /// Sent in order; those that need no acknowledgement are left out.
+    pub(super) sent: VecDeque<SentPacket>,
+    pub(super) in_flight_bytes: u64,
+    pub(super) received: Received,
+    pub(super) round_trip: RoundTrip,
+    pub(super) rate: DeliveryRate,
+    /// Frames that make sense on this lane only.
+    pub(super) control: VecDeque<Frame>,
+    /// The nonce that the client has to echo.
+    pub(super) expected_confirmation: Option<[u8; 16]>,
+    pub(super) confirmation_due: Option<Instant>,
+    /// Asked for a packet and got none: has to be woken.
+    pub(super) is_waiting: bool,
+    pub(super) has_sent_close: bool,
+    pub(super) last_received_at: Instant,
+    pub(super) last_progress_at: Instant,
+    pub(super) is_pinged: bool,
+    /// Of the newest packet that was received.
+    pub(super) received_epoch: Epoch,
+    pub(super) died_at: Option<Instant>,
+    pub(super) counters: LaneCounters,
+}
+
+/// Totals of one lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LaneCounters {
+    pub(super) packets_sent: u64,
+    pub(super) packets_received: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) padding_bytes: u64,
+    pub(super) reinjected_bytes: u64,
+}
+
+impl Lane {
+    pub(super) fn new(id: LaneId, setup: LaneSetup, protection: Protection, state: LaneState, now: Instant) -> Self {
+        Self {
+            id,
+            setup,
+            protection,
+            state,
+            next_number: Some(PacketNumber(0)),
+            sent: VecDeque::new(),
+            in_flight_bytes: 0,
+            received: Received { next: PacketNumber(0), newest_at: now, unacknowledged_bytes: 0, ack_due: None },
+            round_trip: RoundTrip::default(),
+            rate: DeliveryRate::default(),
+            control: VecDeque::new(),
+            expected_confirmation: None,
+            confirmation_due: None,
+            is_waiting: false,
+            has_sent_close: false,
+            last_received_at: now,
+            last_progress_at: now,
+            is_pinged: false,
+            received_epoch: Epoch(0),
+            died_at: None,
+            counters: LaneCounters::default(),
+        }
+    }
+
+    /// Whether the lane has a channel.
+    pub(super) fn is_alive(&self) -> bool {
+        self.state != LaneState::Dead
+    }
+
+    /// Whether the lane is trusted with data.
+    pub(super) fn is_healthy(&self) -> bool {
+        matches!(self.state, LaneState::Active | LaneState::Joining)
+    }
+
+    /// When the oldest packet on its way, or the last progress, is too long ago by `timeout`.
+    fn unacknowledged_deadline(&self, timeout: Duration) -> Option<Instant> {
+        let oldest = self.sent.front()?;
+        Some(oldest.sent_at.max(self.last_progress_at) + timeout)
+    }
+
+    pub(super) fn suspect_deadline(&self) -> Option<Instant> {
+        self.is_healthy().then(|| self.unacknowledged_deadline(self.round_trip.suspect_timeout())).flatten()
+    }
+
+    pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
+        self.unacknowledged_deadline(dead_timeout.max(self.round_trip.suspect_timeout() * 3))
+    }
+
+    /// Whether there is something that only this lane can send, now.
+    pub(super) fn has_own_work(&self, now: Instant) -> bool {
+        !self.control.is_empty() || self.received.ack_due.is_some_and(|due| due <= now)
+    }
+}

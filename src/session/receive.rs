@@ -1,0 +1,208 @@
+//! Takes packets apart, after they were opened and decoded outside.
+
+use std::time::Instant;
+
+use super::event::{CloseReason, Event, LaneEnd, SessionFault};
+use super::lane::{LaneState, Protection};
+use super::state::{Session, State};
+use crate::base::{Epoch, LaneId, Side, limits};
+use crate::stream::Priority;
+use crate::wire::{Frame, Head};
+
+impl Session {
+    /// Takes the frames of a packet that was opened. `size` is the size of its message, and `is_sealed` says whether
+    /// the session's keys protected it. The packets of a lane have to be given in their order.
+    ///
+    /// What the peer does wrong closes the session; [`close_reason`](Self::close_reason) tells.
+    pub fn handle_packet(&mut self, now: Instant, head: &Head, is_sealed: bool, frames: &mut Vec<Frame>, size: usize) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        // A lane that this side gave up may still deliver: it counts, as long as the lane is remembered.
+        let Some(index) = self.lane_index(head.lane_id) else { return };
+        let lane = &mut self.lanes[index];
+        lane.last_received_at = now;
+        lane.is_pinged = false;
+        lane.received.next = crate::base::PacketNumber(head.packet_number.0 + 1);
+        lane.received.newest_at = now;
+        lane.counters.packets_received += 1;
+        lane.counters.bytes_received += size as u64;
+        if is_sealed {
+            lane.received_epoch = head.epoch;
+            // A peer that seals where it need not is answered in kind.
+            lane.protection = Protection::Sealed;
+            self.on_epoch(head.epoch, now);
+        }
+        let mut stream_bytes = 0;
+        let mut needs_ack = false;
+        for frame in frames.drain(..) {
+            if let Frame::Stream(data) = &frame {
+                stream_bytes += data.data.len() as u64;
+            }
+            needs_ack |= !matches!(frame, Frame::Ack(_) | Frame::Close { .. });
+            if let Err(fault) = self.handle_frame(now, head.lane_id, frame) {
+                self.fail(fault, now);
+                break;
+            }
+        }
+        if needs_ack {
+            self.schedule_ack(head.lane_id, stream_bytes, now);
+        }
+        self.wake_lanes();
+    }
+
+    fn on_epoch(&mut self, epoch: Epoch, now: Instant) {
+        if Some(epoch) == self.keys.epoch().next() {
+            self.step_keys(now);
+        }
+        if epoch == self.keys.epoch() {
+            self.key_use.on_opened_current();
+        }
+    }
+
+    fn schedule_ack(&mut self, lane_id: LaneId, stream_bytes: u64, now: Instant) {
+        let Some(index) = self.lane_index(lane_id) else { return };
+        let lane = &mut self.lanes[index];
+        lane.received.unacknowledged_bytes += stream_bytes;
+        let due = if lane.received.unacknowledged_bytes >= limits::ACK_EVERY_BYTES {
+            now
+        } else {
+            now + limits::ACK_DELAY_MAX
+        };
+        lane.received.ack_due = Some(lane.received.ack_due.map_or(due, |earlier| earlier.min(due)));
+        if due == now && lane.is_alive() && std::mem::take(&mut lane.is_waiting) {
+            self.wakes.push_back(lane_id);
+        }
+    }
+
+    fn handle_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
+        if matches!(self.state, State::Connecting) && !matches!(frame, Frame::Accepted { .. } | Frame::Close { .. }) {
+            return Err(SessionFault::Violation("frame in front of the accept"));
+        }
+        let round_trip = self.round_trip();
+        match frame {
+            Frame::Stream(data) => {
+                if data.data.is_empty() && !data.fin {
+                    self.limit_idle(now, "empty stream frames")?;
+                }
+                self.streams.handle_data(&data, now, round_trip)?;
+            }
+            Frame::StreamOpen { stream_id, priority } => {
+                self.streams.handle_open(stream_id, Priority::from_wire(priority))?;
+            }
+            Frame::StreamReset { stream_id, code, final_size } => {
+                self.limit_resets(now)?;
+                self.streams.handle_reset(stream_id, code, final_size, now, round_trip)?;
+            }
+            Frame::StreamStop { stream_id, code } => {
+                self.limit_resets(now)?;
+                self.streams.handle_stop(stream_id, code)?;
+            }
+            Frame::Ack(ack) => self.handle_ack(&ack, now)?,
+            Frame::MaxData { maximum } => {
+                if !self.streams.handle_max_data(maximum) {
+                    self.limit_idle(now, "window updates")?;
+                }
+            }
+            Frame::MaxStreamData { stream_id, maximum } => {
+                if !self.streams.handle_max_stream_data(stream_id, maximum)? {
+                    self.limit_idle(now, "window updates")?;
+                }
+            }
+            Frame::MaxStreams { direction, maximum } => {
+                if !self.streams.handle_max_streams(direction, maximum) {
+                    self.limit_idle(now, "stream credits")?;
+                }
+            }
+            Frame::DataBlocked { .. } | Frame::StreamDataBlocked { .. } | Frame::StreamsBlocked { .. } => {
+                self.limit_idle(now, "blocked signals")?;
+            }
+            Frame::Ping { sequence } => {
+                self.limit_idle(now, "pings")?;
+                self.on_ping(lane_id, sequence);
+            }
+            // The acknowledgement of the ping has measured the round trip already.
+            Frame::Pong { .. } => {}
+            Frame::KeyUpdate { epoch } => {
+                if epoch > self.keys.epoch() {
+                    return Err(SessionFault::Violation("key update that its own packet does not follow"));
+                }
+                self.limit_idle(now, "key updates")?;
+            }
+            Frame::Handshake(_) => return Err(SessionFault::Violation("handshake bytes that were not asked for")),
+            Frame::Accepted { reset_token } => self.on_accepted(lane_id, reset_token)?,
+            Frame::MaxLanes { maximum } => {
+                self.require_from(Side::Server)?;
+                if !self.lane_credit.set_maximum(maximum) {
+                    self.limit_idle(now, "lane credits")?;
+                }
+            }
+            Frame::LaneClose { lane_id, code } => {
+                self.limit_resets(now)?;
+                self.remove_lane(lane_id, LaneEnd::ClosedByPeer(code), now);
+            }
+            Frame::Close { code, reason } => self.become_closed(CloseReason::Peer { code, reason }, now),
+            Frame::GoAway { code, reason } => {
+                self.limit_idle(now, "go-aways")?;
+                self.peer_goes_away = Some(code);
+                self.events.push_back(Event::GoAway { code, reason });
+            }
+            Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce)?,
+        }
+        Ok(())
+    }
+
+    fn on_accepted(&mut self, lane_id: LaneId, reset_token: [u8; 16]) -> Result<(), SessionFault> {
+        self.require_from(Side::Server)?;
+        if !matches!(self.state, State::Connecting) || lane_id != LaneId::FIRST {
+            return Err(SessionFault::Violation("second accept"));
+        }
+        self.reset_token = reset_token;
+        self.state = State::Connected;
+        self.events.push_back(Event::Connected);
+        Ok(())
+    }
+
+    fn on_ping(&mut self, lane_id: LaneId, sequence: u64) {
+        let Some(index) = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive()) else { return };
+        let control = &mut self.lanes[index].control;
+        let queued = control.iter().filter(|frame| matches!(frame, Frame::Pong { .. })).count();
+        if queued < limits::PONGS_QUEUED_MAX {
+            control.push_back(Frame::Pong { sequence, delay_us: 0 });
+        }
+        self.wake_lane(index);
+    }
+
+    fn on_join_confirm(&mut self, lane_id: LaneId, nonce: &[u8; 16]) -> Result<(), SessionFault> {
+        self.require_from(Side::Client)?;
+        let Some(index) = self.lane_index(lane_id) else { return Ok(()) };
+        let lane = &mut self.lanes[index];
+        match lane.expected_confirmation.take() {
+            Some(expected) if expected == *nonce => {
+                lane.confirmation_due = None;
+                Ok(())
+            }
+            _ => Err(SessionFault::Violation("confirmation of a join that was not asked for")),
+        }
+    }
+
+    pub(super) fn wake_lane(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if lane.state != LaneState::Dead && std::mem::take(&mut lane.is_waiting) {
+            self.wakes.push_back(lane.id);
+        }
+    }
+
+    fn require_from(&self, side: Side) -> Result<(), SessionFault> {
+        let is_right = self.side.peer() == side;
+        if is_right { Ok(()) } else { Err(SessionFault::Violation("frame that only the other side may send")) }
+    }
+
+    fn limit_idle(&mut self, now: Instant, what: &'static str) -> Result<(), SessionFault> {
+        if self.idle_frames.take(now) { Ok(()) } else { Err(SessionFault::Load(what)) }
+    }
+
+    fn limit_resets(&mut self, now: Instant) -> Result<(), SessionFault> {
+        if self.resets.take(now) { Ok(()) } else { Err(SessionFault::Load("resets")) }
+    }
+}

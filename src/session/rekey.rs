@@ -1,0 +1,96 @@
+//! When keys change: by packets, bytes and time over all lanes together, one step at a time.
+
+use std::time::{Duration, Instant};
+
+use super::event::{CloseReason, Event};
+use super::state::Session;
+use crate::base::limits;
+use crate::wire::Frame;
+
+/// How much the current keys were used.
+#[derive(Debug)]
+pub(super) struct KeyUse {
+    packets: u64,
+    bytes: u64,
+    since: Instant,
+    /// A packet of the peer in the current epoch came: the peer has these keys.
+    is_confirmed: bool,
+    /// When the keys before are dropped.
+    previous_until: Option<Instant>,
+}
+
+impl KeyUse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { packets: 0, bytes: 0, since: now, is_confirmed: false, previous_until: None }
+    }
+
+    pub(super) fn on_sealed(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn on_opened_current(&mut self) {
+        self.is_confirmed = true;
+    }
+}
+
+impl Session {
+    /// Asks for new keys now, as the limits would. Waits for the peer when the last step is not confirmed yet.
+    pub fn update_keys(&mut self, now: Instant) {
+        if self.key_use.is_confirmed {
+            self.step_keys(now);
+        }
+    }
+
+    /// Before a packet is sealed: steps the keys when they were used enough.
+    pub(super) fn before_sealing(&mut self, now: Instant) {
+        let used = &self.key_use;
+        let is_due = used.packets >= self.config.key_packets_max
+            || used.bytes >= self.config.key_bytes_max
+            || now.saturating_duration_since(used.since) >= self.config.key_age_max;
+        if is_due && used.is_confirmed {
+            self.step_keys(now);
+        } else if used.packets >= self.keys.confidentiality_limit() {
+            self.become_closed(CloseReason::KeysExhausted, now);
+        }
+    }
+
+    /// The peer sealed with the next keys, or we want to: both directions step together.
+    pub(super) fn step_keys(&mut self, now: Instant) {
+        if !self.keys.advance() {
+            self.become_closed(CloseReason::KeysExhausted, now);
+            return;
+        }
+        let timeout = self.lanes.iter().map(|lane| lane.round_trip.suspect_timeout()).max().unwrap_or_default() * 3;
+        self.key_use =
+            KeyUse { previous_until: Some(now + timeout.max(limits::PREVIOUS_KEY_TIME)), ..KeyUse::new(now) };
+        let epoch = self.keys.epoch();
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_alive()) {
+            // A packet on each lane, so that all of them leave the old keys behind.
+            lane.control.push_back(Frame::KeyUpdate { epoch });
+            if std::mem::take(&mut lane.is_waiting) {
+                self.wakes.push_back(lane.id);
+            }
+        }
+        self.events.push_back(Event::KeysUpdated(epoch));
+    }
+
+    pub(super) fn previous_keys_deadline(&self) -> Option<Instant> {
+        self.key_use.previous_until
+    }
+
+    pub(super) fn drop_previous_keys(&mut self, now: Instant) {
+        let is_switched =
+            self.lanes.iter().filter(|lane| lane.is_alive()).all(|lane| lane.received_epoch == self.keys.epoch());
+        if self.key_use.previous_until.is_some_and(|until| until <= now || is_switched) {
+            self.key_use.previous_until = None;
+            self.keys.forget_previous();
+        }
+    }
+
+    /// When keys are due by time alone. An idle session has no packet to seal, so it is not woken for this.
+    #[must_use]
+    pub fn key_age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.key_use.since)
+    }
+}

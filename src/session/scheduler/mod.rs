@@ -1,0 +1,133 @@
+//! Which lane carries the next packet.
+//!
+//! Lanes *pull*: one that can take a packet asks, and the scheduler says which lane should have it. When that is
+//! another one that is ready, that one is woken; when it is one that is busy, the packet waits for it.
+
+mod hash;
+mod least_loaded;
+mod lowest_latency;
+mod round_robin;
+mod weighted;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::base::{LaneId, StreamId};
+
+/// What a scheduler knows of a lane that may carry data.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneView {
+    /// Its id.
+    pub id: LaneId,
+    /// Its share under `weighted`.
+    pub weight: u32,
+    /// Shortest round-trip time measured.
+    pub round_trip_min: Option<Duration>,
+    /// Bytes a second that it delivers.
+    pub bytes_per_second: Option<f64>,
+    /// Bytes sent and not acknowledged.
+    pub in_flight_bytes: u64,
+    /// Bytes sent in all.
+    pub sent_bytes: u64,
+    /// It can take a packet now; else it is still writing the last one.
+    pub is_ready: bool,
+}
+
+/// Decides which lane carries the next packet.
+pub trait Scheduler: Send + fmt::Debug {
+    /// The lane for the next packet, as an index. `backlog` is what waits, in bytes; `None` means no end in sight.
+    /// Called with two lanes or more.
+    fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize>;
+
+    /// The lane that a stream is tied to, if it is. Has to be the same for the same lanes.
+    fn stream_lane(&self, _stream: StreamId, _lanes: &[LaneView]) -> Option<LaneId> {
+        None
+    }
+
+    /// Whether streams are tied to lanes, so that each lane has work of its own.
+    fn ties_streams(&self) -> bool {
+        false
+    }
+
+    /// A packet was given to a lane.
+    fn on_sent(&mut self, _lane: LaneId, _bytes: u64) {}
+
+    /// A lane is over.
+    fn on_lane_removed(&mut self, _lane: LaneId) {}
+}
+
+/// The schedulers to choose from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// The lane on which a packet arrives first; a slow one stays idle when it would only hold the others up.
+    #[default]
+    LowestLatency,
+    /// One lane after the other.
+    RoundRobin,
+    /// Shares by weight.
+    Weighted,
+    /// The lane with the fewest bytes on their way.
+    LeastLoaded,
+    /// Each stream stays on a lane.
+    Hash,
+}
+
+impl Policy {
+    const NAMES: [(&str, Self); 5] = [
+        ("lowest-latency", Self::LowestLatency),
+        ("round-robin", Self::RoundRobin),
+        ("weighted", Self::Weighted),
+        ("least-loaded", Self::LeastLoaded),
+        ("hash", Self::Hash),
+    ];
+
+    /// A scheduler of this policy.
+    #[must_use]
+    pub fn scheduler(self) -> Box<dyn Scheduler> {
+        match self {
+            Self::LowestLatency => Box::new(lowest_latency::LowestLatency),
+            Self::RoundRobin => Box::new(round_robin::RoundRobin::default()),
+            Self::Weighted => Box::new(weighted::Weighted::default()),
+            Self::LeastLoaded => Box::new(least_loaded::LeastLoaded),
+            Self::Hash => Box::new(hash::Hash),
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMES.iter().find(|(_, policy)| policy == self).map_or("", |(name, _)| name))
+    }
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, policy)| *policy).ok_or_else(|| {
+            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+            format!("expected one of {}, not {text:?}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) fn view(
+    id: u32,
+    round_trip_ms: u64,
+    megabytes_per_second: f64,
+    in_flight_bytes: u64,
+    is_ready: bool,
+) -> LaneView {
+    LaneView {
+        id: LaneId(id),
+        weight: 1,
+        round_trip_min: Some(Duration::from_millis(round_trip_ms)),
+        bytes_per_second: Some(megabytes_per_second * 1e6),
+        in_flight_bytes,
+        sent_bytes: 0,
+        is_ready,
+    }
+}

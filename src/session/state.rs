@@ -1,0 +1,428 @@
+//! The session's state, its life from connecting to closed, and what the application does to it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustls::quic::Suite;
+
+use super::config::SessionConfig;
+use super::event::{CloseReason, Event, LaneEnd, SessionFault};
+use super::join::LaneCredit;
+use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
+use super::rekey::KeyUse;
+use super::scheduler::{LaneView, Scheduler};
+use crate::base::{CloseCode, Direction, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits};
+use crate::crypto::{KeySchedule, OpeningKeys, SessionSecrets};
+use crate::stream::{Priority, ReadError, ReadOutcome, Streams, WriteError};
+use crate::wire::{Frame, TransportParameters};
+
+/// Round-trip time to reckon with before one was measured.
+const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(100);
+
+/// How long a closing session tries to tell the peer.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// The life of a session.
+///
+/// ```text
+/// Connecting ──accepted──► Connected ──close()──► Closing ──told or 1 s──► Closed
+///      │                       └──close frame, fault, channels lost──────────▲
+///      └─────────────────────────────────────────────────────────────────────┘
+/// ```
+#[derive(Debug)]
+pub(super) enum State {
+    /// A client that was not accepted yet.
+    Connecting,
+    Connected,
+    /// The peer is being told.
+    Closing {
+        code: CloseCode,
+        message: String,
+        reason: CloseReason,
+        until: Instant,
+    },
+    Closed(CloseReason),
+}
+
+/// What a finished handshake brings into a session.
+pub struct SessionParts {
+    /// Which side this is.
+    pub side: Side,
+    /// The session's name.
+    pub session_id: SessionId,
+    /// From the handshake's exporter.
+    pub secrets: SessionSecrets,
+    /// The negotiated packet protection.
+    pub suite: Suite,
+    /// What the peer told about itself.
+    pub peer_parameters: TransportParameters,
+    /// The lane that carried the handshake.
+    pub first_lane: LaneSetup,
+    /// Given to the client, to prove a later reset.
+    pub reset_token: [u8; 16],
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The peer allows no more now; [`StreamNotice::Available`](crate::stream::StreamNotice) will tell.
+    #[error("peer allows no more streams now")]
+    Blocked,
+    /// The peer goes away.
+    #[error("peer takes no new streams: {0}")]
+    GoingAway(CloseCode),
+    /// The session is over.
+    #[error("session is closed: {0}")]
+    Closed(CloseReason),
+}
+
+/// One side of a session.
+pub struct Session {
+    pub(super) side: Side,
+    pub(super) id: SessionId,
+    pub(super) config: SessionConfig,
+    pub(super) state: State,
+    pub(super) keys: KeySchedule,
+    pub(super) key_use: KeyUse,
+    pub(super) join_key: Secret<32>,
+    pub(super) reset_token: [u8; 16],
+    pub(super) peer_parameters: TransportParameters,
+    pub(super) streams: Streams,
+    /// Living lanes, and dead ones that may still be acknowledged.
+    pub(super) lanes: Vec<Lane>,
+    pub(super) lane_credit: LaneCredit,
+    pub(super) scheduler: Box<dyn Scheduler>,
+    /// For the scheduler; kept to be filled again.
+    pub(super) views: Vec<LaneView>,
+    /// Frames that any lane may carry.
+    pub(super) control: VecDeque<Frame>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) wakes: VecDeque<LaneId>,
+    pub(super) resets: TokenBucket,
+    pub(super) idle_frames: TokenBucket,
+    /// Since when there is no lane.
+    pub(super) alone_since: Option<Instant>,
+    pub(super) peer_goes_away: Option<CloseCode>,
+    pub(super) ping_sequence: u64,
+    pub(super) past_counters: LaneCounters,
+    pub(super) lanes_lost: u64,
+}
+
+impl Session {
+    /// A session on the lane that carried its handshake. A server's is connected, and tells the client so; a client's
+    /// is connecting until then, but may open streams and write: what it sends leaves with the first flight.
+    #[must_use]
+    pub fn new(parts: SessionParts, config: SessionConfig, now: Instant) -> Self {
+        let SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token } = parts;
+        let mut streams = Streams::new(side, config.streams.clone());
+        streams.set_peer_limits(
+            peer_parameters.max_data,
+            peer_parameters.max_stream_data,
+            peer_parameters.max_streams_bi,
+            peer_parameters.max_streams_uni,
+        );
+        let mut session = Self {
+            side,
+            id: session_id,
+            state: if side == Side::Client { State::Connecting } else { State::Connected },
+            keys: KeySchedule::new(suite, side, &secrets),
+            key_use: KeyUse::new(now),
+            join_key: secrets.join_key().clone(),
+            reset_token,
+            lane_credit: LaneCredit::new(peer_parameters.max_lanes),
+            peer_parameters,
+            streams,
+            lanes: Vec::new(),
+            scheduler: config.scheduler.scheduler(),
+            views: Vec::new(),
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            wakes: VecDeque::new(),
+            resets: TokenBucket::new(limits::RESETS_PER_SECOND_MAX, limits::LOAD_BURST),
+            idle_frames: TokenBucket::new(limits::IDLE_FRAMES_PER_SECOND_MAX, limits::LOAD_BURST),
+            alone_since: None,
+            peer_goes_away: None,
+            ping_sequence: 0,
+            past_counters: LaneCounters::default(),
+            lanes_lost: 0,
+            config,
+        };
+        session.insert_lane(LaneId::FIRST, first_lane, LaneState::Active, now);
+        if side == Side::Server {
+            session.lanes[0].control.push_back(Frame::Accepted { reset_token });
+            session.events.push_back(Event::Connected);
+        }
+        session.events.push_back(Event::LaneUp(LaneId::FIRST));
+        session
+    }
+
+    // ---- Getters ----
+
+    /// The session's name.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Which side this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What the peer told about itself.
+    #[must_use]
+    pub fn peer_parameters(&self) -> &TransportParameters {
+        &self.peer_parameters
+    }
+
+    /// Whether both sides are verified.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected)
+    }
+
+    /// Whether the session is closing or closed.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.state, State::Closing { .. } | State::Closed(_))
+    }
+
+    /// Why the session is closing or closed.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<&CloseReason> {
+        match &self.state {
+            State::Closing { reason, .. } | State::Closed(reason) => Some(reason),
+            State::Connecting | State::Connected => None,
+        }
+    }
+
+    /// A snapshot of the keys that open packets.
+    #[must_use]
+    pub fn opening_keys(&self) -> OpeningKeys {
+        self.keys.opening_keys()
+    }
+
+    /// Lanes that live.
+    #[must_use]
+    pub fn lane_count(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.is_alive()).count()
+    }
+
+    /// Lanes that live and are not suspect.
+    #[must_use]
+    pub fn healthy_lane_count(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.is_healthy()).count()
+    }
+
+    /// How a lane is doing.
+    #[must_use]
+    pub fn lane_state(&self, id: LaneId) -> Option<LaneState> {
+        self.lanes.iter().find(|lane| lane.id == id).map(|lane| lane.state)
+    }
+
+    /// Smallest round-trip time among the lanes.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        let measured = self.lanes.iter().filter(|lane| lane.is_alive()).filter_map(|lane| lane.round_trip.smoothed());
+        measured.min().unwrap_or(ROUND_TRIP_UNKNOWN)
+    }
+
+    /// Whether streams have bytes that the peer has not acknowledged.
+    #[must_use]
+    pub fn has_outstanding_data(&self) -> bool {
+        self.streams.unsent_bytes() > 0
+            || self.lanes.iter().any(|lane| !lane.sent.is_empty())
+            || self.streams.has_ready()
+    }
+
+    /// Streams that are not over.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.count()
+    }
+
+    /// Bytes held for sending and for reading.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.streams.held_bytes()
+    }
+
+    // ---- The application ----
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&mut self, direction: Direction, priority: Priority) -> Result<StreamId, OpenError> {
+        if let Some(reason) = self.close_reason() {
+            return Err(OpenError::Closed(reason.clone()));
+        }
+        if let Some(code) = self.peer_goes_away {
+            return Err(OpenError::GoingAway(code));
+        }
+        let id = self.streams.open(direction, priority);
+        self.wake_lanes();
+        id.ok_or(OpenError::Blocked)
+    }
+
+    /// The next stream that the peer opened.
+    pub fn accept(&mut self, direction: Direction) -> Option<StreamId> {
+        self.streams.accept(direction)
+    }
+
+    /// Writes bytes to a stream, copying them: returns how many were taken.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
+        let written = self.streams.write(id, data);
+        self.wake_lanes();
+        written
+    }
+
+    /// Writes a chunk to a stream, whole and without copying.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_chunk(&mut self, id: StreamId, data: Bytes) -> Result<(), WriteError> {
+        let written = self.streams.write_chunk(id, data);
+        self.wake_lanes();
+        written
+    }
+
+    /// Ends a stream's sending half.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+        let finished = self.streams.finish(id);
+        self.wake_lanes();
+        finished
+    }
+
+    /// Gives up a stream's sending half.
+    pub fn reset(&mut self, id: StreamId, code: StreamCode) {
+        self.streams.reset(id, code);
+        self.wake_lanes();
+    }
+
+    /// Wants no more of a stream.
+    pub fn stop(&mut self, id: StreamId, code: StreamCode, now: Instant) {
+        let round_trip = self.round_trip();
+        self.streams.stop(id, code, now, round_trip);
+        self.wake_lanes();
+    }
+
+    /// Reads the next bytes of a stream.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&mut self, id: StreamId, size_max: usize, now: Instant) -> Result<ReadOutcome, ReadError> {
+        let round_trip = self.round_trip();
+        let outcome = self.streams.read(id, size_max, now, round_trip);
+        self.wake_lanes();
+        outcome
+    }
+
+    /// The streams, for questions that change nothing.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Sets how urgent this side's bytes of a stream are.
+    pub fn set_priority(&mut self, id: StreamId, priority: Priority) {
+        self.streams.set_priority(id, priority);
+    }
+
+    /// Tells the peer to open no more streams.
+    pub fn go_away(&mut self, code: CloseCode, reason: &str) {
+        self.control.push_back(Frame::GoAway { code, reason: cut(reason) });
+        self.wake_lanes();
+    }
+
+    /// Closes the session: streams end at once, the peer is told.
+    pub fn close(&mut self, code: CloseCode, reason: &str, now: Instant) {
+        self.begin_closing(code, reason, CloseReason::Local { code }, now);
+    }
+
+    /// The peer proved that it does not know the session any more. Returns whether the proof was right.
+    pub fn handle_reset(&mut self, token: &[u8; 16], now: Instant) -> bool {
+        let is_proven = self.side == Side::Client
+            && self.reset_token != [0; 16]
+            && crate::base::equal_in_constant_time(token, &self.reset_token);
+        if is_proven {
+            self.become_closed(CloseReason::Reset, now);
+        }
+        is_proven
+    }
+
+    // ---- Outputs ----
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(notice) = self.streams.poll_notice() {
+            return Some(Event::Stream(notice));
+        }
+        self.events.pop_front()
+    }
+
+    /// Lanes that have something to send and should ask for it.
+    pub fn poll_wake(&mut self) -> Option<LaneId> {
+        self.wakes.pop_front()
+    }
+
+    // ---- Inner parts ----
+
+    pub(super) fn lane_index(&self, id: LaneId) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.id == id)
+    }
+
+    pub(super) fn fail(&mut self, fault: SessionFault, now: Instant) {
+        let (code, message) = (fault.close_code(), fault.to_string());
+        self.begin_closing(code, &message, CloseReason::Fault(fault), now);
+    }
+
+    fn begin_closing(&mut self, code: CloseCode, message: &str, reason: CloseReason, now: Instant) {
+        if self.is_ending() {
+            return;
+        }
+        if self.lane_count() == 0 {
+            self.become_closed(reason, now);
+            return;
+        }
+        self.state = State::Closing { code, message: cut(message), reason, until: now + CLOSING_TIME };
+        for lane in &mut self.lanes {
+            if lane.is_alive() && std::mem::take(&mut lane.is_waiting) {
+                self.wakes.push_back(lane.id);
+            }
+        }
+    }
+
+    pub(super) fn become_closed(&mut self, reason: CloseReason, now: Instant) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        self.state = State::Closed(reason.clone());
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].is_alive() {
+                self.lanes[index].state = LaneState::Dead;
+                self.lanes[index].died_at = Some(now);
+                self.events.push_back(Event::LaneDown(self.lanes[index].id, LaneEnd::SessionClosed));
+            }
+        }
+        self.control.clear();
+        self.wakes.clear();
+        self.events.push_back(Event::Closed(reason));
+    }
+}
+
+fn cut(reason: &str) -> String {
+    let mut end = reason.len().min(limits::REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].to_owned()
+}

@@ -1,0 +1,146 @@
+//! What happens when nothing happens: late acknowledgements, silent lanes, a session without lanes, old keys.
+
+use std::time::Instant;
+
+use super::event::{CloseReason, Event, LaneEnd};
+use super::lane::LaneState;
+use super::state::{Session, State};
+use crate::base::{LaneId, limits};
+use crate::wire::Frame;
+
+impl Session {
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let session = match &self.state {
+            State::Closed(_) => return None,
+            State::Closing { until, .. } => return Some(*until),
+            State::Connecting | State::Connected => {
+                [self.alone_since.map(|since| since + self.config.survive), self.previous_keys_deadline()]
+            }
+        };
+        let lanes = self.lanes.iter().flat_map(|lane| {
+            if !lane.is_alive() {
+                return [lane.died_at.map(|at| at + limits::DEAD_LANE_MEMORY), None, None, None, None, None];
+            }
+            let ping = (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval);
+            [
+                // A lane that asks anyway finds its acknowledgement itself.
+                lane.received.ack_due.filter(|_| lane.is_waiting),
+                lane.suspect_deadline(),
+                lane.dead_deadline(self.config.dead_timeout),
+                ping,
+                Some(lane.last_received_at + self.config.idle_timeout),
+                lane.confirmation_due,
+            ]
+        });
+        session.into_iter().chain(lanes).flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &self.state {
+            State::Closed(_) => return,
+            State::Closing { until, .. } => {
+                if *until <= now {
+                    self.finish_closing(now);
+                }
+                return;
+            }
+            State::Connecting | State::Connected => {}
+        }
+        if self.alone_since.is_some_and(|since| since + self.config.survive <= now) {
+            self.become_closed(CloseReason::ChannelsLost { after: self.config.survive }, now);
+            return;
+        }
+        self.forget_dead_lanes(now);
+        for (id, end) in self.lanes_to_end(now) {
+            self.remove_lane(id, end, now);
+        }
+        self.suspect_lanes(now);
+        for index in 0..self.lanes.len() {
+            self.ping_when_silent(index, now);
+            let lane = &mut self.lanes[index];
+            if lane.is_alive() && lane.is_waiting && lane.has_own_work(now) {
+                lane.is_waiting = false;
+                self.wakes.push_back(lane.id);
+            }
+        }
+        self.drop_previous_keys(now);
+        self.wake_lanes();
+    }
+
+    /// Ends a closing session once every lane has told the peer, or the time is up.
+    pub(super) fn finish_closing(&mut self, now: Instant) {
+        let State::Closing { reason, until, .. } = &self.state else { return };
+        let is_told = self.lanes.iter().filter(|lane| lane.is_alive()).all(|lane| lane.has_sent_close);
+        if is_told || *until <= now {
+            let reason = reason.clone();
+            self.become_closed(reason, now);
+        }
+    }
+
+    fn lanes_to_end(&self, now: Instant) -> Vec<(LaneId, LaneEnd)> {
+        let is_past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        let end = |lane: &super::lane::Lane| {
+            if is_past(lane.dead_deadline(self.config.dead_timeout)) {
+                Some(LaneEnd::Unacknowledged)
+            } else if lane.last_received_at + self.config.idle_timeout <= now {
+                Some(LaneEnd::Idle)
+            } else if is_past(lane.confirmation_due) {
+                Some(LaneEnd::NotConfirmed)
+            } else {
+                None
+            }
+        };
+        self.lanes.iter().filter(|lane| lane.is_alive()).filter_map(|lane| Some((lane.id, end(lane)?))).collect()
+    }
+
+    /// Marks lanes that acknowledge nothing; their data goes out again where another lane can take it.
+    fn suspect_lanes(&mut self, now: Instant) {
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].suspect_deadline().is_some_and(|deadline| deadline <= now) {
+                self.lanes[index].state = LaneState::Suspect;
+                self.events.push_back(Event::LaneSuspect(self.lanes[index].id));
+            }
+        }
+        self.reinject_suspects();
+    }
+
+    /// Sends the data of suspect lanes again, when there is a healthy lane for it.
+    pub(super) fn reinject_suspects(&mut self) {
+        if self.healthy_lane_count() == 0 {
+            return;
+        }
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].state == LaneState::Suspect {
+                self.reinject(index);
+            }
+        }
+    }
+
+    fn ping_when_silent(&mut self, index: usize, now: Instant) {
+        let lane = &mut self.lanes[index];
+        if lane.is_alive() && !lane.is_pinged && lane.last_received_at + self.config.ping_interval <= now {
+            lane.is_pinged = true;
+            self.ping_sequence += 1;
+            lane.control.push_back(Frame::Ping { sequence: self.ping_sequence });
+        }
+    }
+
+    fn forget_dead_lanes(&mut self, now: Instant) {
+        let past = &mut self.past_counters;
+        self.lanes.retain(|lane| {
+            let keep = lane.died_at.is_none_or(|at| at + limits::DEAD_LANE_MEMORY > now);
+            if !keep {
+                past.packets_sent += lane.counters.packets_sent;
+                past.packets_received += lane.counters.packets_received;
+                past.bytes_sent += lane.counters.bytes_sent;
+                past.bytes_received += lane.counters.bytes_received;
+                past.padding_bytes += lane.counters.padding_bytes;
+                past.reinjected_bytes += lane.counters.reinjected_bytes;
+            }
+            keep
+        });
+    }
+}

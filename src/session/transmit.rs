@@ -1,0 +1,296 @@
+//! Cuts packets: each is made when a lane asks for one, to be sealed and written outside.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::lane::{LaneState, Protection, SentItem, SentPacket};
+use super::state::{Session, State};
+use crate::base::{Epoch, LaneId, limits};
+use crate::crypto::SealedKeys;
+use crate::wire::{
+    Ack, Frame, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData,
+    encode_packet_message, packet_overhead_max,
+};
+
+/// A packet is closed when less room than this is left: a shorter piece costs more than it carries.
+const PIECE_BYTES_MIN: usize = 64;
+
+/// Frames that carry no stream data, in one packet: the others wait for the next.
+const CONTROL_FRAMES_MAX: usize = limits::FRAMES_PER_PACKET_MAX / 2;
+
+/// A packet to be encoded, sealed and written.
+pub struct Transmission {
+    head: Head,
+    frames: Vec<Frame>,
+    padding: PaddingPolicy,
+    key: Option<SealedKeys>,
+}
+
+impl Transmission {
+    /// Appends the packet as it goes on the wire. The stream data is copied here, once.
+    ///
+    /// # Errors
+    /// What the AEAD reports: it has none for messages of an allowed size.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<SealedLayout, rustls::Error> {
+        let kind = if self.key.is_some() { SealedKind::Traffic } else { SealedKind::Plain };
+        let layout = encode_packet_message(out, &self.head, kind, &self.frames, self.padding);
+        if let Some(key) = &self.key {
+            key.seal(&self.head, &mut out[layout.message.clone()], layout.header_len)?;
+        }
+        Ok(layout)
+    }
+
+    /// The frames, for tests and traces.
+    #[must_use]
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+}
+
+impl Session {
+    /// The next packet for a lane that can take one, or `None`: then the lane is woken when there is one.
+    pub fn poll_transmit(&mut self, now: Instant, lane_id: LaneId) -> Option<Transmission> {
+        let index = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive())?;
+        let frames = match &self.state {
+            State::Closing { code, message, .. } => {
+                let frame = Frame::Close { code: *code, reason: message.clone() };
+                let is_told = std::mem::replace(&mut self.lanes[index].has_sent_close, true);
+                if is_told {
+                    self.finish_closing(now);
+                    return None;
+                }
+                vec![frame]
+            }
+            State::Closed(_) => return None,
+            State::Connecting | State::Connected => self.gather(now, index),
+        };
+        if frames.is_empty() {
+            self.lanes[index].is_waiting = true;
+            return None;
+        }
+        self.before_sealing(now);
+        let transmission = self.record(now, index, frames);
+        if self.has_shared_work() {
+            self.wake_lanes();
+        }
+        transmission
+    }
+
+    /// Notes how large an encoded packet became.
+    pub fn on_encoded(&mut self, lane_id: LaneId, layout: &SealedLayout) {
+        if let Some(index) = self.lane_index(lane_id) {
+            let counters = &mut self.lanes[index].counters;
+            counters.bytes_sent += layout.message.len() as u64;
+            counters.padding_bytes += layout.padding_bytes as u64;
+        }
+    }
+
+    fn gather(&mut self, now: Instant, index: usize) -> Vec<Frame> {
+        let size_max = self.config.packet_bytes_max.min(self.peer_parameters.packet_bytes_max as usize);
+        let mut room = size_max - packet_overhead_max();
+        let mut frames = Vec::new();
+        let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
+            room -= frame.encoded_len();
+            frames.push(frame);
+            room > 2 * limits::REASON_BYTES_MAX && frames.len() < CONTROL_FRAMES_MAX
+        };
+        while let Some(frame) = self.lanes[index].control.pop_front() {
+            if !push(&mut frames, frame) {
+                return frames;
+            }
+        }
+        let may_carry = self.may_carry(index);
+        let acks_wait = self.lanes[index].received.ack_due.is_some();
+        // An acknowledgement alone waits until it is due; it rides along with everything else.
+        let is_due = self.lanes[index].received.ack_due.is_some_and(|due| due <= now);
+        let has_company = !frames.is_empty() || (may_carry && self.has_shared_work());
+        if acks_wait && (is_due || has_company) {
+            let ack = self.take_ack(index, now);
+            push(&mut frames, ack);
+        }
+        if !may_carry {
+            return frames;
+        }
+        for dead in 0..self.lanes.len() {
+            if self.lanes[dead].state == LaneState::Dead && self.lanes[dead].received.ack_due.is_some() {
+                let ack = self.take_ack(dead, now);
+                if !push(&mut frames, ack) {
+                    return frames;
+                }
+            }
+        }
+        while let Some(frame) = self.control.pop_front().or_else(|| self.streams.poll_control()) {
+            if !push(&mut frames, frame) {
+                return frames;
+            }
+        }
+        self.gather_streams(index, room, &mut frames);
+        // Cutting pieces may have found a credit used up.
+        while let Some(frame) = self.streams.poll_control() {
+            if frames.len() >= limits::FRAMES_PER_PACKET_MAX || frame.encoded_len() > size_max / 8 {
+                self.control.push_back(frame);
+                break;
+            }
+            frames.push(frame);
+        }
+        frames
+    }
+
+    fn gather_streams(&mut self, index: usize, room: usize, frames: &mut Vec<Frame>) {
+        // Room for blocked signals that cutting may bring: two frames of two numbers.
+        let mut room = room.saturating_sub(64);
+        let lane_id = self.lanes[index].id;
+        let mut last = None;
+        while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && frames.len() < limits::FRAMES_PER_PACKET_MAX - 4 {
+            let (scheduler, views) = (&self.scheduler, &self.views);
+            let wanted = |id| views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id);
+            let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
+            let data = StreamData { stream_id: id, offset: piece.offset, fin: piece.fin, data: piece.data };
+            let frame = Frame::Stream(data);
+            room -= frame.encoded_len();
+            frames.push(frame);
+            last = Some(id);
+        }
+        if let Some(id) = last {
+            self.streams.end_turn(id);
+        }
+    }
+
+    /// Whether the scheduler lets this lane carry the next shared packet. Wakes the lane that should, when it waits.
+    fn may_carry(&mut self, index: usize) -> bool {
+        self.fill_views(Some(index));
+        if self.views.len() < 2 {
+            return self.views.first().is_some_and(|view| view.id == self.lanes[index].id);
+        }
+        if self.scheduler.ties_streams() {
+            return true;
+        }
+        let Some(pick) = self.scheduler.pick(&self.views, self.backlog()) else { return false };
+        let picked = self.views[pick].id;
+        if picked == self.lanes[index].id {
+            return true;
+        }
+        let Some(other) = self.lane_index(picked) else { return false };
+        if self.has_shared_work() && std::mem::take(&mut self.lanes[other].is_waiting) {
+            self.wakes.push_back(picked);
+        }
+        false
+    }
+
+    /// Views of the lanes that may carry data: the healthy ones, or all when there is no healthy one.
+    pub(super) fn fill_views(&mut self, asking: Option<usize>) {
+        let any_healthy = self.lanes.iter().any(super::lane::Lane::is_healthy);
+        self.views.clear();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.is_alive() && (lane.is_healthy() || !any_healthy) {
+                self.views.push(super::scheduler::LaneView {
+                    id: lane.id,
+                    weight: lane.setup.weight,
+                    round_trip_min: lane.round_trip.minimum(),
+                    bytes_per_second: lane.rate.bytes_per_second(),
+                    in_flight_bytes: lane.in_flight_bytes,
+                    sent_bytes: lane.counters.bytes_sent,
+                    is_ready: lane.is_waiting || asking == Some(index),
+                });
+            }
+        }
+    }
+
+    /// Bytes that wait, or `None` when a writer waits for room: then there is no end in sight.
+    pub(super) fn backlog(&self) -> Option<u64> {
+        const ENDLESS: u64 = 256 * 1024;
+        Some(self.streams.unsent_bytes()).filter(|bytes| *bytes < ENDLESS)
+    }
+
+    /// Whether there is something that any lane may send.
+    pub(super) fn has_shared_work(&self) -> bool {
+        !self.control.is_empty()
+            || self.streams.has_control()
+            || self.streams.has_ready()
+            || self.lanes.iter().any(|lane| lane.state == LaneState::Dead && lane.received.ack_due.is_some())
+    }
+
+    /// Wakes the waiting lane that should carry what there is.
+    pub(super) fn wake_lanes(&mut self) {
+        if !self.lanes.iter().any(|lane| lane.is_waiting) || !self.has_shared_work() || self.is_ending() {
+            return;
+        }
+        self.fill_views(None);
+        let pick = match self.views.len() {
+            0 => None,
+            1 => Some(0),
+            _ => self.scheduler.pick(&self.views, self.backlog()),
+        };
+        let Some(picked) = pick.map(|pick| self.views[pick].id) else { return };
+        // With a scheduler that ties streams to lanes, each lane has to look for its own.
+        let is_tied = self.scheduler.ties_streams();
+        for lane in &mut self.lanes {
+            if (lane.id == picked || is_tied) && std::mem::take(&mut lane.is_waiting) {
+                self.wakes.push_back(lane.id);
+            }
+        }
+    }
+
+    pub(super) fn take_ack(&mut self, index: usize, now: Instant) -> Frame {
+        let received = &mut self.lanes[index].received;
+        received.ack_due = None;
+        received.unacknowledged_bytes = 0;
+        let delay_us = now.saturating_duration_since(received.newest_at).as_micros() as u64;
+        Frame::Ack(Ack {
+            lane_id: self.lanes[index].id,
+            next_packet_number: self.lanes[index].received.next,
+            delay_us,
+            ranges: Vec::new(),
+        })
+    }
+
+    fn record(&mut self, now: Instant, index: usize, frames: Vec<Frame>) -> Option<Transmission> {
+        let seal = self.lanes[index].protection == Protection::Sealed;
+        let key = seal.then(|| SealedKeys(self.keys.current().local.clone()));
+        let epoch = if seal { self.keys.epoch() } else { Epoch(0) };
+        let lane = &mut self.lanes[index];
+        let number = lane.next_number?;
+        lane.next_number = number.next();
+        let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
+        let mut items = Vec::new();
+        let mut needs_ack = false;
+        for frame in &frames {
+            match frame {
+                Frame::Stream(data) => {
+                    let range = data.offset..data.offset + data.data.len() as u64;
+                    items.push(SentItem::Stream { id: data.stream_id, range, fin: data.fin });
+                }
+                Frame::Ack(_) | Frame::Close { .. } => continue,
+                frame if is_worth_repeating(frame) => items.push(SentItem::Control(frame.clone())),
+                _ => {}
+            }
+            needs_ack = true;
+        }
+        if needs_ack {
+            if lane.sent.is_empty() {
+                lane.rate.on_idle();
+            }
+            lane.in_flight_bytes += bytes as u64;
+            lane.sent.push_back(SentPacket { number, sent_at: now, bytes: bytes as u32, items, is_reinjected: false });
+        }
+        lane.counters.packets_sent += 1;
+        self.key_use.on_sealed(bytes as u64);
+        let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
+        self.scheduler.on_sent(lane.id, bytes as u64);
+        Some(Transmission { head, frames, padding: self.config.padding, key })
+    }
+}
+
+/// Whether a frame has to reach the peer by another packet when this one is lost.
+fn is_worth_repeating(frame: &Frame) -> bool {
+    match frame {
+        Frame::Ping { .. }
+        | Frame::Pong { .. }
+        | Frame::JoinConfirm { .. }
+        | Frame::KeyUpdate { .. }
+        | Frame::Handshake(_) => false,
+        Frame::DataBlocked { .. } | Frame::StreamDataBlocked { .. } | Frame::StreamsBlocked { .. } => false,
+        _ => true,
+    }
+}
