@@ -16,7 +16,7 @@ pub trait Entropy: Send {
 }
 
 /// The operating system's generator.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SystemEntropy(SystemRandom);
 
 impl SystemEntropy {
@@ -24,6 +24,12 @@ impl SystemEntropy {
     #[must_use]
     pub fn new() -> Self {
         Self(SystemRandom::new())
+    }
+}
+
+impl Default for SystemEntropy {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,1 +1,35 @@
 //! Channels: bytes in, bytes out, over TCP, TLS and Unix sockets.
+//!
+//! Owns addresses, socket options, dialling, listening and admission. Knows no frame, no session and no key: what the
+//! bytes mean is the business of the layers that hold both halves of a [`Connection`].
+
+mod abort;
+mod address;
+mod admission;
+mod connection;
+mod dial;
+mod dial_error;
+mod dial_tcp;
+mod gate;
+mod halves;
+mod listen;
+mod listen_error;
+mod listen_unix;
+mod options;
+mod shared_tcp;
+mod tls;
+mod tls_pipe;
+
+pub use abort::AbortHandle;
+pub use address::{Address, AddressError, ChannelKind};
+pub use admission::{Admission, AdmissionLimits, Refusal, SourceRate};
+pub use connection::{ChannelInfo, Connection, Io, TlsIo};
+pub use dial::{DialOptions, dial, dial_tls};
+pub use dial_error::{DialError, DialFailure, DialFailures};
+pub use gate::{Gate, GateCounters, Permit};
+pub use halves::{ReadHalf, WriteHalf};
+pub use listen::{Accepted, ListenOptions, Listener};
+pub use listen_error::ListenError;
+pub use listen_unix::{PeerCredentials, UnixOptions};
+pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
+pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

@@ -1,3 +1,17 @@
-//! TLS 1.3 through rustls, identities, keys and epochs, joins.
+//! TLS 1.3 through rustls, identities, keys and their epochs, joins.
+//!
+//! A session begins with one TLS handshake. On a raw channel [`Handshake`] runs it with `rustls::quic`; on a channel
+//! that is TLS itself the channel has run it. Either way it ends in [`SessionSecrets`] from the exporter, and
+//! everything after that is the same: [`KeySchedule`] seals packets, [`join`] admits further channels.
+//!
+//! No I/O and no clock: certificates are checked at the time that the configuration's `TimeProvider` tells.
 
+mod handshake;
 pub mod identity;
+pub mod join;
+mod schedule;
+mod seal;
+
+pub use handshake::{CompletedHandshake, Flight, Handshake, HandshakeError};
+pub use schedule::{EpochKeys, KeySchedule, OpeningKeys, SessionSecrets};
+pub use seal::{LaneOpener, OpenError, SealedKeys};

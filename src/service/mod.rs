@@ -1,1 +1,3 @@
 //! Services and forwards.
+
+pub mod proxy_protocol;

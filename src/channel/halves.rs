@@ -1,0 +1,329 @@
+//! The two halves of a channel.
+//!
+//! Both wait without a buffer (`readable`, `writable`) and then move bytes without waiting (`try_read`, `try_write`):
+//! an idle channel holds no buffer of ours. On TCP and Unix sockets these allocate nothing.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+
+use bytes::BytesMut;
+use socket2::SockRef;
+
+use super::connection::Io;
+
+/// The receiving half of a channel.
+#[derive(Debug)]
+pub struct ReadHalf {
+    io: Io,
+    /// An error that came after bytes in the same call, for the next one.
+    deferred: Option<io::Error>,
+}
+
+impl ReadHalf {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io, deferred: None }
+    }
+
+    /// Waits until [`try_read`](Self::try_read) has something to say: bytes, the end, or an error. It may still find
+    /// nothing. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if self.deferred.is_some() {
+            return Ok(());
+        }
+        match &self.io {
+            Io::Tcp(stream) => stream.readable().await,
+            Io::Unix(stream) => stream.readable().await,
+            Io::Tls(tls) => match poll_fn(|context| tls.0.poll_readable(context)).await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    // rustls tells some errors once only.
+                    self.deferred = Some(error);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Reads into the spare capacity of `buffer`, at its end, without waiting. `None`: nothing is there yet. `Some(0)`:
+    /// the other end has finished.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed, which for TLS includes an end without its notice (`UnexpectedEof`); or `InvalidInput` when `buffer` has no spare capacity, which the caller reserves.
+    pub fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        if buffer.capacity() == buffer.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no spare capacity to read into"));
+        }
+        match &self.io {
+            Io::Tcp(stream) => unless_blocked(stream.try_read_buf(buffer)),
+            Io::Unix(stream) => unless_blocked(stream.try_read_buf(buffer)),
+            Io::Tls(tls) => tls.0.try_read(buffer, &mut self.deferred),
+        }
+    }
+
+    /// Reads into the spare capacity of `buffer`, at its end: waits for the first byte. 0: the other end has finished.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](Self::try_read).
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            if let Some(count) = self.try_read(buffer)? {
+                return Ok(count);
+            }
+            self.readable().await?;
+        }
+    }
+}
+
+/// The sending half of a channel.
+#[derive(Debug)]
+pub struct WriteHalf {
+    io: Io,
+}
+
+impl WriteHalf {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io }
+    }
+
+    /// Waits until [`try_write`](Self::try_write) takes bytes, or fails. It may still take none. Cancel safe.
+    ///
+    /// On TLS this first sends the records that an earlier [`try_write`](Self::try_write) could not hand on.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn writable(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(stream) => stream.writable().await,
+            Io::Unix(stream) => stream.writable().await,
+            Io::Tls(tls) => {
+                poll_fn(|context| tls.0.poll_flush(context)).await?;
+                tls.0.socket().writable().await
+            }
+        }
+    }
+
+    /// Writes a part of `bytes` without waiting; how much is returned. `None`: nothing could be taken now.
+    ///
+    /// On TLS, records of what was taken may stay behind: the next `try_write`, [`writable`](Self::writable) or
+    /// [`flush`](Self::flush) sends them. So who has nothing more to write calls `flush`.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match &self.io {
+            Io::Tcp(stream) => unless_blocked(stream.try_write(bytes)),
+            Io::Unix(stream) => unless_blocked(stream.try_write(bytes)),
+            Io::Tls(tls) => tls.0.try_write(bytes),
+        }
+    }
+
+    /// Writes all of `bytes` and hands them to the system. When the future is dropped, a part may have been written.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = match &self.io {
+                Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
+                Io::Tcp(_) | Io::Unix(_) => match self.try_write(bytes)? {
+                    Some(written) => written,
+                    None => {
+                        self.writable().await?;
+                        continue;
+                    }
+                },
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+        }
+        self.flush().await
+    }
+
+    /// Waits until everything written is with the system; at once but for TLS. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(_) | Io::Unix(_) => Ok(()),
+            Io::Tls(tls) => poll_fn(|context| tls.0.poll_flush(context)).await,
+        }
+    }
+
+    /// Ends this direction: the other end reads what was written, then the end.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match &self.io {
+            Io::Tcp(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
+            Io::Unix(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
+            Io::Tls(tls) => poll_fn(|context| tls.0.poll_shutdown(context)).await,
+        }
+    }
+}
+
+fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    use super::*;
+    #[cfg(feature = "issue")]
+    use crate::channel::tls::tests::tls_pair;
+
+    async fn tcp_pair() -> (Io, Io) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Io::Tcp(Arc::new(dialled.unwrap())), Io::Tcp(Arc::new(accepted.unwrap().0)))
+    }
+
+    async fn pairs() -> Vec<(&'static str, Io, Io)> {
+        let (tcp, unix) = (tcp_pair().await, UnixStream::pair().unwrap());
+        #[cfg_attr(not(feature = "issue"), expect(unused_mut, reason = "certificates need the feature"))]
+        let mut pairs = vec![("tcp", tcp.0, tcp.1), ("unix", Io::Unix(Arc::new(unix.0)), Io::Unix(Arc::new(unix.1)))];
+        #[cfg(feature = "issue")]
+        {
+            let (client, server) = tls_pair().await;
+            pairs.push(("tls", client.connection.io, server.connection.io));
+        }
+        pairs
+    }
+
+    #[tokio::test]
+    async fn nothing_there_is_none_and_the_end_is_zero() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            let mut buffer = BytesMut::with_capacity(8);
+            assert!(read.try_read(&mut buffer).unwrap().is_none(), "{name}");
+            write.write_all(b"abc").await.unwrap();
+            read.readable().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 3, "{name}");
+            assert!(read.try_read(&mut buffer).unwrap().is_none(), "{name}");
+            write.write_all(b"de").await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 2, "{name}");
+            assert_eq!(&buffer[..], b"abcde", "{name}");
+            write.shutdown().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 0, "{name}");
+            assert_eq!(buffer.capacity(), 8, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_is_the_callers_fault() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            write.write_all(b"abcdef").await.unwrap();
+            let mut buffer = BytesMut::with_capacity(4);
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 4, "{name}");
+            assert_eq!(read.try_read(&mut buffer).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+            buffer.reserve(4);
+            read.readable().await.unwrap();
+            assert_eq!(read.read(&mut buffer).await.unwrap(), 2, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_looked_once_is_still_woken() {
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, other_write)) = (one.split(), other.split());
+            let reading = tokio::spawn(async move {
+                let mut buffer = BytesMut::with_capacity(8);
+                assert!(read.try_read(&mut buffer).unwrap().is_none());
+                read.readable().await.unwrap();
+                read.read(&mut buffer).await.unwrap()
+            });
+            tokio::task::yield_now().await;
+            write.write_all(b"x").await.unwrap();
+            assert_eq!(reading.await.unwrap(), 1, "{name}");
+            drop(other_write);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_writer_is_stopped_and_goes_on_without_loss() {
+        const TOTAL: usize = 16 << 20;
+        for (name, one, other) in pairs().await {
+            let ((_one_read, mut write), (mut read, _other_write)) = (one.split(), other.split());
+            let chunk: Vec<u8> = (0..=250).cycle().take(251 * 256).collect();
+            let mut written = 0;
+            while let Some(count) = write.try_write(&chunk[written % 251..]).unwrap() {
+                written += count;
+                assert!(written < TOTAL, "{name}: nobody reads, so the writer is stopped");
+            }
+            let writing = tokio::spawn(async move {
+                while written < TOTAL {
+                    write.writable().await.unwrap();
+                    let rest = (TOTAL - written).min(chunk.len() - 251);
+                    let from = written % 251;
+                    written += write.try_write(&chunk[from..from + rest]).unwrap().unwrap_or(0);
+                }
+                write.flush().await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+            let mut buffer = BytesMut::with_capacity(64 * 1024);
+            let mut received = 0;
+            while read.read(&mut buffer).await.unwrap() > 0 {
+                for byte in &buffer {
+                    assert_eq!(usize::from(*byte), received % 251, "{name}");
+                    received += 1;
+                }
+                buffer.clear();
+            }
+            assert_eq!(received, TOTAL, "{name}");
+            writing.await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn both_directions_run_at_once() {
+        for (name, one, other) in pairs().await {
+            let copy = |io: Io| {
+                let (mut read, mut write) = io.split();
+                let sending = async move {
+                    for _ in 0..64 {
+                        write.write_all(&[7; 40_000]).await.unwrap();
+                    }
+                    write
+                };
+                let receiving = async move {
+                    let (mut buffer, mut received) = (BytesMut::with_capacity(16 * 1024), 0);
+                    while received < 64 * 40_000 {
+                        received += read.read(&mut buffer).await.unwrap();
+                        buffer.clear();
+                    }
+                    (read, received)
+                };
+                tokio::spawn(async move { tokio::join!(sending, receiving) })
+            };
+            let (one, other) = (copy(one), copy(other));
+            assert_eq!(one.await.unwrap().1.1, 64 * 40_000, "{name}");
+            assert_eq!(other.await.unwrap().1.1, 64 * 40_000, "{name}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The TLS 1.3 handshake on a raw channel, run by `rustls::quic`.
+//!
+//! Owns the order of levels (initial, handshake, traffic) and what may be read and written at each. Leaves to the
+//! session how the bytes travel, and to the verifiers in [`identity`](super::identity) who is trusted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::quic::{self, DirectionalKeys, KeyChange, Keys, Version};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
+
+use super::schedule::SessionSecrets;
+use crate::base::{SessionId, Side, limits};
+use crate::wire::HandshakeLevel;
+
+/// Handshake bytes to send, all of one level.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// The keys that protect the bytes.
+    pub level: HandshakeLevel,
+    /// Where in the level's bytes these begin.
+    pub offset: u64,
+    /// TLS handshake messages.
+    pub data: Vec<u8>,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// rustls refused what the peer sent, or the peer's certificate.
+    #[error("TLS handshake failed: {source}")]
+    Tls {
+        /// What rustls says.
+        source: rustls::Error,
+        /// The alert that describes it; rustls has none for some errors.
+        alert: Option<AlertDescription>,
+    },
+    /// The peer sent bytes of a level that is not being read.
+    #[error("handshake bytes of level {got:?} came while {expected:?} is read")]
+    WrongLevel {
+        /// The level being read.
+        expected: HandshakeLevel,
+        /// The level that came.
+        got: HandshakeLevel,
+    },
+    /// The peer's bytes do not follow each other.
+    #[error("handshake bytes at offset {got} came, {expected} was expected")]
+    OutOfOrder {
+        /// The offset that had to come.
+        expected: u64,
+        /// The offset that came.
+        got: u64,
+    },
+    /// The peer sent more bytes than any handshake needs.
+    #[error("handshake is longer than {} bytes", limits::HANDSHAKE_BYTES_PER_LEVEL_MAX)]
+    TooLong,
+    /// The handshake ended without one of its parts.
+    #[error("handshake ended without {0}")]
+    Incomplete(&'static str),
+}
+
+/// What a complete handshake gives.
+pub struct CompletedHandshake {
+    /// Everything that keys are derived from.
+    pub secrets: SessionSecrets,
+    /// The negotiated cipher suite's packet protection.
+    pub suite: quic::Suite,
+    /// The peer's certificates, leaf first, verified.
+    pub peer_certificates: Vec<CertificateDer<'static>>,
+    /// The peer's transport parameters, authenticated by the transcript.
+    pub peer_parameters: Vec<u8>,
+}
+
+/// A handshake in progress.
+pub struct Handshake {
+    connection: quic::Connection,
+    /// Level of the bytes that the next `write_hs` returns.
+    writing: HandshakeLevel,
+    reading: HandshakeLevel,
+    received: [u64; 3],
+    sent: [u64; 3],
+    output: VecDeque<Flight>,
+    keys: Option<Keys>,
+}
+
+impl Handshake {
+    /// The dialling side: its first flight is ready.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Tls`] when the configuration cannot be used.
+    pub fn client(config: Arc<ClientConfig>, parameters: Vec<u8>) -> Result<Self, HandshakeError> {
+        // Peers are verified by the name in their certificate, never by DNS: the name here has no meaning.
+        let name = ServerName::try_from("longhaul.invalid").expect("a valid DNS name");
+        let connection = quic::ClientConnection::new(config, Version::V1, name, parameters);
+        Ok(Self::new(quic::Connection::Client(connection.map_err(local_error)?)))
+    }
+
+    /// The accepting side.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Tls`] when the configuration cannot be used.
+    pub fn server(config: Arc<ServerConfig>, parameters: Vec<u8>) -> Result<Self, HandshakeError> {
+        let connection = quic::ServerConnection::new(config, Version::V1, parameters);
+        Ok(Self::new(quic::Connection::Server(connection.map_err(local_error)?)))
+    }
+
+    fn new(connection: quic::Connection) -> Self {
+        let mut handshake = Self {
+            connection,
+            writing: HandshakeLevel::Initial,
+            reading: HandshakeLevel::Initial,
+            received: [0; 3],
+            sent: [0; 3],
+            output: VecDeque::new(),
+            keys: None,
+        };
+        handshake.drain();
+        handshake
+    }
+
+    /// Takes handshake bytes of the peer. They have to be of the level being read and to follow those before: rustls
+    /// itself checks neither.
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`]; the handshake cannot go on after it.
+    pub fn handle_data(&mut self, level: HandshakeLevel, offset: u64, data: &[u8]) -> Result<(), HandshakeError> {
+        if level != self.reading {
+            return Err(HandshakeError::WrongLevel { expected: self.reading, got: level });
+        }
+        let received = &mut self.received[level as usize];
+        if offset != *received {
+            return Err(HandshakeError::OutOfOrder { expected: *received, got: offset });
+        }
+        *received += data.len() as u64;
+        if *received > limits::HANDSHAKE_BYTES_PER_LEVEL_MAX as u64 {
+            return Err(HandshakeError::TooLong);
+        }
+        self.connection
+            .read_hs(data)
+            .map_err(|source| HandshakeError::Tls { source, alert: self.connection.alert() })?;
+        self.drain();
+        Ok(())
+    }
+
+    /// The next bytes to send.
+    pub fn poll_flight(&mut self) -> Option<Flight> {
+        self.output.pop_front()
+    }
+
+    /// The key that seals packets of the handshake level.
+    #[must_use]
+    pub fn sealing_key(&self) -> Option<&dyn quic::PacketKey> {
+        self.keys.as_ref().map(|keys| packet_key(&keys.local))
+    }
+
+    /// The key that opens packets of the handshake level.
+    #[must_use]
+    pub fn opening_key(&self) -> Option<&dyn quic::PacketKey> {
+        self.keys.as_ref().map(|keys| packet_key(&keys.remote))
+    }
+
+    /// Whether the handshake is complete on this side: the peer's Finished was verified.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.connection.is_handshaking()
+    }
+
+    /// Draws the secrets of a complete handshake.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Incomplete`] when it is not complete or lacks a part.
+    pub fn complete(&self, session_id: SessionId) -> Result<CompletedHandshake, HandshakeError> {
+        if !self.is_complete() {
+            return Err(HandshakeError::Incomplete("the peer's Finished"));
+        }
+        let suite = self
+            .connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.tls13())
+            .and_then(rustls::Tls13CipherSuite::quic_suite)
+            .ok_or(HandshakeError::Incomplete("a cipher suite for packets"))?;
+        let peer_certificates =
+            self.connection.peer_certificates().ok_or(HandshakeError::Incomplete("the peer's certificate"))?.to_vec();
+        let peer_parameters = self
+            .connection
+            .quic_transport_parameters()
+            .ok_or(HandshakeError::Incomplete("the peer's transport parameters"))?
+            .to_vec();
+        let secrets = SessionSecrets::from_exporter(session_id, |output, label, context| {
+            self.connection.export_keying_material(output, label, Some(context)).map(|_| ())
+        })
+        .map_err(|source| HandshakeError::Tls { source, alert: None })?;
+        Ok(CompletedHandshake { secrets, suite, peer_certificates, peer_parameters })
+    }
+
+    /// Takes everything that rustls has to say before it is fed again: else it would hand out bytes of a level
+    /// before the keys of that level.
+    fn drain(&mut self) {
+        loop {
+            let mut data = Vec::new();
+            let change = self.connection.write_hs(&mut data);
+            let level = self.writing;
+            if !data.is_empty() {
+                let offset = self.sent[level as usize];
+                self.sent[level as usize] += data.len() as u64;
+                self.output.push_back(Flight { level, offset, data });
+            }
+            match change {
+                Some(KeyChange::Handshake { keys }) => {
+                    self.keys = Some(keys);
+                    self.writing = HandshakeLevel::Handshake;
+                    self.reading = HandshakeLevel::Handshake;
+                }
+                // The packet keys come from the exporter, as on channels that bring a TLS handshake of their own.
+                Some(KeyChange::OneRtt { .. }) => self.writing = HandshakeLevel::Traffic,
+                None => break,
+            }
+        }
+        if self.is_complete() {
+            self.reading = HandshakeLevel::Traffic;
+        }
+    }
+
+    /// Which side this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        match self.connection {
+            quic::Connection::Client(_) => Side::Client,
+            quic::Connection::Server(_) => Side::Server,
+        }
+    }
+}
+
+fn packet_key(keys: &DirectionalKeys) -> &dyn quic::PacketKey {
+    keys.packet.as_ref()
+}
+
+fn local_error(source: rustls::Error) -> HandshakeError {
+    HandshakeError::Tls { source, alert: None }
+}

@@ -1,0 +1,148 @@
+//! Credits for one stream or for a whole session (RFC 9000 §4), and windows that grow to the path's need.
+
+use std::time::{Duration, Instant};
+
+/// What the peer lets us send.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SendWindow {
+    maximum: u64,
+    used: u64,
+    /// The maximum at which a blocked signal was sent.
+    blocked_at: Option<u64>,
+}
+
+impl SendWindow {
+    /// A window with a credit.
+    #[must_use]
+    pub fn new(maximum: u64) -> Self {
+        Self { maximum, used: 0, blocked_at: None }
+    }
+
+    /// Bytes that may be sent now.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.maximum - self.used
+    }
+
+    /// Counts new bytes as sent.
+    pub fn consume(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.available());
+        self.used += bytes;
+    }
+
+    /// Takes a new maximum; a lower one is old news. Returns whether it opened a closed window, and whether it was news.
+    pub fn set_maximum(&mut self, maximum: u64) -> (bool, bool) {
+        let was_closed = self.available() == 0;
+        let is_news = maximum > self.maximum;
+        self.maximum = self.maximum.max(maximum);
+        (was_closed && self.available() > 0, is_news)
+    }
+
+    /// The limit to complain about, once for each limit, when nothing may be sent.
+    pub fn poll_blocked(&mut self) -> Option<u64> {
+        let news = self.available() == 0 && self.blocked_at != Some(self.maximum);
+        news.then(|| {
+            self.blocked_at = Some(self.maximum);
+            self.maximum
+        })
+    }
+}
+
+/// What we let the peer send.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveWindow {
+    /// The credit that was given, as an offset.
+    maximum: u64,
+    /// Bytes that the application has taken.
+    consumed: u64,
+    window: u64,
+    window_max: u64,
+    updated: Option<Instant>,
+}
+
+impl ReceiveWindow {
+    /// A window of a size, which may grow.
+    #[must_use]
+    pub fn new(window: u64, window_max: u64) -> Self {
+        Self { maximum: window, consumed: 0, window, window_max: window_max.max(window), updated: None }
+    }
+
+    /// The highest offset that the peer may reach.
+    #[must_use]
+    pub fn maximum(&self) -> u64 {
+        self.maximum
+    }
+
+    /// The current size, in bytes.
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Counts bytes that the application has taken.
+    pub fn consume(&mut self, bytes: u64) {
+        self.consumed += bytes;
+    }
+
+    /// A new credit to tell the peer, once half of the window is used up. When that took less than two round trips
+    /// the window is what holds the peer up, and it doubles.
+    pub fn poll_update(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
+        if self.maximum - self.consumed > self.window / 2 {
+            return None;
+        }
+        if let Some(updated) = self.updated
+            && now.saturating_duration_since(updated) < round_trip * 2
+        {
+            self.window = (self.window * 2).min(self.window_max);
+        }
+        self.updated = Some(now);
+        self.maximum = self.consumed + self.window;
+        Some(self.maximum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_grows_until_it_fills_the_path() {
+        // 150 ms at 1 Gbit/s are 18.75 MB; the reader takes everything at once.
+        let round_trip = Duration::from_millis(150);
+        let mut now = Instant::now();
+        let mut window = ReceiveWindow::new(1 << 20, 48 << 20);
+        let mut sent = 0;
+        for _ in 0..20 {
+            let take = window.maximum().min(sent + 18_750_000) - sent;
+            sent += take;
+            window.consume(take);
+            now += round_trip;
+            window.poll_update(now, round_trip);
+        }
+        assert!(window.window() >= 18_750_000, "{}", window.window());
+        assert!(window.window() <= 48 << 20);
+    }
+
+    #[test]
+    fn a_slow_reader_keeps_a_small_window() {
+        let mut now = Instant::now();
+        let mut window = ReceiveWindow::new(1000, 100_000);
+        for _ in 0..50 {
+            window.consume(500);
+            now += Duration::from_secs(1);
+            window.poll_update(now, Duration::from_millis(10));
+        }
+        assert_eq!(window.window(), 1000);
+    }
+
+    #[test]
+    fn old_credits_and_repeated_complaints_are_ignored() {
+        let mut window = SendWindow::new(10);
+        window.consume(10);
+        assert_eq!(window.poll_blocked(), Some(10));
+        assert_eq!(window.poll_blocked(), None);
+        assert_eq!(window.set_maximum(5), (false, false));
+        assert_eq!(window.set_maximum(12), (true, true));
+        assert_eq!(window.available(), 2);
+    }
+}

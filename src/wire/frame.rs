@@ -1,0 +1,417 @@
+//! Frames: the typed items inside a packet. `proto/longhaul.proto` says what each means and who may send it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::error::WireError;
+use super::fields::{FieldReader, Fields, Schema, Value, bit};
+use super::varint::{put_varint, varint_len};
+use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId, limits};
+
+/// The most that a [`StreamData`] adds to its data: keys, sizes, and numbers below 2^62.
+pub const STREAM_DATA_OVERHEAD_MAX: usize = 2 * (1 + 4) + (1 + 4) + (1 + 9) + (1 + 9) + 2 + (1 + 4);
+
+/// Classes of priority on the wire.
+const PRIORITY_MAX: u64 = 7;
+
+/// Ids, offsets and numbers are below this.
+const NUMBER_END: u64 = 1 << 62;
+
+/// The protection level of handshake bytes (RFC 9001 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HandshakeLevel {
+    /// In the clear.
+    Initial = 0,
+    /// Sealed by the handshake keys.
+    Handshake = 1,
+    /// Sealed by the traffic keys.
+    Traffic = 2,
+}
+
+/// TLS handshake messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandshakeData {
+    /// Which keys protect them.
+    pub level: HandshakeLevel,
+    /// Position among the bytes of the level.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// Bytes of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamData {
+    /// The stream.
+    pub stream_id: StreamId,
+    /// Position of the first byte.
+    pub offset: u64,
+    /// The stream ends after these bytes.
+    pub fin: bool,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// Packets of one lane that were received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The lane.
+    pub lane_id: LaneId,
+    /// All packets below were received.
+    pub next_packet_number: PacketNumber,
+    /// How long the newest was held back, in microseconds.
+    pub delay_us: u64,
+    /// Above that: packets missing, then packets received.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// An item inside a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are documented in proto/longhaul.proto")]
+pub enum Frame {
+    Stream(StreamData),
+    StreamOpen { stream_id: StreamId, priority: u8 },
+    StreamReset { stream_id: StreamId, code: StreamCode, final_size: u64 },
+    StreamStop { stream_id: StreamId, code: StreamCode },
+    Ack(Ack),
+    MaxData { maximum: u64 },
+    MaxStreamData { stream_id: StreamId, maximum: u64 },
+    MaxStreams { direction: Direction, maximum: u64 },
+    DataBlocked { limit: u64 },
+    StreamDataBlocked { stream_id: StreamId, limit: u64 },
+    StreamsBlocked { direction: Direction, limit: u64 },
+    Ping { sequence: u64 },
+    Pong { sequence: u64, delay_us: u64 },
+    KeyUpdate { epoch: Epoch },
+    Handshake(HandshakeData),
+    Accepted { reset_token: [u8; 16] },
+    MaxLanes { maximum: u32 },
+    LaneClose { lane_id: LaneId, code: CloseCode },
+    Close { code: CloseCode, reason: String },
+    GoAway { code: CloseCode, reason: String },
+    JoinConfirm { nonce: [u8; 16] },
+}
+
+/// A frame seen as protobuf fields: up to three varints, then at most one byte string.
+struct Parts<'a> {
+    kind: u32,
+    varints: [(u32, u64); 3],
+    bytes: Option<(u32, &'a [u8])>,
+}
+
+impl Frame {
+    /// Size inside a packet, key and length included.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let body = self.body_len();
+        varint_len(u64::from(self.kind()) << 3) + varint_len(body as u64) + body + frame_key_len(self.kind(), body)
+    }
+
+    /// Appends the frame as a field of a packet.
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        let body = self.body_len();
+        out.put_u8(1 << 3 | 2);
+        put_varint(out, (varint_len(u64::from(self.kind()) << 3) + varint_len(body as u64) + body) as u64);
+        put_varint(out, u64::from(self.kind() << 3 | 2));
+        put_varint(out, body as u64);
+        let parts = self.parts();
+        for (number, value) in parts.varints {
+            if value != 0 {
+                put_varint(out, u64::from(number << 3));
+                put_varint(out, value);
+            }
+        }
+        if let Frame::Ack(ack) = self {
+            for &(gap, length) in &ack.ranges {
+                out.put_u8(4 << 3 | 2);
+                put_varint(out, range_len(gap, length) as u64);
+                for (number, value) in [(1, gap), (2, length)] {
+                    put_varint(out, number << 3);
+                    put_varint(out, value);
+                }
+            }
+        }
+        if let Some((number, bytes)) = parts.bytes
+            && !bytes.is_empty()
+        {
+            put_varint(out, u64::from(number << 3 | 2));
+            put_varint(out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
+        }
+    }
+
+    fn kind(&self) -> u32 {
+        self.parts().kind
+    }
+
+    fn body_len(&self) -> usize {
+        let parts = self.parts();
+        let varints: usize =
+            parts.varints.iter().filter(|(_, value)| *value != 0).map(|(_, v)| 1 + varint_len(*v)).sum();
+        let bytes = match parts.bytes {
+            Some((_, bytes)) if !bytes.is_empty() => 1 + varint_len(bytes.len() as u64) + bytes.len(),
+            _ => 0,
+        };
+        let ranges: usize = match self {
+            Frame::Ack(ack) => ack.ranges.iter().map(|&(gap, length)| 2 + range_len(gap, length)).sum(),
+            _ => 0,
+        };
+        varints + bytes + ranges
+    }
+
+    #[inline]
+    fn parts(&self) -> Parts<'_> {
+        const NONE: (u32, u64) = (0, 0);
+        let varints = |kind, varints| Parts { kind, varints, bytes: None };
+        match self {
+            Self::Stream(frame) => Parts {
+                kind: 1,
+                varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin))],
+                bytes: Some((4, &frame.data)),
+            },
+            Self::StreamOpen { stream_id, priority } => varints(2, [(1, stream_id.0), (2, u64::from(*priority)), NONE]),
+            Self::StreamReset { stream_id, code, final_size } => {
+                varints(3, [(1, stream_id.0), (2, code.0), (3, *final_size)])
+            }
+            Self::StreamStop { stream_id, code } => varints(4, [(1, stream_id.0), (2, code.0), NONE]),
+            Self::Ack(ack) => {
+                varints(5, [(1, u64::from(ack.lane_id.0)), (2, ack.next_packet_number.0), (3, ack.delay_us)])
+            }
+            Self::MaxData { maximum } => varints(6, [(1, *maximum), NONE, NONE]),
+            Self::MaxStreamData { stream_id, maximum } => varints(7, [(1, stream_id.0), (2, *maximum), NONE]),
+            Self::MaxStreams { direction, maximum } => {
+                varints(8, [(1, u64::from(*direction == Direction::Uni)), (2, *maximum), NONE])
+            }
+            Self::DataBlocked { limit } => varints(9, [(1, *limit), NONE, NONE]),
+            Self::StreamDataBlocked { stream_id, limit } => varints(10, [(1, stream_id.0), (2, *limit), NONE]),
+            Self::StreamsBlocked { direction, limit } => {
+                varints(11, [(1, u64::from(*direction == Direction::Uni)), (2, *limit), NONE])
+            }
+            Self::Ping { sequence } => varints(12, [(1, *sequence), NONE, NONE]),
+            Self::Pong { sequence, delay_us } => varints(13, [(1, *sequence), (2, *delay_us), NONE]),
+            Self::KeyUpdate { epoch } => varints(14, [(1, u64::from(epoch.0)), NONE, NONE]),
+            Self::Handshake(frame) => Parts {
+                kind: 15,
+                varints: [(1, frame.level as u64), (2, frame.offset), NONE],
+                bytes: Some((3, &frame.data)),
+            },
+            Self::Accepted { reset_token } => Parts { kind: 16, varints: [NONE; 3], bytes: Some((1, reset_token)) },
+            Self::MaxLanes { maximum } => varints(17, [(1, u64::from(*maximum)), NONE, NONE]),
+            Self::LaneClose { lane_id, code } => varints(18, [(1, u64::from(lane_id.0)), (2, code.0), NONE]),
+            Self::Close { code, reason } => {
+                Parts { kind: 19, varints: [(1, code.0), NONE, NONE], bytes: Some((2, reason.as_bytes())) }
+            }
+            Self::GoAway { code, reason } => {
+                Parts { kind: 20, varints: [(1, code.0), NONE, NONE], bytes: Some((2, reason.as_bytes())) }
+            }
+            Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 3], bytes: Some((1, nonce)) },
+        }
+    }
+
+    /// Reads a frame: the content of the field `frame` of a packet. Byte strings are slices of `packet`, in which the
+    /// frame begins at `start`.
+    pub(super) fn decode(packet: &Bytes, start: usize, end: usize) -> Result<Self, WireError> {
+        let mut reader = FieldReader::new(&packet[start..end]);
+        let Some((kind, value)) = reader.next()? else { return Err(WireError::Missing("kind of a frame")) };
+        let Value::Bytes(body) = value else { return Err(WireError::WireType(kind)) };
+        if reader.next()?.is_some() {
+            return Err(WireError::TooMany("kinds of a frame"));
+        }
+        let start = start + body.start;
+        let body = packet.slice(start..start + body.len());
+        Self::decode_body(kind, &body)
+    }
+
+    fn decode_body(kind: u64, body: &Bytes) -> Result<Self, WireError> {
+        const ONE: Schema = Schema::varints(bit(1));
+        const TWO: Schema = Schema::varints(bit(1) | bit(2));
+        const THREE: Schema = Schema::varints(bit(1) | bit(2) | bit(3));
+        const TOKEN: Schema = Schema { varints: 0, bytes: bit(1), last: 0, is_open: true };
+        const REASON: Schema = Schema { varints: bit(1), bytes: bit(2), last: 0, is_open: true };
+        let read = |schema| Fields::read(body, schema);
+        Ok(match kind {
+            1 => {
+                let schema = Schema { varints: bit(1) | bit(2) | bit(3), bytes: bit(4), last: bit(4), is_open: true };
+                let fields = read(schema)?;
+                let data = body.slice(fields.range(4));
+                let offset = bounded(fields.varint(2), "offset")?;
+                bounded(offset + data.len() as u64, "offset")?;
+                Self::Stream(StreamData { stream_id: stream_id(&fields)?, offset, fin: fields.flag(3, "fin")?, data })
+            }
+            2 => {
+                let fields = read(TWO)?;
+                let priority = fields.varint(2);
+                if priority > PRIORITY_MAX {
+                    return Err(WireError::Range("priority"));
+                }
+                Self::StreamOpen { stream_id: stream_id(&fields)?, priority: priority as u8 }
+            }
+            3 => {
+                let fields = read(THREE)?;
+                let final_size = bounded(fields.varint(3), "final size")?;
+                Self::StreamReset { stream_id: stream_id(&fields)?, code: StreamCode(fields.varint(2)), final_size }
+            }
+            4 => {
+                let fields = read(TWO)?;
+                Self::StreamStop { stream_id: stream_id(&fields)?, code: StreamCode(fields.varint(2)) }
+            }
+            5 => Self::Ack(decode_ack(body)?),
+            6 => Self::MaxData { maximum: bounded(read(ONE)?.varint(1), "maximum")? },
+            7 => {
+                let fields = read(TWO)?;
+                Self::MaxStreamData { stream_id: stream_id(&fields)?, maximum: bounded(fields.varint(2), "maximum")? }
+            }
+            8 => {
+                let fields = read(TWO)?;
+                Self::MaxStreams { direction: direction(&fields)?, maximum: streams(fields.varint(2))? }
+            }
+            9 => Self::DataBlocked { limit: bounded(read(ONE)?.varint(1), "limit")? },
+            10 => {
+                let fields = read(TWO)?;
+                Self::StreamDataBlocked { stream_id: stream_id(&fields)?, limit: bounded(fields.varint(2), "limit")? }
+            }
+            11 => {
+                let fields = read(TWO)?;
+                Self::StreamsBlocked { direction: direction(&fields)?, limit: streams(fields.varint(2))? }
+            }
+            12 => Self::Ping { sequence: read(ONE)?.varint(1) },
+            13 => {
+                let fields = read(TWO)?;
+                Self::Pong { sequence: fields.varint(1), delay_us: fields.varint(2) }
+            }
+            14 => Self::KeyUpdate { epoch: Epoch(read(ONE)?.varint_u32(1, "epoch")?) },
+            15 => Self::Handshake(decode_handshake(body)?),
+            16 => Self::Accepted { reset_token: array(body, &read(TOKEN)?, 1, "reset token")? },
+            17 => Self::MaxLanes { maximum: read(ONE)?.varint_u32(1, "maximum")? },
+            18 => {
+                let fields = read(TWO)?;
+                let lane_id = LaneId(fields.varint_u32(1, "lane id")?);
+                Self::LaneClose { lane_id, code: CloseCode(fields.varint(2)) }
+            }
+            19 => {
+                let fields = read(REASON)?;
+                Self::Close { code: CloseCode(fields.varint(1)), reason: reason(body, &fields)? }
+            }
+            20 => {
+                let fields = read(REASON)?;
+                Self::GoAway { code: CloseCode(fields.varint(1)), reason: reason(body, &fields)? }
+            }
+            21 => Self::JoinConfirm { nonce: array(body, &read(TOKEN)?, 1, "nonce")? },
+            other => return Err(WireError::UnknownField(other)),
+        })
+    }
+}
+
+/// Reads handshake bytes, in a frame or as the body of a message.
+pub(super) fn decode_handshake(body: &Bytes) -> Result<HandshakeData, WireError> {
+    let schema = Schema { varints: bit(1) | bit(2), bytes: bit(3), last: bit(3), is_open: true };
+    let fields = Fields::read(body, schema)?;
+    let level = match fields.varint(1) {
+        0 => HandshakeLevel::Initial,
+        1 => HandshakeLevel::Handshake,
+        2 => HandshakeLevel::Traffic,
+        _ => return Err(WireError::Range("handshake level")),
+    };
+    let offset = fields.varint(2);
+    if offset > limits::HANDSHAKE_BYTES_PER_LEVEL_MAX as u64 {
+        return Err(WireError::Range("offset"));
+    }
+    Ok(HandshakeData { level, offset, data: body.slice(fields.range(3)) })
+}
+
+/// The size of the body of handshake bytes.
+pub(super) fn handshake_len(frame: &HandshakeData) -> usize {
+    Frame::Handshake(frame.clone()).body_len()
+}
+
+/// A byte string of a fixed size.
+pub(super) fn array<const N: usize>(
+    body: &[u8],
+    fields: &Fields,
+    number: u32,
+    name: &'static str,
+) -> Result<[u8; N], WireError> {
+    body[fields.range(number)].try_into().map_err(|_| WireError::Range(name))
+}
+
+fn decode_ack(body: &Bytes) -> Result<Ack, WireError> {
+    // The ranges are the one repeated field among the frames, so an ack reads its fields itself.
+    let mut reader = FieldReader::new(body);
+    let mut varints = [None; 4];
+    let mut ranges = Vec::new();
+    let mut unknown_count = 0;
+    while let Some((number, value)) = reader.next()? {
+        match (number, value) {
+            (1..=3, Value::Varint(value)) => {
+                if varints[number as usize].replace(value).is_some() {
+                    return Err(WireError::Duplicate(number));
+                }
+            }
+            (4, Value::Bytes(range)) => {
+                if ranges.len() == limits::ACK_RANGES_MAX {
+                    return Err(WireError::TooMany("ranges"));
+                }
+                let fields = Fields::read(&body[range], Schema::varints(bit(1) | bit(2)))?;
+                let (gap, length) = (bounded(fields.varint(1), "gap")?, bounded(fields.varint(2), "length")?);
+                if gap == 0 || length == 0 {
+                    return Err(WireError::Range("gap or length"));
+                }
+                ranges.push((gap, length));
+            }
+            (1..=4, _) => return Err(WireError::WireType(number)),
+            _ => {
+                unknown_count += 1;
+                if unknown_count > limits::UNKNOWN_FIELDS_MAX {
+                    return Err(WireError::TooManyUnknown);
+                }
+            }
+        }
+    }
+    let next_packet_number = varints[2].unwrap_or(0);
+    if next_packet_number > NUMBER_END {
+        return Err(WireError::Range("packet number"));
+    }
+    let total =
+        ranges.iter().try_fold(next_packet_number, |at: u64, (gap, length)| at.checked_add(*gap)?.checked_add(*length));
+    if total.is_none_or(|total| total > NUMBER_END) {
+        return Err(WireError::Range("ranges"));
+    }
+    Ok(Ack {
+        lane_id: LaneId(u32::try_from(varints[1].unwrap_or(0)).map_err(|_| WireError::Range("lane id"))?),
+        next_packet_number: PacketNumber(next_packet_number),
+        delay_us: varints[3].unwrap_or(0),
+        ranges,
+    })
+}
+
+fn frame_key_len(kind: u32, body: usize) -> usize {
+    1 + varint_len((varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body) as u64)
+}
+
+fn range_len(gap: u64, length: u64) -> usize {
+    2 + varint_len(gap) + varint_len(length)
+}
+
+fn bounded(value: u64, name: &'static str) -> Result<u64, WireError> {
+    if value < NUMBER_END { Ok(value) } else { Err(WireError::Range(name)) }
+}
+
+/// Stream ids are below 2^62, so there are at most 2^60 streams of a kind.
+fn streams(count: u64) -> Result<u64, WireError> {
+    if count <= NUMBER_END >> 2 { Ok(count) } else { Err(WireError::Range("count of streams")) }
+}
+
+fn stream_id(fields: &Fields) -> Result<StreamId, WireError> {
+    bounded(fields.varint(1), "stream id").map(StreamId)
+}
+
+fn direction(fields: &Fields) -> Result<Direction, WireError> {
+    Ok(if fields.flag(1, "unidirectional")? { Direction::Uni } else { Direction::Bi })
+}
+
+fn reason(body: &[u8], fields: &Fields) -> Result<String, WireError> {
+    let bytes = &body[fields.range(2)];
+    if bytes.len() > limits::REASON_BYTES_MAX {
+        return Err(WireError::Range("reason"));
+    }
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::Text("reason"))
+}
