@@ -1,1 +1,0 @@
-//! Node identities: who a certificate says that a peer is, and which peers are trusted.

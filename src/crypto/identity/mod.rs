@@ -1,0 +1,34 @@
+//! Node identities: who a certificate says that a node is, which peers are trusted, and TLS configured accordingly.
+//!
+//! A node is named by the one URI SAN of its leaf certificate, `spiffe://<trust-domain>/node/<name>` (SPIFFE ID and
+//! X.509-SVID specifications); DNS names play no part. Certificates and keys come in as PEM, the time as a
+//! [`rustls::time_provider::TimeProvider`]: nothing here opens a file or reads a clock. Who may do what is left to
+//! the services; tickets and 0-RTT come with the ticket store.
+
+mod anchors;
+mod error;
+mod leaf;
+mod node_id;
+mod own;
+mod peer;
+mod provider;
+mod resolver;
+mod tls;
+mod verify;
+
+#[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
+mod test_ca;
+#[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
+
+pub use anchors::TrustAnchors;
+pub use error::{IdentityError, VerifyFailure};
+pub use node_id::NodeId;
+pub use own::Identity;
+pub use peer::PeerIdentity;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+pub use provider::default_provider;
+pub use provider::restrict;
+pub use resolver::KeyResolver;
+pub use tls::{ALPN_ENROLL, ALPN_QUIC, ALPN_SESSION, ALPN_TLS, TlsSettings, server_name};
+pub use verify::{PeerVerifier, Trust};

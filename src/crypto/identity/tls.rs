@@ -1,0 +1,137 @@
+//! rustls configurations of a node: TLS 1.3 only, both sides authenticated, no resumption.
+//!
+//! The same configurations serve `rustls::quic` (sessions on raw channels), quinn and tokio-rustls; the ALPN keeps
+//! their handshakes apart, since one key signs in all of them.
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{DnsName, ServerName};
+use rustls::server::NoServerSessionStorage;
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+
+use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+
+/// ALPN of a session's handshake on raw channels.
+pub const ALPN_SESSION: &[u8] = b"longhaul/1";
+
+/// ALPN of the outer handshake of `tls://` channels.
+pub const ALPN_TLS: &[u8] = b"longhaul-tls/1";
+
+/// ALPN of the outer handshake of `quic://` channels.
+pub const ALPN_QUIC: &[u8] = b"longhaul-quic/1";
+
+/// ALPN of enrolment.
+pub const ALPN_ENROLL: &[u8] = b"longhaul-enroll/1";
+
+/// The server name that rustls asks every client for. It is neither sent nor verified.
+#[must_use]
+pub fn server_name() -> ServerName<'static> {
+    ServerName::DnsName(DnsName::try_from("longhaul.invalid").expect("a constant that is a DNS name"))
+}
+
+/// What the TLS configurations of a node are made of. Cheap to clone; clones share identity and trust, so that a
+/// renewal through one reaches all configurations made from any.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    resolver: Arc<KeyResolver>,
+    trust: Arc<Trust>,
+    provider: Arc<CryptoProvider>,
+    time: Arc<dyn TimeProvider>,
+}
+
+impl TlsSettings {
+    /// Presents `identity`, and trusts nodes of its trust domain that `anchors` name.
+    ///
+    /// # Errors
+    /// If rustls refuses the anchors.
+    pub fn new(
+        identity: Identity,
+        anchors: TrustAnchors,
+        provider: Arc<CryptoProvider>,
+        time: Arc<dyn TimeProvider>,
+    ) -> Result<Self, IdentityError> {
+        let trust = Trust::new(identity.node_id().trust_domain(), anchors, Arc::clone(&provider))?;
+        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust: Arc::new(trust), provider, time })
+    }
+
+    /// The identity in use.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.resolver.identity()
+    }
+
+    /// The trusted domains, to add one or to replace anchors.
+    #[must_use]
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// The cryptography in use.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// Presents a renewed identity in all later handshakes, of existing configurations too.
+    ///
+    /// # Errors
+    /// If it names another node.
+    pub fn replace_identity(&self, identity: Identity) -> Result<(), IdentityError> {
+        self.resolver.replace(identity)
+    }
+
+    /// Whether peers with the same anchors would accept the own certificate now.
+    ///
+    /// # Errors
+    /// The reason for which they would refuse it; [`VerifyFailure::Other`] without a clock.
+    pub fn check_own_chain(&self) -> Result<(), VerifyFailure> {
+        let now = self.time.current_time().ok_or(VerifyFailure::Other { reason: "the time is unknown".to_owned() })?;
+        PeerVerifier::new(Arc::clone(&self.trust), None).verify_chain(self.identity().chain(), now).map(|_| ())
+    }
+
+    /// For the dialling side. Keep it as long as the peer is dialled: later, tickets are bound to it.
+    ///
+    /// `expected` is the node that has to answer; without it any trusted node may.
+    ///
+    /// # Errors
+    /// If rustls refuses the provider, which then lacks our suites or key exchanges.
+    pub fn client_config(&self, expected: Option<&NodeId>, alpn: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
+        let verifier = PeerVerifier::new(Arc::clone(&self.trust), expected.cloned());
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(self.resolver.clone());
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.enable_sni = false;
+        // The client's ticket store comes together with 0-RTT.
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(Arc::new(config))
+    }
+
+    /// For the accepting side: any trusted node may dial.
+    ///
+    /// # Errors
+    /// As [`TlsSettings::client_config`].
+    pub fn server_config(&self, alpn: &[u8]) -> Result<Arc<ServerConfig>, IdentityError> {
+        let verifier = PeerVerifier::new(Arc::clone(&self.trust), None);
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(self.resolver.clone());
+        config.alpn_protocols = vec![alpn.to_vec()];
+        // The server's ticket store comes together with 0-RTT: rustls checks nothing again on resumption
+        // (CVE-2025-23419), so that the store has to decline what expired, was revoked or lost its authority.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+}
