@@ -9,9 +9,9 @@ use crate::base::{Epoch, LaneId, PacketNumber, SessionId, StreamId, limits};
 use crate::wire::padding::zeroes_for;
 use crate::wire::proto::{self, frame_message};
 use crate::wire::{
-    Body, Frame, FrameMessage, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout,
-    ServiceRequest, StreamData, TransportParameters, WireError, decode_message, decode_packet, encode_clear,
-    encode_packet_message, message_size, packet_overhead_max,
+    Body, Frame, FrameMessage, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest,
+    StreamData, TransportParameters, WireError, decode_message, decode_packet, encode_clear, encode_packet_message,
+    message_size, packet_overhead_max,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -142,7 +142,8 @@ fn packet_is_prosts_and_reads_back(head: &Head, kind: SealedKind, frames: &[Fram
     assert_eq!(&head_read, head);
     let content = match (body, kind) {
         (Body::Plain(content), SealedKind::Plain) => content,
-        (Body::SealedHandshake(mut sealed), SealedKind::Handshake) | (Body::Sealed(mut sealed), SealedKind::Traffic) => {
+        (Body::SealedHandshake(mut sealed), SealedKind::Handshake)
+        | (Body::Sealed(mut sealed), SealedKind::Traffic) => {
             assert_eq!(sealed.parts_mut().0.len(), layout.header_len);
             let len = sealed.ciphertext_len() - limits::SEAL_TAG_BYTES;
             sealed.into_plaintext(len).freeze()

@@ -54,9 +54,7 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
         Frame::Handshake(data) => Kind::Handshake(handshake(&data)),
         Frame::Accepted { reset_token } => Kind::Accepted(proto::Accepted { reset_token: copy(&reset_token) }),
         Frame::MaxLanes { maximum } => Kind::MaxLanes(proto::MaxLanes { maximum }),
-        Frame::LaneClose { lane_id, code } => {
-            Kind::LaneClose(proto::LaneClose { lane_id: lane_id.0, code: code.0 })
-        }
+        Frame::LaneClose { lane_id, code } => Kind::LaneClose(proto::LaneClose { lane_id: lane_id.0, code: code.0 }),
         Frame::Close { code, reason } => Kind::Close(proto::Close { code: code.0, reason }),
         Frame::GoAway { code, reason } => Kind::GoAway(proto::GoAway { code: code.0, reason }),
         Frame::JoinConfirm { nonce } => Kind::JoinConfirm(proto::JoinConfirm { nonce: copy(&nonce) }),
@@ -69,9 +67,7 @@ pub(super) fn clear(message: &ClearMessage) -> frame_message::Body {
         ClearMessage::Handshake(data) => frame_message::Body::Handshake(handshake(data)),
         ClearMessage::Join(message) => join(message),
         ClearMessage::Joined(message) => joined(message),
-        ClearMessage::Start(parameters) => {
-            frame_message::Body::Start(proto::Start { parameters: parameters.clone() })
-        }
+        ClearMessage::Start(parameters) => frame_message::Body::Start(proto::Start { parameters: parameters.clone() }),
         ClearMessage::Started(parameters) => {
             frame_message::Body::Started(proto::Started { parameters: parameters.clone() })
         }

@@ -57,9 +57,8 @@ fn ack() -> impl Strategy<Value = Ack> {
 }
 
 pub(super) fn frame() -> impl Strategy<Value = Frame> {
-    let stream = (stream_id(), number(61), any::<bool>(), data()).prop_map(|(stream_id, offset, fin, data)| {
-        Frame::Stream(StreamData { stream_id, offset, fin, data })
-    });
+    let stream = (stream_id(), number(61), any::<bool>(), data())
+        .prop_map(|(stream_id, offset, fin, data)| Frame::Stream(StreamData { stream_id, offset, fin, data }));
     let streams = || number(60);
     prop_oneof![
         stream,
@@ -69,8 +68,7 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
             code: StreamCode(code),
             final_size
         }),
-        (stream_id(), number(64))
-            .prop_map(|(stream_id, code)| Frame::StreamStop { stream_id, code: StreamCode(code) }),
+        (stream_id(), number(64)).prop_map(|(stream_id, code)| Frame::StreamStop { stream_id, code: StreamCode(code) }),
         ack().prop_map(Frame::Ack),
         number(62).prop_map(|maximum| Frame::MaxData { maximum }),
         (stream_id(), number(62)).prop_map(|(stream_id, maximum)| Frame::MaxStreamData { stream_id, maximum }),
