@@ -200,7 +200,6 @@ fn failed(what: &'static str) -> impl FnOnce(rcgen::Error) -> IssueError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::time::Duration;
 
