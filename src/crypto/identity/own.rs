@@ -109,3 +109,23 @@ pub(super) fn read_certificates(pem: &[u8], what: &'static str) -> Result<Vec<Ce
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| IdentityError::BadPem { what, reason: error.to_string() })
 }
+
+#[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
+impl Identity {
+    /// What [`Identity::from_pem`] reads, without its checks, as an attacker would use it.
+    pub(super) fn unchecked(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Self {
+        let chain = read_certificates(chain, "certificate").expect("a test's PEM");
+        let leaf = Leaf::parse(&chain[0]).unwrap_or_else(|_| Leaf {
+            node_id: NodeId::new("rogue", "rogue").expect("valid"),
+            spki_sha256: [0; 32],
+            not_before_unix: 0,
+            not_after_unix: 0,
+            misuse: None,
+            is_for_clients: true,
+            is_for_servers: true,
+        });
+        let key = PrivateKeyDer::from_pem_slice(key).expect("a test's key");
+        let certified_key = CertifiedKey::from_der(chain, key, provider).expect("a test's pair");
+        Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf) }
+    }
+}
