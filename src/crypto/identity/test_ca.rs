@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! An authority for this module's tests, which can also issue what `crate::issue` rightly cannot.
 
 use rcgen::{
@@ -68,4 +65,3 @@ impl TestCa {
 pub(super) fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(NOW as i64 + seconds).unwrap()
 }
->>>>>>> identity
