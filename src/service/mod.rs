@@ -1,3 +1,4 @@
 //! Services and forwards.
 
 pub mod proxy_protocol;
+pub mod bench;
