@@ -1,6 +1,7 @@
 //! The configuration file: the examples are right and complete, and mistakes are told with place and advice.
 
 #![cfg(all(feature = "cli", any(feature = "aws-lc-rs", feature = "ring")))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

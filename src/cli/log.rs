@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::CliError;
 
@@ -28,8 +29,9 @@ enum LogFormat {
 
 /// Sends log events to stderr from here on.
 pub(super) fn start(args: &LogArgs) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        CliError::Usage(format!("--log {:?}: {error}; expected such as info or info,longhaul::channel=debug", args.log))
+    let filter = filter(&args.log).map_err(|reason| {
+        let expected = "expected such as info or info,longhaul::channel=debug";
+        CliError::Usage(format!("--log {:?}: {reason}; {expected}", args.log))
     })?;
     let is_terminal = io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
@@ -40,4 +42,28 @@ pub(super) fn start(args: &LogArgs) -> Result<(), CliError> {
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| CliError::Runtime(anyhow::anyhow!("logging cannot be set up: {error}")))
+}
+
+/// A word alone has to be a level: as the name of a module, which it could be too, it would silence all others.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let is_bare = |directive: &&str| !directive.contains(['=', '[', ':']);
+    if let Some(word) = text.split(',').filter(is_bare).find(|word| word.trim().parse::<LevelFilter>().is_err()) {
+        return Err(format!("{word:?} is no level"));
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_levels_and_modules() {
+        for good in ["info", "off", "info,longhaul::channel=debug", "longhaul=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "no such filter", "longhaul=loud", "info,quiet"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
 }
