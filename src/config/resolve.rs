@@ -49,7 +49,7 @@ fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Probl
                     .at(name.span())
                     .help("correct the name, leave it out, or give this node's own certificate"),
             ),
-            Err(error) => problems.push(Problem::new(error).at(name.span())),
+            Err(error) => problems.push(Problem::new(error.to_string()).at(name.span())),
         }
     }
     let memory = value(section.memory_max.as_ref(), values::size, MEMORY_BYTES_MAX, problems);

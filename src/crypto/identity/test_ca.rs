@@ -1,5 +1,7 @@
 //! An authority for this module's tests, which can also issue what `crate::issue` rightly cannot.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };

@@ -1,5 +1,7 @@
 //! Real handshakes in memory (`rustls::quic`, as sessions use it): who is accepted, and why another is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,14 @@
+//! `longhaul bench`: Measures a link.
+
+use super::CliError;
+
+/// Arguments of `longhaul bench`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+/// Runs the command.
+#[expect(clippy::needless_pass_by_value, reason = "commands own their arguments")]
+pub(super) fn run(args: Args) -> Result<(), CliError> {
+    let Args {} = args;
+    Err(CliError::Runtime(anyhow::anyhow!("longhaul bench is not there yet")))
+}
