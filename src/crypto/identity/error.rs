@@ -170,11 +170,7 @@ impl VerifyFailure {
         match error {
             rustls::Error::NoCertificatesPresented => Some(Self::NoCertificate),
             rustls::Error::InvalidCertificate(CertificateError::Other(other)) => Some(
-                other
-                    .0
-                    .downcast_ref::<Self>()
-                    .cloned()
-                    .unwrap_or_else(|| Self::Other { reason: other.to_string() }),
+                other.0.downcast_ref::<Self>().cloned().unwrap_or_else(|| Self::Other { reason: other.to_string() }),
             ),
             rustls::Error::InvalidCertificate(other) => Some(Self::Other { reason: other.to_string() }),
             _ => None,

@@ -88,10 +88,7 @@ impl fmt::Debug for Identity {
 }
 
 /// All certificates of a PEM text; other blocks are skipped.
-pub(super) fn read_certificates(
-    pem: &[u8],
-    what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(super) fn read_certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| IdentityError::BadPem { what, reason: error.to_string() })

@@ -26,8 +26,7 @@ pub fn restrict(mut provider: CryptoProvider) -> CryptoProvider {
 }
 
 /// In order of preference. 256-bit keys throughout, so that one key size serves the whole key schedule.
-const SUITES: [CipherSuite; 2] =
-    [CipherSuite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
+const SUITES: [CipherSuite; 2] = [CipherSuite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
 
 #[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests {

@@ -13,9 +13,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
 use super::leaf::Leaf;
 use super::{IdentityError, NodeId, TrustAnchors, VerifyFailure};
@@ -160,9 +158,7 @@ fn explain(error: Error, leaf: &Leaf, now: UnixTime) -> VerifyFailure {
         Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => {
             VerifyFailure::UnknownIssuer { domain: peer.trust_domain().to_owned(), peer }
         }
-        Error::InvalidCertificate(E::Expired) => {
-            VerifyFailure::Expired { peer, not_after: leaf.not_after_unix, now }
-        }
+        Error::InvalidCertificate(E::Expired) => VerifyFailure::Expired { peer, not_after: leaf.not_after_unix, now },
         Error::InvalidCertificate(E::ExpiredContext { not_after, .. }) => {
             VerifyFailure::Expired { peer, not_after: not_after.as_secs(), now }
         }
