@@ -272,6 +272,8 @@ fn certificate_key_and_anchors_have_to_belong_together() {
     assert!(place.mistakes("")[0].contains("none of the trust anchors"));
     fs::remove_file(place.path("ca.crt")).unwrap();
     assert!(place.mistakes("")[0].contains("ca.crt cannot be read"));
+    let link = "[[link]]\npeer = 'spiffe://example/node/b'\naddresses = ['tcp://x:1']";
+    assert_eq!(place.mistakes(link).len(), 1, "what depends on the certificate is not guessed at");
     let error = place.check("a.toml", "").unwrap_err();
     assert!(error.problems()[0].message().contains("[identity] is missing"));
 }
