@@ -147,6 +147,8 @@ struct Sending {
     is_waited_for: bool,
     /// In the ready queue, or among those that the session's credit holds up.
     is_queued: bool,
+    /// Among those that the session's credit holds up.
+    is_held_up: bool,
     stopped: Option<StreamCode>,
 }
 
@@ -487,7 +489,7 @@ impl Streams {
         if opened {
             for id in std::mem::take(&mut self.held_up) {
                 if let Some(sending) = self.streams.get_mut(&id).and_then(|stream| stream.sending.as_mut()) {
-                    sending.is_queued = false;
+                    (sending.is_queued, sending.is_held_up) = (false, false);
                     self.queue(id);
                 }
             }
@@ -591,6 +593,12 @@ impl Streams {
         let Ok(sending) = self.sending(id) else { return };
         if sending.stopped.is_none() {
             sending.buffer.on_lost(range, fin);
+            if std::mem::take(&mut sending.is_held_up) {
+                // Repetitions cost no credit. That they wait for it may be why none comes: the gap that they fill
+                // keeps the peer from reading on.
+                sending.is_queued = false;
+                self.held_up.retain(|held_up| *held_up != id);
+            }
             self.queue(id);
         }
     }
@@ -631,6 +639,7 @@ impl Streams {
             window: SendWindow::new(self.peer_stream_window),
             is_waited_for: false,
             is_queued: false,
+            is_held_up: false,
             stopped: None,
         });
         let receiving = id.is_writable_by(self.side.peer()).then(|| Receiving {
@@ -705,7 +714,7 @@ impl Streams {
             self.control.push_back(Frame::StreamDataBlocked { stream_id: id, limit });
         }
         if self.send_window.available() == 0 {
-            sending.is_queued = true;
+            (sending.is_queued, sending.is_held_up) = (true, true);
             self.held_up.push(id);
             if let Some(limit) = self.send_window.poll_blocked() {
                 self.control.push_back(Frame::DataBlocked { limit });
@@ -747,5 +756,35 @@ impl Streams {
                 self.control.push_back(Frame::MaxStreams { direction, maximum });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A side whose peer allows `session_window` bytes.
+    fn streams(session_window: u64) -> Streams {
+        let mut streams = Streams::new(Side::Client, StreamsConfig::default());
+        streams.set_peer_limits(session_window, 1 << 20, 10, 10);
+        streams
+    }
+
+    #[test]
+    fn lost_bytes_do_not_wait_for_the_sessions_credit() {
+        let mut streams = streams(100);
+        let id = streams.open(Direction::Uni, Priority::default()).expect("ten streams are allowed");
+        streams.write(id, &[1; 150]).expect("there is room");
+        let (_, piece) = streams.poll_piece(1000, |_| true).expect("150 bytes wait");
+        assert_eq!(piece.new_bytes, 100);
+        assert!(streams.poll_piece(1000, |_| true).is_none() && !streams.has_ready());
+        streams.on_lost(id, 20..50, false);
+        let (_, again) = streams.poll_piece(1000, |_| true).expect("30 bytes were lost");
+        assert_eq!((again.offset, again.data.len(), again.new_bytes), (20, 30, 0));
+        // It waits for the credit again, and gets it.
+        assert!(streams.poll_piece(1000, |_| true).is_none());
+        assert!(streams.handle_max_data(200));
+        let (_, rest) = streams.poll_piece(1000, |_| true).expect("50 bytes wait");
+        assert_eq!((rest.offset, rest.new_bytes), (100, 50));
     }
 }
