@@ -3,6 +3,7 @@
 mod channels;
 mod common;
 mod faults;
+mod outages;
 mod proxy;
 mod tampering;
 mod transfer;
