@@ -117,9 +117,10 @@ impl App {
             StreamNotice::Writable(id) => {
                 if let Some(code) = session.streams().stopped(id) {
                     // The peer's application wants no more: ours gives up, as a proxy would.
-                    self.writers.remove(&id);
                     oracle.flow(id, session.side()).reset.get_or_insert(code);
-                    session.reset(id, code);
+                    if self.writers.remove(&id).is_some() {
+                        session.reset(id, code);
+                    }
                 }
                 if let Some(writer) = self.writers.get_mut(&id) {
                     writer.is_blocked = false;
