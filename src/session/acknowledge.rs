@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, SentItem};
 use super::state::{Session, State};
-use crate::base::LaneId;
+use crate::base::{LaneId, PacketNumber};
 use crate::wire::{Ack, Frame};
 
 impl Session {
@@ -97,8 +97,8 @@ impl Session {
         lane.died_at = Some(now);
         lane.is_waiting = false;
         lane.control.clear();
-        // The last word on what arrived goes by another lane.
-        lane.received.ack_due = Some(now);
+        // The last word on what arrived goes by another lane. When nothing did, the peer may not know the lane at all.
+        lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
         self.scheduler.on_lane_removed(id);
         self.events.push_back(Event::LaneDown(id, end.clone()));

@@ -78,7 +78,7 @@ impl Chaos {
         for node in &mut world.nodes {
             node.app.answer = Answer { bytes: random.sized(18), chunk_bytes: 1 + random.sized(15) as usize };
             node.app.reading = match random.below(3) {
-                0 => Reading::Slowly(1 + random.sized(17) as usize, milliseconds(random.between(1, 40))),
+                0 => Reading::Slowly(5000 + random.sized(17) as usize, milliseconds(random.between(1, 40))),
                 _ => Reading::AtOnce,
             };
         }
@@ -109,7 +109,7 @@ impl Chaos {
                 let bytes = self.random.sized(20);
                 let id = node.app.open(session, oracle, direction, priority, bytes);
                 if let Some(writer) = id.and_then(|id| node.app.writers.get_mut(&id)) {
-                    writer.chunk_bytes = 1 + self.random.sized(17) as usize;
+                    writer.chunk_bytes = writer.chunk_bytes_min + self.random.sized(17) as usize;
                 }
             }
             6 => {
