@@ -7,7 +7,7 @@ use longhaul::crypto::identity::{ALPN_SESSION, Identity, TlsSettings, TrustAncho
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
@@ -69,12 +69,15 @@ impl Authority {
 pub struct Identities {
     pub client: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
+    pub client_certificate: CertificateDer<'static>,
 }
 
 pub static IDENTITIES: LazyLock<Identities> = LazyLock::new(|| {
     let authority = Authority::new();
+    let client = authority.settings("client");
     Identities {
-        client: authority.settings("client").client_config(None, ALPN_SESSION).unwrap(),
+        client_certificate: client.identity().chain()[0].clone(),
+        client: client.client_config(None, ALPN_SESSION).unwrap(),
         server: authority.settings("server").server_config(ALPN_SESSION).unwrap(),
     }
 });

@@ -10,6 +10,7 @@
 mod app;
 mod arrival;
 mod chaos;
+mod establishing;
 mod faults;
 mod hostile;
 mod identities;
@@ -18,6 +19,7 @@ mod lanes;
 mod link;
 mod node;
 mod oracle;
+mod pitfalls;
 mod random;
 mod rekeying;
 mod seeds;
