@@ -95,6 +95,9 @@ pub const RESETS_PER_SECOND_MAX: u32 = 4096;
 /// nothing), a second, after a burst. More: `EXCESSIVE_LOAD`.
 pub const IDLE_FRAMES_PER_SECOND_MAX: u32 = 200;
 
+/// Stream bytes that justify one more of these frames: a fast link with many streams says often that it is blocked.
+pub const BYTES_PER_IDLE_FRAME: u64 = 16 * 1024;
+
 /// Burst of the two rates above.
 pub const LOAD_BURST: u32 = 8192;
 

@@ -132,7 +132,8 @@ impl Session {
         Some(JoinRequest { head, join, transcript })
     }
 
-    /// Takes the server's answer to a join. Returns whether its proof is right; else the lane has to be removed.
+    /// Takes the server's answer to a join. Returns whether its proof is right and the lane still wanted; else the lane
+    /// has to be removed.
     pub fn complete_join(&mut self, request: &JoinRequest, joined: &Joined) -> bool {
         let expected = request.transcript.server_mac(&self.join_key, &joined.nonce);
         if !equal_in_constant_time(&expected, &joined.mac) {
@@ -140,6 +141,9 @@ impl Session {
         }
         let Some(index) = self.lane_index(request.head.lane_id) else { return false };
         let lane = &mut self.lanes[index];
+        if !lane.is_alive() {
+            return false;
+        }
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Active;
         }

@@ -130,7 +130,10 @@ impl Session {
             key_use: KeyUse::new(now),
             join_key: secrets.join_key().clone(),
             reset_token,
-            lane_credit: LaneCredit::new(peer_parameters.max_lanes),
+            lane_credit: LaneCredit::new(match side {
+                Side::Client => peer_parameters.max_lanes,
+                Side::Server => limits::LANE_CREDIT,
+            }),
             peer_parameters,
             streams,
             lanes: Vec::new(),
@@ -232,8 +235,9 @@ impl Session {
     /// Whether streams have bytes that the peer has not acknowledged.
     #[must_use]
     pub fn has_outstanding_data(&self) -> bool {
+        // What dead lanes carried is in the streams again.
         self.streams.unsent_bytes() > 0
-            || self.lanes.iter().any(|lane| !lane.sent.is_empty())
+            || self.lanes.iter().any(|lane| lane.is_alive() && !lane.sent.is_empty())
             || self.streams.has_ready()
     }
 

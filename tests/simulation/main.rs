@@ -9,10 +9,13 @@
 
 mod app;
 mod arrival;
+mod chaos;
+mod faults;
 mod identities;
 mod link;
 mod node;
 mod oracle;
 mod random;
+mod seeds;
 mod transfer;
 mod world;

@@ -13,7 +13,10 @@ use crate::oracle::Oracle;
 use crate::random::Random;
 
 /// More rounds than this at one moment are a loop.
-const ROUNDS_MAX: u32 = 200_000;
+const ROUNDS_MAX: u32 = 20_000;
+
+/// More steps than this in one run are a loop, too.
+const STEPS_MAX: u32 = 30_000;
 
 pub struct World {
     pub start: Instant,
@@ -110,7 +113,8 @@ impl World {
     /// Runs until something is true. Returns whether it became so within `time`.
     pub fn run_until(&mut self, time: Duration, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
         let deadline = self.now + time;
-        loop {
+        for step in 0.. {
+            assert!(step < STEPS_MAX, "too many steps: {}", self.describe());
             self.settle();
             if is_done(self) {
                 return true;
@@ -125,6 +129,7 @@ impl World {
             self.deliver();
             self.expire();
         }
+        unreachable!("the steps are limited")
     }
 
     pub fn run_for(&mut self, time: Duration) {
