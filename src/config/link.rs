@@ -107,8 +107,7 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
         notsent_lowat: &section.notsent_lowat,
         mark: &section.mark,
     };
-    let mut dial = DialOptions::default();
-    dial.tcp = tcp.resolve(problems);
+    let mut dial = DialOptions { tcp: tcp.resolve(problems), ..DialOptions::default() };
     dial.tcp.bind = value(section.bind.as_ref(), |text| bind(text).map(Some), None, problems);
     dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
     let addresses = addresses(&section.addresses, problems);

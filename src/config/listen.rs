@@ -8,7 +8,7 @@ use super::problem::{Problem, Problems};
 use super::resolve::{number, value};
 use super::tcp::TcpKeys;
 use super::{file, values};
-use crate::channel::{Address, ListenOptions, SourceRate, TcpOptions, UnixOptions};
+use crate::channel::{Address, AdmissionLimits, ListenOptions, SourceRate, TcpOptions, UnixOptions};
 
 /// An address where channels are accepted.
 #[derive(Clone, Debug)]
@@ -29,29 +29,41 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         notsent_lowat: &section.notsent_lowat,
         mark: &section.mark,
     };
-    let mut options = ListenOptions::default();
-    options.tcp = tcp.resolve(problems);
-    options.tcp.backlog = number(section.backlog.as_ref(), 1..=65_535, TcpOptions::default().backlog, problems);
-    options.unix = UnixOptions {
-        mode: value(section.mode.as_ref(), values::mode, UnixOptions::default().mode, problems),
-        uid: section.uid.as_ref().map(|uid| *uid.get_ref()),
-        gid: section.gid.as_ref().map(|gid| *gid.get_ref()),
-        allow_uids: section.allow_uids.as_ref().map(|uids| uids.get_ref().clone()).unwrap_or_default(),
-        allow_gids: section.allow_gids.as_ref().map(|gids| gids.get_ref().clone()).unwrap_or_default(),
-    };
-    if let Some(max) = &section.handshakes_max {
-        options.admission.pending_max = bound(*max.get_ref());
-    }
-    if let Some(max) = &section.handshakes_per_ip_max {
-        options.admission.pending_per_source_max = bound(*max.get_ref());
-    }
-    if let Some(rate) = &section.rate_per_ip {
-        options.admission.rate_per_source = bound(*rate.get_ref())
-            .map(|per_second| SourceRate { per_second, burst: per_second.saturating_mul(BURST_SECONDS) });
-    }
+    let mut tcp_options = tcp.resolve(problems);
+    tcp_options.backlog = number(section.backlog.as_ref(), 1..=65_535, TcpOptions::default().backlog, problems);
+    let options = ListenOptions { tcp: tcp_options, unix: unix(section, problems), admission: admission(section) };
     let address = address?;
     check_kind(section, &address, &tcp, problems);
     Some(ListenConfig { address, options })
+}
+
+fn unix(section: &file::Listen, problems: &mut Problems) -> UnixOptions {
+    let default = UnixOptions::default();
+    let list = |numbers: &Option<Spanned<Vec<u32>>>| {
+        numbers.as_ref().map(|numbers| numbers.get_ref().clone()).unwrap_or_default()
+    };
+    UnixOptions {
+        mode: value(section.mode.as_ref(), values::mode, default.mode, problems),
+        uid: section.uid.as_ref().map(|uid| *uid.get_ref()),
+        gid: section.gid.as_ref().map(|gid| *gid.get_ref()),
+        allow_uids: list(&section.allow_uids),
+        allow_gids: list(&section.allow_gids),
+    }
+}
+
+fn admission(section: &file::Listen) -> AdmissionLimits {
+    let mut limits = AdmissionLimits::default();
+    if let Some(max) = &section.handshakes_max {
+        limits.pending_max = bound(*max.get_ref());
+    }
+    if let Some(max) = &section.handshakes_per_ip_max {
+        limits.pending_per_source_max = bound(*max.get_ref());
+    }
+    if let Some(rate) = &section.rate_per_ip {
+        limits.rate_per_source = bound(*rate.get_ref())
+            .map(|per_second| SourceRate { per_second, burst: per_second.saturating_mul(BURST_SECONDS) });
+    }
+    limits
 }
 
 /// Zero is no bound.
@@ -62,13 +74,12 @@ fn bound(max: u32) -> Option<u32> {
 /// Options that the kind of address does not have are mistakes, not wishes to be ignored.
 fn check_kind(section: &file::Listen, address: &Address, tcp: &TcpKeys<'_>, problems: &mut Problems) {
     let is_unix = matches!(address, Address::Unix { .. });
-    let place = |span: Option<Range<usize>>| span;
     let unix_keys = [
-        ("mode", place(section.mode.as_ref().map(Spanned::span))),
-        ("uid", place(section.uid.as_ref().map(Spanned::span))),
-        ("gid", place(section.gid.as_ref().map(Spanned::span))),
-        ("allow_uids", place(section.allow_uids.as_ref().map(Spanned::span))),
-        ("allow_gids", place(section.allow_gids.as_ref().map(Spanned::span))),
+        ("mode", section.mode.as_ref().map(Spanned::span)),
+        ("uid", section.uid.as_ref().map(Spanned::span)),
+        ("gid", section.gid.as_ref().map(Spanned::span)),
+        ("allow_uids", section.allow_uids.as_ref().map(Spanned::span)),
+        ("allow_gids", section.allow_gids.as_ref().map(Spanned::span)),
     ];
     let ip_keys = [
         ("handshakes_per_ip_max", section.handshakes_per_ip_max.as_ref().map(Spanned::span)),

@@ -74,7 +74,7 @@ impl Config {
     /// All problems that were found. What is no TOML, or not of the expected shape, ends the search at once.
     pub fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, ConfigError> {
         let failed = |problem| ConfigError::new(path, "", vec![problem]);
-        let bytes = secret_file::read_public(path).map_err(|error| failed(Problem::new(error)))?;
+        let bytes = secret_file::read_public(path).map_err(|error| failed(Problem::new(error.to_string())))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| failed(Problem::new("the file is not UTF-8")))?;
         Self::parse(text, path, provider)
     }

@@ -72,8 +72,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(message: impl ToString) -> Self {
-        Self { message: message.to_string(), place: None, help: None }
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, help: None }
     }
 
     /// At these bytes of the file.
@@ -82,8 +82,8 @@ impl Problem {
     }
 
     /// With what to do about it.
-    pub(super) fn help(self, help: impl ToString) -> Self {
-        Self { help: Some(help.to_string()), ..self }
+    pub(super) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
     }
 
     /// What is wrong: what was expected, and what came.

@@ -22,7 +22,7 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     // Without an identity the rest is still worth checking; names are then taken to be of some domain.
     let own = identity.as_ref().map(|loaded| loaded.identity.node_id().clone());
-    let own = own.or_else(|| NodeId::new("unknown", "unknown").ok())?;
+    let own = own.or_else(|| NodeId::new(UNKNOWN_DOMAIN, "unknown").ok())?;
     let node = node(&file.node, &own, identity.is_some(), problems);
     let listeners: Vec<_> = file.listen.iter().filter_map(|section| listen::resolve(section, problems)).collect();
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
@@ -49,7 +49,7 @@ fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Probl
                     .at(name.span())
                     .help("correct the name, leave it out, or give this node's own certificate"),
             ),
-            Err(error) => problems.push(Problem::new(error).at(name.span())),
+            Err(error) => problems.push(Problem::new(error.to_string()).at(name.span())),
         }
     }
     let memory = value(section.memory_max.as_ref(), values::size, MEMORY_BYTES_MAX, problems);
@@ -98,7 +98,7 @@ pub(super) fn peer(text: &Spanned<String>, own: &NodeId, problems: &mut Problems
         problems.push(Problem::new(message).at(text.span()).help("name the other node"));
         return None;
     }
-    if peer.trust_domain() != own.trust_domain() {
+    if peer.trust_domain() != own.trust_domain() && own.trust_domain() != UNKNOWN_DOMAIN {
         let message = format!("{peer} is of another trust domain than this node ({})", own.trust_domain());
         problems.push(Problem::new(message).at(text.span()).help("only nodes of one trust domain can be linked yet"));
         return None;
@@ -145,7 +145,8 @@ fn check_peers(file: &file::File, forwards: &[ForwardConfig], links: &[LinkConfi
     }
     for forward in forwards.iter().filter(|forward| links.iter().all(|link| link.peer != forward.peer)) {
         let section = file.forward.iter().find(|section| section.get_ref().listen.get_ref() == &forward.listen_text);
-        let message = format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer);
+        let message =
+            format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer.name());
         let problem = Problem::new(message).help("add a [[link]] to this peer, or a [[listen]]");
         problems.push(match section {
             Some(section) => problem.at(section.get_ref().peer.span()),
@@ -153,6 +154,9 @@ fn check_peers(file: &file::File, forwards: &[ForwardConfig], links: &[LinkConfi
         });
     }
 }
+
+/// Stands for the own trust domain while the certificate that names it cannot be read; never in a [`Config`].
+const UNKNOWN_DOMAIN: &str = "unknown.invalid";
 
 /// Long enough for requests, short enough for a service manager's patience (systemd kills after 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

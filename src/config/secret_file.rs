@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// The system did not let us.
-    #[error("{} cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} cannot be read: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: io::Error },
     /// Larger than anything that belongs there.
     #[error("{} has more than {FILE_BYTES_MAX} bytes", path.display())]
     TooLarge { path: PathBuf },
@@ -27,7 +27,7 @@ pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError>
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let metadata = file.metadata().map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+        let metadata = file.metadata().map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(FileError::TooOpen { path: path.to_owned(), mode });
@@ -42,7 +42,7 @@ pub(crate) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> 
 }
 
 fn open(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(|source| FileError::Unreadable { path: path.to_owned(), source })
+    File::open(path).map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })
 }
 
 /// All of it into one allocation, so that no copy of a key is left behind by growth.
@@ -51,7 +51,7 @@ fn read(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let limit = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     file.take(limit)
         .read_to_end(&mut bytes)
-        .map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+        .map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
     if bytes.len() > FILE_BYTES_MAX {
         return Err(FileError::TooLarge { path: path.to_owned() });
     }

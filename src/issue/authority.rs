@@ -196,7 +196,7 @@ fn trust_domain(certificate: &X509Certificate<'_>) -> Option<String> {
 }
 
 fn failed(what: &'static str) -> impl FnOnce(rcgen::Error) -> IssueError {
-    move |source| IssueError::Certificate { what, source }
+    move |reason| IssueError::Certificate { what, reason }
 }
 
 #[cfg(test)]

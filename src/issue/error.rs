@@ -30,11 +30,11 @@ pub enum IssueError {
         not_after: i64,
     },
     /// The certificate or key could not be made or read.
-    #[error("the {what} cannot be made or read: {source}")]
+    #[error("the {what} cannot be made or read: {reason}")]
     Certificate {
         /// Which one.
         what: &'static str,
         /// What rcgen says.
-        source: rcgen::Error,
+        reason: rcgen::Error,
     },
 }

@@ -180,7 +180,7 @@ impl Shared {
             End::Reset(code) if let Some(refusal) = Refusal::from_code(code) => self.on_refused(refusal),
             end => {
                 let Shared { config: ForwardConfig { service, peer, .. }, .. } = &*self;
-                tracing::debug!(service, %peer, ?end, "connection broke off");
+                tracing::debug!(service, %peer, reason = %end, "connection broke off");
             }
         }
     }

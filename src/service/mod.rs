@@ -6,6 +6,7 @@
 //! line. Each connection is one task, which holds no buffer while nothing moves.
 
 mod allow;
+pub mod bench;
 mod connections;
 mod copy;
 mod counters;

@@ -122,7 +122,13 @@ struct Prepared {
 }
 
 impl Shared {
-    async fn answer(self: Arc<Self>, peer: Arc<NodeId>, mut send: SendStream, mut recv: RecvStream, _: ConnectionGuard) {
+    async fn answer(
+        self: Arc<Self>,
+        peer: Arc<NodeId>,
+        mut send: SendStream,
+        mut recv: RecvStream,
+        _: ConnectionGuard,
+    ) {
         // Boxed: what is needed to get here is given back before the connection is carried.
         let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
             Ok(prepared) => prepared,
@@ -144,7 +150,7 @@ impl Shared {
         let end = copier.await;
         drop(guard);
         if !matches!(end, End::Complete) {
-            tracing::debug!(service = %service.config().name, %peer, ?end, "connection broke off");
+            tracing::debug!(service = %service.config().name, %peer, reason = %end, "connection broke off");
         }
     }
 

@@ -126,6 +126,6 @@ impl Identity {
         });
         let key = PrivateKeyDer::from_pem_slice(key).expect("a test's key");
         let certified_key = CertifiedKey::from_der(chain, key, provider).expect("a test's pair");
-        Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf) }
+        Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf), reset_secret: Secret::new([0; 32]) }
     }
 }

@@ -7,6 +7,7 @@ mod download;
 mod scratch;
 mod upload;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -38,6 +39,17 @@ pub(super) enum End {
     Session(CloseReason),
 }
 
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("both directions ended"),
+            Self::Reset(code) => write!(f, "peer reset the stream: {code}"),
+            Self::Socket(error) => write!(f, "local socket failed: {error}"),
+            Self::Session(reason) => write!(f, "session ended: {reason}"),
+        }
+    }
+}
+
 /// A connection: completes when it has ended, and has closed the socket and the stream accordingly then.
 pub(super) struct Copier {
     socket: Socket,
@@ -51,15 +63,7 @@ pub(super) struct Copier {
 
 impl Copier {
     pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>) -> Self {
-        Self {
-            socket,
-            send,
-            recv,
-            upload: Upload::default(),
-            download: Download::default(),
-            wakers: None,
-            counters,
-        }
+        Self { socket, send, recv, upload: Upload::default(), download: Download::default(), wakers: None, counters }
     }
 
     /// Bytes that go to the peer before those of the socket.

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn equal_lanes_share() {
         let mut lanes = [view(0, 10, 60.0, 0, true), view(1, 10, 60.0, 0, true)];
-        let mut counts = [0; 2];
+        let mut counts = [0_u32; 2];
         for _ in 0..100 {
             let pick = LowestLatency.pick(&lanes, None).expect("both are ready");
             counts[pick] += 1;

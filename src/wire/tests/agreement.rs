@@ -122,7 +122,7 @@ fn packets_add_at_most_the_promised_overhead() {
         for size in (0..300).chain(16_300..16_500).chain(MAX - 300..MAX - 120) {
             let frames = [stream_data(Bytes::from(vec![1; size]))];
             let mut out = BytesMut::new();
-            encode_packet_message(&mut out, &head, kind, &frames, PaddingPolicy::None);
+            encode_packet_message(&mut out, &head, kind, &frames, PaddingPolicy::None, limits::FRAME_MESSAGE_BYTES_MAX);
             assert!(out.len() - frames[0].encoded_len() <= packet_overhead_max(), "{size}");
         }
     }
@@ -131,7 +131,7 @@ fn packets_add_at_most_the_promised_overhead() {
 /// Encodes a packet and compares everything that is known about it.
 fn packet_is_prosts_and_reads_back(head: &Head, kind: SealedKind, frames: &[Frame], policy: PaddingPolicy) {
     let mut out = BytesMut::from(&b"before"[..]);
-    let layout = encode_packet_message(&mut out, head, kind, frames, policy);
+    let layout = encode_packet_message(&mut out, head, kind, frames, policy, limits::FRAME_MESSAGE_BYTES_MAX);
     assert_eq!(layout.message, 6..out.len());
     let mut out = out.split_off(6);
     assert!(out.len() <= MAX, "{policy} {}", out.len());

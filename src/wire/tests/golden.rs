@@ -71,7 +71,14 @@ fn write(meaning: &Meaning) -> Vec<u8> {
     match meaning {
         Meaning::Message(head, message) => encode_clear(&mut out, head, message),
         Meaning::Packet(head, kind, frames) => {
-            encode_packet_message(&mut out, head, *kind, frames, PaddingPolicy::Block32);
+            encode_packet_message(
+                &mut out,
+                head,
+                *kind,
+                frames,
+                PaddingPolicy::Block32,
+                limits::FRAME_MESSAGE_BYTES_MAX,
+            );
         }
         Meaning::Frame(frame) => frame.encode(&mut out),
         Meaning::Parameters(parameters) => return parameters.encode(),

@@ -50,7 +50,7 @@ proptest! {
         mutations in strategies::mutations(),
     ) {
         let mut out = BytesMut::new();
-        encode_packet_message(&mut out, &head, SealedKind::Traffic, &frames, PaddingPolicy::Block32);
+        encode_packet_message(&mut out, &head, SealedKind::Traffic, &frames, PaddingPolicy::Block32, limits::FRAME_MESSAGE_BYTES_MAX);
         let mut bytes = out.to_vec();
         strategies::mutate(&mut bytes, &mutations);
         message_agrees_with_prost(&bytes);

@@ -1,0 +1,271 @@
+//! What a node does with bytes that arrive: messages, handshakes, joins, packets.
+
+use bytes::BytesMut;
+use longhaul::base::{CloseCode, LaneId, limits};
+use longhaul::crypto::{LaneOpener, SessionSecrets};
+use longhaul::session::{
+    EstablishError, Established, Establishing, JoinRefused, LaneEnd, LaneKind, LaneSetup, Progress,
+};
+use longhaul::wire::{Body, ClearMessage, FrameMessage, decode_message, decode_packet, encode_clear, message_size};
+
+use crate::identities::IDENTITIES;
+use crate::link::{Link, Path, Phase};
+use crate::random::Random;
+use crate::world::{CLIENT, SERVER, World};
+use longhaul::base::{Entropy, SessionId, Side};
+
+/// The name of every simulated session.
+pub const SESSION_ID: SessionId = SessionId([0x5e; 16]);
+
+/// What every simulated server proves a reset with.
+pub const RESET_TOKEN: [u8; 16] = [0x7e; 16];
+
+/// Why a link cannot go on.
+#[derive(Debug)]
+pub enum Broken {
+    Wire,
+    Seal,
+    Join(Option<JoinRefused>),
+    Violation,
+    Establish(EstablishError),
+}
+
+impl Broken {
+    fn code(&self) -> CloseCode {
+        match self {
+            Self::Wire => CloseCode::ENCODING_ERROR,
+            Self::Seal => CloseCode::SEAL_ERROR,
+            Self::Join(_) => CloseCode::JOIN_REFUSED,
+            Self::Violation => CloseCode::PROTOCOL_VIOLATION,
+            Self::Establish(_) => CloseCode::HANDSHAKE_FAILED,
+        }
+    }
+}
+
+impl World {
+    /// Opens the first link; the handshake is under way.
+    pub fn dial(&mut self, kind: LaneKind, path: Path) -> usize {
+        let version = self.nodes[CLIENT].config.versions[0];
+        self.dial_version(kind, path, version)
+    }
+
+    pub fn dial_version(&mut self, kind: LaneKind, path: Path, version: u32) -> usize {
+        self.links.push(Link::new(kind, path, Phase::Establishing, Phase::Establishing));
+        let link = self.links.len() - 1;
+        let config = &self.nodes[CLIENT].config;
+        if kind == LaneKind::Tls || kind == LaneKind::Quic {
+            let start = Established::start_message(config, SESSION_ID, version);
+            self.write(link, CLIENT, start);
+        } else {
+            let tls = self.client_tls.clone().unwrap_or_else(|| IDENTITIES.client.clone());
+            let establishing = Establishing::client(tls, config, SESSION_ID, version);
+            self.nodes[CLIENT].establishing = Some(establishing.expect("a usable configuration"));
+            self.flush_handshake(link, CLIENT);
+        }
+        link
+    }
+
+    /// Takes everything that has arrived.
+    pub fn deliver(&mut self) {
+        for link in 0..self.links.len() {
+            for side in [CLIENT, SERVER] {
+                while let Some(bytes) = self.links[link].pipes[1 - side].read(self.now) {
+                    self.receive(link, side, &bytes);
+                }
+                if self.links[link].pipes[1 - side].poll_end() && !self.links[link].ends[side].phase.is_closed() {
+                    self.fail_end(link, side, LaneEnd::ChannelClosed);
+                }
+            }
+        }
+    }
+
+    /// Bytes come in parts that have nothing to do with messages.
+    fn receive(&mut self, link: usize, side: usize, bytes: &[u8]) {
+        let cut = if self.random.one_in(4) { self.random.below(bytes.len() as u64 + 1) as usize } else { 0 };
+        for part in [&bytes[..cut], &bytes[cut..]] {
+            self.links[link].ends[side].buffer.extend_from_slice(part);
+            if let Err(broken) = self.take_messages(link, side) {
+                let code = broken.code();
+                if let Broken::Establish(error) = broken {
+                    self.nodes[side].failure.get_or_insert(error);
+                }
+                self.fail_end(link, side, LaneEnd::Closed(code));
+            }
+        }
+    }
+
+    fn take_messages(&mut self, link: usize, side: usize) -> Result<(), Broken> {
+        loop {
+            let end = &mut self.links[link].ends[side];
+            let size_max = match end.phase {
+                Phase::Closed => return Ok(()),
+                Phase::Open { .. } => limits::FRAME_MESSAGE_BYTES_MAX,
+                _ => limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX,
+            };
+            let size = message_size(&end.buffer, size_max).map_err(|_| Broken::Wire)?;
+            let Some(message) = decode_message(&mut end.buffer, size_max).map_err(|_| Broken::Wire)? else {
+                return Ok(());
+            };
+            self.take_message(link, side, message, size.unwrap_or(0))?;
+        }
+    }
+
+    fn take_message(&mut self, link: usize, side: usize, message: FrameMessage, size: usize) -> Result<(), Broken> {
+        match &mut self.links[link].ends[side].phase {
+            Phase::Closed => Ok(()),
+            Phase::Establishing => self.take_handshake(link, side, message).map_err(Broken::Establish),
+            Phase::Joining { request, lane, .. } => {
+                let Body::Joined(joined) = message.body else { return Err(Broken::Violation) };
+                let (lane, session) = (*lane, self.nodes[CLIENT].session());
+                if !session.complete_join(request, &joined) {
+                    return Err(Broken::Join(None));
+                }
+                self.open(link, side, lane);
+                Ok(())
+            }
+            Phase::Accepting => self.take_join(link, message),
+            Phase::Open { opener, .. } => {
+                let session = self.nodes[side].session.as_mut().expect("an open link has a session");
+                let FrameMessage { head, body } = message;
+                let (content, is_sealed) = match body {
+                    Body::Sealed(sealed) => {
+                        if !opener.has_key(head.epoch) {
+                            opener.set_keys(session.opening_keys());
+                        }
+                        (opener.open(&head, sealed).map_err(|_| Broken::Seal)?, true)
+                    }
+                    Body::Plain(content) => {
+                        opener.accept_plain(&head).map_err(|_| Broken::Seal)?;
+                        (content, false)
+                    }
+                    _ => return Err(Broken::Violation),
+                };
+                let mut frames = Vec::new();
+                decode_packet(&content, &mut frames).map_err(|_| Broken::Wire)?;
+                session.handle_packet(self.now, &head, is_sealed, &mut frames, size);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_handshake(&mut self, link: usize, side: usize, message: FrameMessage) -> Result<(), EstablishError> {
+        let kind = self.links[link].kind;
+        if kind == LaneKind::Tls || kind == LaneKind::Quic {
+            return self.take_start(link, side, message);
+        }
+        let now = self.now;
+        let node = &mut self.nodes[side];
+        if side == SERVER && node.establishing.is_none() {
+            let tls = self.server_tls.clone().unwrap_or_else(|| IDENTITIES.server.clone());
+            match Establishing::server(tls, &node.config, &message.head) {
+                Ok(establishing) => node.establishing = Some(establishing),
+                Err(error) => {
+                    if matches!(error, EstablishError::NoCommonVersion { .. }) {
+                        let answer = Establishing::unsupported_version(&node.config, &message.head);
+                        self.write(link, side, answer);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let establishing = node.establishing.as_mut().ok_or(EstablishError::Violation("no handshake runs"))?;
+        let progress = establishing.handle_message(message)?;
+        self.flush_handshake(link, side);
+        match progress {
+            Progress::Continue => {}
+            Progress::Retry(version) => {
+                self.close_end(link, side);
+                self.nodes[SERVER].failure = None;
+                self.dial_version(kind, self.links[link].pipes[side].path, version);
+            }
+            Progress::Complete => {
+                let node = &mut self.nodes[side];
+                let establishing = node.establishing.take().expect("it was just used");
+                let setup = LaneSetup { kind, weight: 1 };
+                let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
+                let established = establishing.finish(node.config.clone(), setup, token, now)?;
+                assert!(!established.peer_certificates.is_empty());
+                node.session = Some(established.session);
+                self.open(link, side, LaneId::FIRST);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn flush_handshake(&mut self, link: usize, side: usize) {
+        while let Some(out) = self.nodes[side].establishing.as_mut().and_then(Establishing::poll_output) {
+            self.write(link, side, out);
+        }
+    }
+
+    /// A channel that is TLS itself: both sides know the exporter's secrets and each other.
+    fn take_start(&mut self, link: usize, side: usize, message: FrameMessage) -> Result<(), EstablishError> {
+        let (node, kind) = (&mut self.nodes[side], self.links[link].kind);
+        let (parameters, side_kind, version) = match message.body {
+            Body::Start(parameters) if side == SERVER => (parameters, Side::Server, message.head.version),
+            Body::Started(parameters) if side == CLIENT => (parameters, Side::Client, node.config.versions[0]),
+            _ => return Err(EstablishError::Violation("neither start nor started")),
+        };
+        let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
+        let session = Established::over_tls(
+            side_kind,
+            SESSION_ID,
+            version,
+            shared_secrets(),
+            suite(),
+            &parameters,
+            node.config.clone(),
+            LaneSetup { kind, weight: 1 },
+            token,
+            self.now,
+        )?;
+        if side == SERVER {
+            let started = Established::started_message(&node.config, SESSION_ID);
+            node.session = Some(session);
+            self.write(link, side, started);
+        } else {
+            node.session = Some(session);
+        }
+        self.open(link, side, LaneId::FIRST);
+        Ok(())
+    }
+
+    fn take_join(&mut self, link: usize, message: FrameMessage) -> Result<(), Broken> {
+        let Body::Join(join) = message.body else { return Err(Broken::Violation) };
+        let binding = Self::channel_binding(self.links[link].kind, link);
+        let (now, mut random) = (self.now, self.random.fork());
+        let setup = LaneSetup { kind: self.links[link].kind, weight: 1 };
+        let session = self.nodes[SERVER].session.as_mut().ok_or(Broken::Violation)?;
+        let joined = session
+            .handle_join(&message.head, &join, setup, &binding, &mut random, now)
+            .map_err(|refused| Broken::Join(Some(refused)))?;
+        let mut out = BytesMut::new();
+        encode_clear(&mut out, &longhaul::wire::Head::default(), &ClearMessage::Joined(joined));
+        self.write(link, SERVER, out);
+        self.open(link, SERVER, message.head.lane_id);
+        Ok(())
+    }
+
+    fn open(&mut self, link: usize, side: usize, lane: LaneId) {
+        let keys = self.nodes[side].session().opening_keys();
+        let end = &mut self.links[link].ends[side];
+        end.phase = Phase::Open { lane, opener: LaneOpener::new(lane, keys) };
+        end.is_active = true;
+    }
+}
+
+/// Secrets as two exporters of one TLS connection would give them.
+pub fn shared_secrets() -> SessionSecrets {
+    SessionSecrets::from_exporter(SESSION_ID, |out, label, context| {
+        let seed = label.iter().chain(context).fold(1, |sum: u64, byte| sum.wrapping_mul(257) + u64::from(*byte));
+        Random::new(seed).fill(out);
+        Ok::<_, ()>(())
+    })
+    .expect("a generator does not fail")
+}
+
+/// The packet protection that the simulated TLS channels negotiated.
+pub fn suite() -> rustls::quic::Suite {
+    let provider = longhaul::crypto::identity::default_provider();
+    provider.cipher_suites[0].tls13().and_then(rustls::Tls13CipherSuite::quic_suite).expect("AES-256-GCM")
+}

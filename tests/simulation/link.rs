@@ -1,0 +1,206 @@
+//! A channel between the two nodes: two byte pipes with delay, rate and a bounded buffer, which can be harmed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use longhaul::base::LaneId;
+use longhaul::crypto::LaneOpener;
+use longhaul::session::{JoinRequest, LaneKind};
+
+/// How good a pipe is.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// One way.
+    pub delay: Duration,
+    pub bytes_per_second: u64,
+    /// Bytes that may wait to be sent.
+    pub buffer_bytes: usize,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self { delay: Duration::from_millis(10), bytes_per_second: 100_000_000, buffer_bytes: 256 * 1024 }
+    }
+}
+
+/// What was written in one go.
+#[derive(Debug)]
+pub struct Write {
+    pub departs: Instant,
+    pub arrives: Instant,
+    pub bytes: BytesMut,
+}
+
+/// One direction of a link.
+#[derive(Debug)]
+pub struct Pipe {
+    pub path: Path,
+    pub writes: VecDeque<Write>,
+    free_at: Option<Instant>,
+    /// Nothing leaves any more, and nobody is told.
+    is_black_hole: bool,
+    /// The writer closed it: the reader is told after the last byte.
+    is_closed: bool,
+    is_end_told: bool,
+}
+
+impl Pipe {
+    pub fn new(path: Path) -> Self {
+        Self {
+            path,
+            writes: VecDeque::new(),
+            free_at: None,
+            is_black_hole: false,
+            is_closed: false,
+            is_end_told: false,
+        }
+    }
+
+    /// Whether a writer would not be blocked.
+    pub fn has_room(&self, now: Instant) -> bool {
+        let waiting: usize =
+            self.writes.iter().filter(|write| write.departs > now).map(|write| write.bytes.len()).sum();
+        waiting < self.path.buffer_bytes
+    }
+
+    /// When the next bytes leave, which makes room.
+    pub fn next_departure(&self, now: Instant) -> Option<Instant> {
+        if self.is_black_hole {
+            return None;
+        }
+        self.writes.iter().map(|write| write.departs).find(|departs| *departs > now)
+    }
+
+    pub fn write(&mut self, now: Instant, bytes: BytesMut) {
+        if self.is_closed {
+            return;
+        }
+        let start = self.free_at.map_or(now, |free_at| free_at.max(now));
+        let time = Duration::from_secs_f64(bytes.len() as f64 / self.path.bytes_per_second as f64);
+        let departs = start + time;
+        self.free_at = Some(departs);
+        self.writes.push_back(Write { departs, arrives: departs + self.path.delay, bytes });
+    }
+
+    /// When the reader has something to do.
+    pub fn next_arrival(&self, now: Instant) -> Option<Instant> {
+        if self.is_black_hole {
+            return None;
+        }
+        match self.writes.front() {
+            Some(write) => Some(write.arrives),
+            None => (self.is_closed && !self.is_end_told).then_some(now),
+        }
+    }
+
+    /// The next bytes that have arrived.
+    pub fn read(&mut self, now: Instant) -> Option<Bytes> {
+        if self.is_black_hole || self.writes.front().is_none_or(|write| write.arrives > now) {
+            return None;
+        }
+        self.writes.pop_front().map(|write| write.bytes.freeze())
+    }
+
+    /// Whether the reader is to be told, now and once, that nothing more comes.
+    pub fn poll_end(&mut self) -> bool {
+        let is_end = self.is_closed && !self.is_black_hole && self.writes.is_empty() && !self.is_end_told;
+        self.is_end_told |= is_end;
+        is_end
+    }
+
+    /// Nothing moves for a while.
+    pub fn stall(&mut self, now: Instant, time: Duration) {
+        for write in self.writes.iter_mut().filter(|write| write.arrives > now) {
+            write.arrives += time;
+            if write.departs > now {
+                write.departs += time;
+            }
+        }
+        self.free_at = Some(self.free_at.map_or(now, |free_at| free_at.max(now)) + time);
+    }
+
+    /// From now on everything disappears, and nobody is told.
+    pub fn black_hole(&mut self, now: Instant) {
+        self.is_black_hole = true;
+        // What has not left keeps its room: a writer is blocked in the end, as with TCP.
+        let never = now + Duration::from_secs(1_000_000);
+        self.writes.retain(|write| write.departs > now);
+        self.writes.iter_mut().for_each(|write| write.departs = never);
+        self.free_at = Some(never);
+    }
+
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+}
+
+/// How far one end of a link is.
+pub enum Phase {
+    /// The handshake runs.
+    Establishing,
+    /// A client that waits for the answer to its join, and sends already.
+    Joining {
+        request: JoinRequest,
+        lane: LaneId,
+        since: Instant,
+    },
+    /// A server that waits for a join.
+    Accepting,
+    /// Packets flow.
+    Open {
+        lane: LaneId,
+        opener: LaneOpener,
+    },
+    Closed,
+}
+
+impl Phase {
+    /// The lane that may send.
+    pub fn sending_lane(&self) -> Option<LaneId> {
+        match self {
+            Self::Joining { lane, .. } | Self::Open { lane, .. } => Some(*lane),
+            Self::Establishing | Self::Accepting | Self::Closed => None,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+/// One end of a link.
+pub struct LinkEnd {
+    pub phase: Phase,
+    /// Bytes that are no whole message yet.
+    pub buffer: BytesMut,
+    /// The session may have a packet: it is asked as soon as there is room.
+    pub is_active: bool,
+}
+
+impl LinkEnd {
+    pub fn new(phase: Phase) -> Self {
+        Self { phase, buffer: BytesMut::new(), is_active: true }
+    }
+}
+
+/// A channel: `pipes[side]` is what `side` writes, `ends[side]` is what it knows.
+pub struct Link {
+    pub kind: LaneKind,
+    pub pipes: [Pipe; 2],
+    pub ends: [LinkEnd; 2],
+}
+
+impl Link {
+    pub fn new(kind: LaneKind, path: Path, client: Phase, server: Phase) -> Self {
+        Self { kind, pipes: [Pipe::new(path), Pipe::new(path)], ends: [LinkEnd::new(client), LinkEnd::new(server)] }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.ends.iter().all(|end| end.phase.is_closed())
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.ends.iter().all(|end| matches!(end.phase, Phase::Open { .. }))
+    }
+}

@@ -1,0 +1,18 @@
+//! Two sessions in virtual time, with everything between them made to fail: the sans-IO core as a whole.
+//!
+//! [`world`] drives both nodes as sockets would, [`link`] harms what is between them, [`app`] reads and writes,
+//! [`oracle`] knows what has to come out. The other modules are tests, by behaviour.
+
+#![cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
+
+mod app;
+mod arrival;
+mod identities;
+mod link;
+mod node;
+mod oracle;
+mod random;
+mod transfer;
+mod world;

@@ -1,0 +1,4 @@
+//! Nodes over real sockets: every channel kind, faults in the middle, hostile peers, many of everything.
+
+mod channels;
+mod common;
