@@ -167,6 +167,15 @@ pub async fn is_reset(stream: &mut TcpStream) -> bool {
     }
 }
 
+/// Whether the next client of a forward is reset, which it may be before it knows that it is connected.
+pub async fn next_is_reset(forward: &Forward) -> bool {
+    let Address::Tcp { host, port } = forward.local_address() else { panic!("the forward listens on TCP") };
+    match TcpStream::connect((host.as_str(), *port)).await {
+        Ok(mut stream) => is_reset(&mut stream).await,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
 /// Closes with a reset.
 pub fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

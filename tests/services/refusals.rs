@@ -9,13 +9,12 @@ use longhaul::wire::ServiceRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::common::{Net, client, echo, id, is_reset, open_service, settings, soon, target, tcp, until};
+use crate::common::{Net, client, echo, id, is_reset, next_is_reset, open_service, settings, soon, target, tcp, until};
 
 /// The next client of the forward is reset, for this reason.
 async fn is_refused(net: &Net, service: &str, refusal: Refusal) {
     let forward = net.forward(service).await;
-    let mut client = client(&forward).await;
-    assert!(is_reset(&mut client).await, "{refusal}");
+    assert!(next_is_reset(&forward).await, "{refusal}");
     soon(forward.ended()).await;
     for other in Refusal::ALL {
         assert_eq!(forward.counters().refused(other), u64::from(other == refusal), "{refusal}: {other}");
@@ -93,7 +92,7 @@ async fn a_forward_takes_no_more_connections_than_it_may() {
     let mut first = client(&forward).await;
     first.write_all(b"x").await.unwrap();
     assert_eq!(soon(first.read_u8()).await.unwrap(), b'x');
-    assert!(is_reset(&mut client(&forward).await).await);
+    assert!(next_is_reset(&forward).await);
     assert_eq!(forward.counters().refused(Refusal::TooManyConnections), 1);
     drop(first);
     soon(forward.ended()).await;
