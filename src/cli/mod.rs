@@ -1,7 +1,94 @@
-//! The command line.
+//! The command line: what can be asked, one file a subcommand, and the exit code of each outcome.
+//!
+//! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
+
+mod bench;
+mod cert;
+mod check_config;
+mod demo;
+mod error;
+mod log;
+mod run;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::error::CliError;
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+compile_error!("the command line needs a TLS provider: enable the feature `aws-lc-rs` or `ring`");
+
+/// One encrypted link between datacenters that stays up.
+#[derive(Debug, Parser)]
+#[command(name = "longhaul", version, about, after_long_help = AFTER_LONG_HELP, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    log: log::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Run(run::Args),
+    /// Check a configuration file and everything that it names
+    CheckConfig(check_config::Args),
+    /// Make and show certificates
+    Cert(cert::Args),
+    /// Measure a link
+    Bench(bench::Args),
+    /// Show two nodes at work on this machine
+    Demo(demo::Args),
+}
 
 /// Runs the program.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = log::start(&cli.log).and_then(|()| match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::CheckConfig(args) => check_config::run(args),
+        Command::Cert(args) => cert::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Demo(args) => demo::run(args),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // That stderr is gone leaves the exit code to tell.
+            let _ = error.write(&mut io::stderr().lock()).and_then(|()| io::stderr().flush());
+            error.exit_code()
+        }
+    }
+}
+
+const AFTER_LONG_HELP: &str = "\
+Exit codes:
+  0  success, or an orderly end after SIGTERM
+  1  failed while running
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  the peer refused, or was refused: certificates or permissions
+  5  the peer could not be reached
+
+Examples:
+  longhaul cert ca --domain example --out pki
+  longhaul cert node dc-a --ca pki --out pki
+  longhaul check-config -c dc-a.toml
+  longhaul run -c dc-a.toml";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

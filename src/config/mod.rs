@@ -1,1 +1,102 @@
-//! The configuration file.
+//! The configuration file: read, checked, and turned into what it means.
+//!
+//! Two stages: `file` holds what was typed, [`Config`] what it means, always valid. Every check that needs no other
+//! machine is made here, and all problems are reported together with their places. Sockets are bound elsewhere.
+//! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
+
+mod file;
+mod forward;
+mod identity;
+mod link;
+mod listen;
+mod problem;
+mod resolve;
+pub(crate) mod secret_file;
+mod service;
+mod tcp;
+pub(crate) mod text;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+
+pub use forward::ForwardConfig;
+pub use identity::{IdentityFiles, LoadedIdentity};
+pub use link::{LinkAddress, LinkConfig, Scheduler, Seal};
+pub use listen::ListenConfig;
+pub use problem::{ConfigError, Problem};
+pub use service::{Allow, ServiceConfig};
+
+use self::problem::Problems;
+use crate::crypto::identity::NodeId;
+
+/// A node's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that it came from.
+    pub path: PathBuf,
+    /// `[node]`.
+    pub node: NodeConfig,
+    /// `[identity]`, loaded.
+    pub identity: LoadedIdentity,
+    /// `[[listen]]`: where peers may dial in. No address twice.
+    pub listeners: Vec<ListenConfig>,
+    /// `[[link]]`: peers that are dialled. No peer twice, never this node.
+    pub links: Vec<LinkConfig>,
+    /// `[[service]]`: what peers may reach here. No name twice.
+    pub services: Vec<ServiceConfig>,
+    /// `[[forward]]`: local ports that lead to services of peers. No address twice.
+    pub forwards: Vec<ForwardConfig>,
+    /// What is allowed but probably not meant, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// What holds for the whole node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Who the node is, by its certificate.
+    pub id: NodeId,
+    /// How long streams may go on after the node was told to stop.
+    pub shutdown_timeout: Duration,
+    /// How long streams wait without any channel; links may say otherwise.
+    pub survive: Duration,
+    /// Memory for the buffers of all sessions.
+    pub memory_bytes_max: u64,
+}
+
+impl Config {
+    /// Reads `path` and everything that it names, and checks it.
+    ///
+    /// # Errors
+    /// All problems that were found. What is no TOML, or not of the expected shape, ends the search at once.
+    pub fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, ConfigError> {
+        let failed = |problem| ConfigError::new(path, "", vec![problem]);
+        let bytes = secret_file::read_public(path).map_err(|error| failed(Problem::new(error.to_string())))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| failed(Problem::new("the file is not UTF-8")))?;
+        Self::parse(text, path, provider)
+    }
+
+    /// Checks `text` as if it were the contents of `path`; paths in it are relative to that of `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, ConfigError> {
+        let file: file::File = toml::from_str(text).map_err(|error| {
+            let problem = Problem::new(error.message());
+            let problem = error.span().map_or(problem.clone(), |span| problem.at(span));
+            ConfigError::new(path, text, vec![problem])
+        })?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        let mut problems = Problems::default();
+        let identity = identity::load(file.identity.as_ref(), base, provider, &mut problems);
+        let config = resolve::resolve(&file, path, identity, &mut problems);
+        let problems = problems.into_vec();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::new(path, text, problems)),
+        }
+    }
+}

@@ -1,1 +1,47 @@
-//! The asynchronous node.
+//! The asynchronous node: drives sessions over channels, and gives applications streams.
+//!
+//! [`Node`] accepts and dials; a [`Link`] keeps channels to one peer up; a [`Session`] opens and accepts streams, which
+//! are `AsyncWrite` ([`SendStream`]) and `AsyncRead` ([`RecvStream`]). The session's state is behind one short lock in
+//! `shared`; each lane has a task that reads and opens and one that seals and writes, outside the lock (`lane`).
+//!
+//! ```no_run
+//! # async fn example(settings: longhaul::crypto::identity::TlsSettings) -> Result<(), Box<dyn std::error::Error>> {
+//! use longhaul::node::{LinkConfig, Node};
+//! use tokio::io::AsyncWriteExt;
+//!
+//! let node = Node::builder(settings).build().await?;
+//! let peer = "spiffe://example/node/dc-b".parse()?;
+//! let link = node.link(LinkConfig::new(peer, ["tcp://dc-b.example:7443".parse()?]));
+//! let session = link.session().await?;
+//! let (mut send, mut recv) = session.open_bi().await?;
+//! send.write_all(b"hello").await?;
+//! send.finish()?;
+//! let answer = recv.read_to_end(1 << 20).await?;
+//! # Ok(()) }
+//! ```
+
+mod accept;
+mod config;
+mod dial;
+mod error;
+mod lane;
+mod link;
+mod messages;
+#[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
+mod node;
+mod recv_stream;
+mod registry;
+mod send_stream;
+mod session;
+mod shared;
+
+pub use config::{LinkAddress, LinkConfig, NodeConfig};
+pub use error::{ConnectError, NodeError, ReadError, SessionError, WriteError};
+pub use link::{Link, LinkStatus};
+pub use node::{Node, NodeBuilder};
+pub use recv_stream::RecvStream;
+pub use send_stream::SendStream;
+pub use session::Session;
+
+pub use crate::session::{LaneStats, SessionStats};
+pub use crate::stream::Priority;

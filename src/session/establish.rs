@@ -25,7 +25,7 @@ use rustls::{ClientConfig, ServerConfig};
 use super::config::SessionConfig;
 use super::lane::LaneSetup;
 use super::state::{Session, SessionParts};
-use crate::base::{PacketNumber, SessionId, Side};
+use crate::base::{PacketNumber, SessionId, Side, limits};
 use crate::crypto::{Handshake, HandshakeError, OpenError, SessionSecrets, open_with, seal_with};
 use crate::wire::{
     Body, ClearMessage, Frame, FrameMessage, HandshakeData, HandshakeLevel, Head, PaddingPolicy, SealedKind,
@@ -289,8 +289,14 @@ impl Establishing {
                 let key = self.handshake.sealing_key().ok_or(EstablishError::Violation("flight before keys"))?;
                 let frames = [Frame::Handshake(part)];
                 // Certificates differ in size: the coarsest blocks hide the most of it at no cost that matters here.
-                let layout =
-                    encode_packet_message(&mut out, &head, SealedKind::Handshake, &frames, PaddingPolicy::Block64);
+                let layout = encode_packet_message(
+                    &mut out,
+                    &head,
+                    SealedKind::Handshake,
+                    &frames,
+                    PaddingPolicy::Block64,
+                    limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX,
+                );
                 seal_with(key, &head, &mut out[layout.message], layout.header_len)
                     .map_err(|source| HandshakeError::Tls { source, alert: None })?;
             }

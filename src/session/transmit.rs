@@ -30,6 +30,7 @@ pub struct Transmission {
     head: Head,
     frames: Vec<Frame>,
     padding: PaddingPolicy,
+    message_bytes_max: usize,
     key: Option<SealedKeys>,
 }
 
@@ -40,7 +41,7 @@ impl Transmission {
     /// What the AEAD reports: it has none for messages of an allowed size.
     pub fn encode(&self, out: &mut BytesMut) -> Result<SealedLayout, rustls::Error> {
         let kind = if self.key.is_some() { SealedKind::Traffic } else { SealedKind::Plain };
-        let layout = encode_packet_message(out, &self.head, kind, &self.frames, self.padding);
+        let layout = encode_packet_message(out, &self.head, kind, &self.frames, self.padding, self.message_bytes_max);
         if let Some(key) = &self.key {
             key.seal(&self.head, &mut out[layout.message.clone()], layout.header_len)?;
         }
@@ -94,9 +95,14 @@ impl Session {
         }
     }
 
-    fn gather(&mut self, now: Instant, index: usize) -> Vec<Frame> {
+    /// The longest message that this side sends and the peer takes.
+    fn message_bytes_max(&self) -> usize {
         let peer_max = (self.peer_parameters.packet_bytes_max as usize).min(limits::FRAME_MESSAGE_BYTES_MAX);
-        let size_max = self.config.packet_bytes_max.clamp(PACKET_BYTES_MIN, peer_max);
+        self.config.packet_bytes_max.clamp(PACKET_BYTES_MIN, peer_max)
+    }
+
+    fn gather(&mut self, now: Instant, index: usize) -> Vec<Frame> {
+        let size_max = self.message_bytes_max();
         let mut room = size_max - packet_overhead_max();
         let mut frames = Vec::new();
         let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
@@ -290,7 +296,13 @@ impl Session {
         }
         let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
         self.scheduler.on_sent(lane.id, bytes as u64);
-        Some(Transmission { head, frames, padding: self.config.padding, key })
+        Some(Transmission {
+            head,
+            frames,
+            padding: self.config.padding,
+            message_bytes_max: self.message_bytes_max(),
+            key,
+        })
     }
 }
 

@@ -93,7 +93,7 @@ fn decode_head(message: &[u8]) -> Result<(Head, u64, std::ops::Range<usize>), Wi
 fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
     let closed = |varints, bytes| Fields::read(body, Schema { varints, bytes, last: 0, is_open: false });
     Ok(match kind {
-        8 => Body::Handshake(decode_handshake(body)?),
+        8 => Body::Handshake(decode_handshake(body, false)?),
         11 => Body::Plain(body.clone()),
         12 => {
             let fields = closed(bit(1) | bit(4), bit(2) | bit(3) | bit(5))?;

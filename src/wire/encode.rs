@@ -51,16 +51,18 @@ pub const fn packet_overhead_max() -> usize {
     3 + U32 + (2 + SessionId::LEN) + U32 + U32 + U64 + (1 + 3) + limits::SEAL_TAG_BYTES
 }
 
-/// Appends a packet: header, frames, padding, and room for the tag.
+/// Appends a packet: header, frames, padding, and room for the tag. Padding ends below `message_bytes_max`; the caller
+/// sees to it that the frames do.
 pub fn encode_packet_message(
     out: &mut BytesMut,
     head: &Head,
     kind: SealedKind,
     frames: &[Frame],
     padding: PaddingPolicy,
+    message_bytes_max: usize,
 ) -> SealedLayout {
     let frames_len: usize = frames.iter().map(Frame::encoded_len).sum();
-    let content_max = limits::FRAME_MESSAGE_BYTES_MAX - packet_overhead_max();
+    let content_max = message_bytes_max - packet_overhead_max();
     let content_len = padding.padded_len(frames_len, content_max);
     let body_len = content_len + kind.tag_len();
     let start = out.len();

@@ -279,7 +279,7 @@ impl Frame {
                 Self::Pong { sequence: fields.varint(1), delay_us: fields.varint(2) }
             }
             14 => Self::KeyUpdate { epoch: Epoch(read(ONE)?.varint_u32(1, "epoch")?) },
-            15 => Self::Handshake(decode_handshake(body)?),
+            15 => Self::Handshake(decode_handshake(body, true)?),
             16 => Self::Accepted { reset_token: array(body, &read(TOKEN)?, 1, "reset token")? },
             17 => Self::MaxLanes { maximum: read(ONE)?.varint_u32(1, "maximum")? },
             18 => {
@@ -301,9 +301,9 @@ impl Frame {
     }
 }
 
-/// Reads handshake bytes, in a frame or as the body of a message.
-pub(super) fn decode_handshake(body: &Bytes) -> Result<HandshakeData, WireError> {
-    let schema = Schema { varints: bit(1) | bit(2), bytes: bit(3), last: bit(3), is_open: true };
+/// Reads handshake bytes, in a frame (`is_open`) or in the clear, where everything has to be known.
+pub(super) fn decode_handshake(body: &Bytes, is_open: bool) -> Result<HandshakeData, WireError> {
+    let schema = Schema { varints: bit(1) | bit(2), bytes: bit(3), last: bit(3), is_open };
     let fields = Fields::read(body, schema)?;
     let level = match fields.varint(1) {
         0 => HandshakeLevel::Initial,
@@ -312,10 +312,12 @@ pub(super) fn decode_handshake(body: &Bytes) -> Result<HandshakeData, WireError>
         _ => return Err(WireError::Range("handshake level")),
     };
     let offset = fields.varint(2);
-    if offset > limits::HANDSHAKE_BYTES_PER_LEVEL_MAX as u64 {
+    let data = body.slice(fields.range(3));
+    let offset_max = (limits::HANDSHAKE_BYTES_PER_LEVEL_MAX as u64).saturating_sub(data.len() as u64);
+    if offset > offset_max {
         return Err(WireError::Range("offset"));
     }
-    Ok(HandshakeData { level, offset, data: body.slice(fields.range(3)) })
+    Ok(HandshakeData { level, offset, data })
 }
 
 /// The size of the body of handshake bytes.

@@ -27,6 +27,8 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/longhaul.v1.rs"));
 }
 mod service;
+#[cfg(test)]
+mod tests;
 mod varint;
 
 pub use decode::{decode_message, message_size};

@@ -84,7 +84,8 @@ impl TransportParameters {
             return Err(WireError::Range("credit"));
         }
         let size_max = message.packet_bytes_max as usize;
-        if size_max < limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX {
+        let sizes = limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX..=limits::FRAME_MESSAGE_BYTES_MAX;
+        if !sizes.contains(&size_max) {
             return Err(WireError::Range("packet size"));
         }
         if message.max_lanes == 0 {

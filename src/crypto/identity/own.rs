@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ring::hmac;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,12 +12,14 @@ use rustls::{Error, InconsistentKeys};
 
 use super::leaf::Leaf;
 use super::{IdentityError, NodeId};
+use crate::base::Secret;
 
 /// A certificate chain with its private key, checked to be usable as a node's. Cheap to clone; `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
     certified_key: Arc<CertifiedKey>,
     leaf: Arc<Leaf>,
+    reset_secret: Secret<32>,
 }
 
 impl Identity {
@@ -37,11 +40,12 @@ impl Identity {
         }
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| IdentityError::BadPem { what: "private key", reason: error.to_string() })?;
+        let reset_secret = Secret::new(derive_reset_secret(key.secret_der()));
         let certified_key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => IdentityError::KeyMismatch,
             other => IdentityError::BadKey { reason: other.to_string() },
         })?;
-        Ok(Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf) })
+        Ok(Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf), reset_secret })
     }
 
     /// The node's name.
@@ -74,6 +78,12 @@ impl Identity {
         &self.certified_key.cert
     }
 
+    /// A secret that a restarted node has again, for the tokens by which it proves that it does not know a session.
+    #[must_use]
+    pub fn reset_secret(&self) -> &Secret<32> {
+        &self.reset_secret
+    }
+
     /// Chain and key as rustls takes them.
     #[must_use]
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
@@ -87,9 +97,35 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The private key is the one secret that outlives a restart. (A signature with it would not do: ECDSA's are random.)
+fn derive_reset_secret(key: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, b"longhaul session reset v1").as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
+}
+
 /// All certificates of a PEM text; other blocks are skipped.
 pub(super) fn read_certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| IdentityError::BadPem { what, reason: error.to_string() })
+}
+
+#[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
+impl Identity {
+    /// What [`Identity::from_pem`] reads, without its checks, as an attacker would use it.
+    pub(super) fn unchecked(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Self {
+        let chain = read_certificates(chain, "certificate").expect("a test's PEM");
+        let leaf = Leaf::parse(&chain[0]).unwrap_or_else(|_| Leaf {
+            node_id: NodeId::new("rogue", "rogue").expect("valid"),
+            spki_sha256: [0; 32],
+            not_before_unix: 0,
+            not_after_unix: 0,
+            misuse: None,
+            is_for_clients: true,
+            is_for_servers: true,
+        });
+        let key = PrivateKeyDer::from_pem_slice(key).expect("a test's key");
+        let certified_key = CertifiedKey::from_der(chain, key, provider).expect("a test's pair");
+        Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf), reset_secret: Secret::new([0; 32]) }
+    }
 }

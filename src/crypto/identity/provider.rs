@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn only_our_suites_are_left_with_aes_first() {
         let provider = default_provider();
-        assert_eq!(provider.cipher_suites.iter().map(|suite| suite.suite()).collect::<Vec<_>>(), SUITES);
+        assert_eq!(provider.cipher_suites.iter().map(rustls::SupportedCipherSuite::suite).collect::<Vec<_>>(), SUITES);
     }
 
     #[cfg(feature = "aws-lc-rs")]

@@ -1,0 +1,153 @@
+//! The configuration as it is typed: names and shapes of TOML, nothing of their meaning. Places are kept for errors.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use toml::Spanned;
+
+/// A text with its place in the file.
+pub(super) type Text = Option<Spanned<String>>;
+
+/// A number with its place in the file.
+pub(super) type Number = Option<Spanned<u32>>;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) node: Node,
+    pub(super) identity: Option<Spanned<Identity>>,
+    pub(super) listen: Vec<Spanned<Listen>>,
+    pub(super) link: Vec<Spanned<Link>>,
+    pub(super) service: Vec<Spanned<Service>>,
+    pub(super) forward: Vec<Spanned<Forward>>,
+}
+
+/// `[node]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Node {
+    pub(super) name: Text,
+    pub(super) shutdown_timeout: Text,
+    pub(super) survive: Text,
+    pub(super) memory_max: Text,
+}
+
+/// `[identity]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) certificate: Spanned<String>,
+    pub(super) key: Spanned<String>,
+    pub(super) trust_anchors: Spanned<String>,
+}
+
+/// `[[listen]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub(super) address: Spanned<String>,
+    pub(super) handshakes_max: Number,
+    pub(super) handshakes_per_ip_max: Number,
+    pub(super) rate_per_ip: Number,
+    pub(super) backlog: Number,
+    pub(super) congestion: Text,
+    pub(super) keepalive: Text,
+    pub(super) user_timeout: Text,
+    pub(super) notsent_lowat: Text,
+    pub(super) mark: Number,
+    pub(super) mode: Text,
+    pub(super) uid: Number,
+    pub(super) gid: Number,
+    pub(super) allow_uids: Option<Spanned<Vec<u32>>>,
+    pub(super) allow_gids: Option<Spanned<Vec<u32>>>,
+}
+
+/// `[[link]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Link {
+    pub(super) peer: Spanned<String>,
+    #[serde(alias = "address")]
+    pub(super) addresses: Spanned<Vec<Spanned<LinkAddress>>>,
+    pub(super) scheduler: Text,
+    pub(super) padding: Text,
+    pub(super) survive: Text,
+    pub(super) seal: Text,
+    pub(super) connect_timeout: Text,
+    pub(super) bind: Text,
+    pub(super) congestion: Text,
+    pub(super) keepalive: Text,
+    pub(super) user_timeout: Text,
+    pub(super) notsent_lowat: Text,
+    pub(super) mark: Number,
+}
+
+/// One address of a link: a URL alone, or a table.
+#[derive(Debug)]
+pub(super) struct LinkAddress {
+    pub(super) url: String,
+    pub(super) count: Option<u32>,
+    pub(super) weight: Option<u32>,
+}
+
+/// `[[service]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Service {
+    pub(super) name: Spanned<String>,
+    pub(super) target: Spanned<String>,
+    pub(super) allow: Option<Vec<Spanned<String>>>,
+    pub(super) proxy_protocol: Text,
+    pub(super) connections_max: Number,
+    pub(super) connect_timeout: Text,
+    pub(super) priority: Text,
+}
+
+/// `[[forward]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Forward {
+    pub(super) listen: Spanned<String>,
+    pub(super) peer: Spanned<String>,
+    pub(super) service: Spanned<String>,
+    pub(super) proxy_protocol: Text,
+    pub(super) connections_max: Number,
+    pub(super) priority: Text,
+    pub(super) mode: Text,
+}
+
+impl<'de> Deserialize<'de> for LinkAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            url: String,
+            count: Option<u32>,
+            weight: Option<u32>,
+        }
+
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = LinkAddress;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address such as \"tcp://host:7443\" or { url = \"tcp://host:7443\", count = 4 }")
+            }
+
+            fn visit_str<E>(self, url: &str) -> Result<LinkAddress, E> {
+                Ok(LinkAddress { url: url.to_owned(), count: None, weight: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LinkAddress, A::Error> {
+                let Table { url, count, weight } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(LinkAddress { url, count, weight })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}

@@ -1,0 +1,158 @@
+//! `[[link]]`: a peer that is dialled, and how.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::problem::{Problem, Problems};
+use super::resolve::{peer, value};
+use super::tcp::TcpKeys;
+use super::{NodeConfig, file, values};
+use crate::base::limits;
+use crate::channel::{Address, DialOptions};
+use crate::crypto::identity::NodeId;
+use crate::wire::PaddingPolicy;
+
+/// A peer that is dialled.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Who has to answer.
+    pub peer: NodeId,
+    /// Where; at least one.
+    pub addresses: Vec<LinkAddress>,
+    /// Which channel gets the next packet.
+    pub scheduler: Scheduler,
+    /// How packets are padded.
+    pub padding: PaddingPolicy,
+    /// How long streams wait without any channel.
+    pub survive: Duration,
+    /// When packets are sealed inside channels that are encrypted already.
+    pub seal: Seal,
+    /// How channels are dialled.
+    pub dial: DialOptions,
+}
+
+/// One address of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// What to dial.
+    pub address: Address,
+    /// Channels to keep there.
+    pub count: u32,
+    /// Share of the packets, relative to the other addresses, under [`Scheduler::Weighted`].
+    pub weight: u32,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident: $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $type {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+
+        impl $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    other => Err(format!("\"{other}\" is not known; expected {}", [$($text),*].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Which channel gets the next packet.
+    Scheduler:
+    /// The one with the earliest estimated delivery.
+    #[default]
+    LowestLatency = "lowest-latency",
+    /// Each in turn.
+    RoundRobin = "round-robin",
+    /// By the weights of the addresses.
+    Weighted = "weighted",
+    /// The one with the fewest bytes under way.
+    LeastLoaded = "least-loaded",
+    /// Always the same one for a stream.
+    Hash = "hash",
+    /// Two at once, for small and urgent data.
+    Redundant = "redundant",
+}
+
+words! {
+    /// When packets are sealed inside channels that are encrypted already.
+    Seal:
+    /// Only where the channel does not encrypt up to the peer itself.
+    #[default]
+    Auto = "auto",
+    /// On every channel.
+    Always = "always",
+}
+
+pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems: &mut Problems) -> Option<LinkConfig> {
+    let section = section.get_ref();
+    let tcp = TcpKeys {
+        congestion: &section.congestion,
+        keepalive: &section.keepalive,
+        user_timeout: &section.user_timeout,
+        notsent_lowat: &section.notsent_lowat,
+        mark: &section.mark,
+    };
+    let mut dial = DialOptions { tcp: tcp.resolve(problems), ..DialOptions::default() };
+    dial.tcp.bind = value(section.bind.as_ref(), |text| bind(text).map(Some), None, problems);
+    dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
+    let addresses = addresses(&section.addresses, problems);
+    let padding = value(section.padding.as_ref(), str::parse, PaddingPolicy::default(), problems);
+    let scheduler = value(section.scheduler.as_ref(), Scheduler::parse, Scheduler::default(), problems);
+    let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
+    let seal = value(section.seal.as_ref(), Seal::parse, Seal::default(), problems);
+    let peer = peer(&section.peer, &node.id, problems)?;
+    Some(LinkConfig { peer, addresses, scheduler, padding, survive, seal, dial })
+}
+
+fn addresses(list: &Spanned<Vec<Spanned<file::LinkAddress>>>, problems: &mut Problems) -> Vec<LinkAddress> {
+    if list.get_ref().is_empty() {
+        problems.push(Problem::new("the link has no address; expected at least one").at(list.span()));
+    }
+    let addresses: Vec<_> = list.get_ref().iter().filter_map(|item| address(item, problems)).collect();
+    let count = addresses.iter().fold(0_u32, |sum, address| sum.saturating_add(address.count));
+    if count > limits::LANES_MAX {
+        let message = format!("the link asks for {count} channels; a session has at most {}", limits::LANES_MAX);
+        problems.push(Problem::new(message).at(list.span()).help("give some addresses a smaller count"));
+    }
+    addresses
+}
+
+fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option<LinkAddress> {
+    let typed = item.get_ref();
+    let address = problems.check(item.span(), typed.url.parse::<Address>())?;
+    if matches!(&address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. }) {
+        problems.push(Problem::new(format!("{address} cannot be dialled: port 0")).at(item.span()));
+    }
+    let default = if matches!(address, Address::Unix { .. }) { 1 } else { CHANNELS_PER_ADDRESS };
+    let (count, weight) = (typed.count.unwrap_or(default), typed.weight.unwrap_or(1));
+    if count == 0 || weight == 0 {
+        problems.push(Problem::new("count and weight are at least 1").at(item.span()).help("remove the address"));
+    }
+    Some(LinkAddress { address, count, weight })
+}
+
+/// A local address, with or without a port.
+fn bind(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 0)))
+        .map_err(|_| format!("\"{text}\" is no local address; expected such as \"10.0.0.1\" or \"[fd00::1]:0\""))
+}
+
+/// One TCP connection does not fill a long fat pipe, and clouds cap single flows; more than four take more than their
+/// share of a line with others.
+const CHANNELS_PER_ADDRESS: u32 = 4;

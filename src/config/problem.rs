@@ -1,0 +1,140 @@
+//! What is wrong in a configuration file, where, and what to do: all problems that were found, not only the first.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A configuration that cannot be used.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: PathBuf,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn new(path: &Path, text: &str, problems: Vec<Problem>) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned(), problems }
+    }
+
+    /// Everything that was found, in the order of the checks.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Each problem as `file:line:column: message`, the line with carets under the place, and what to do.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            let path = self.path.display();
+            match &problem.place {
+                Some(place) => self.write_place(f, problem, place)?,
+                None => writeln!(f, "{path}: {}", problem.message)?,
+            }
+            if let Some(help) = &problem.help {
+                writeln!(f, "  = {help}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ConfigError {
+    fn write_place(&self, f: &mut fmt::Formatter<'_>, problem: &Problem, place: &Range<usize>) -> fmt::Result {
+        let before = self.text.get(..place.start).unwrap_or(&self.text);
+        let line_number = before.matches('\n').count() + 1;
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let column = before.get(line_start..).map_or(0, |text| text.chars().count());
+        let marked = self.text.get(place.clone()).and_then(|text| text.lines().next()).unwrap_or_default();
+        let carets = marked.chars().count().clamp(1, line.chars().count().saturating_sub(column).max(1));
+        let gutter = " ".repeat(line_number.to_string().len());
+        writeln!(f, "{}:{line_number}:{}: {}", self.path.display(), column + 1, problem.message)?;
+        writeln!(f, "{gutter} |")?;
+        writeln!(f, "{line_number} | {}", line.replace('\t', " "))?;
+        writeln!(f, "{gutter} | {}{}", " ".repeat(column), "^".repeat(carets))
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    message: String,
+    place: Option<Range<usize>>,
+    help: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, help: None }
+    }
+
+    /// At these bytes of the file.
+    pub(super) fn at(self, place: Range<usize>) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    /// With what to do about it.
+    pub(super) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// What is wrong: what was expected, and what came.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do, if there is one thing to do.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+}
+
+/// Collects problems while checks go on.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// The value, or nothing and a problem at `place`.
+    pub(super) fn check<T, E: ToString>(&mut self, place: Range<usize>, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.push(Problem::new(error.to_string()).at(place))).ok()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_shows_its_place() {
+        let text = "[node]\nsurvive = \"soon\"\n";
+        let problem = Problem::new("no duration").at(17..23).help("write \"5s\"");
+        let shown = ConfigError::new(Path::new("node.toml"), text, vec![problem]).to_string();
+        let expected =
+            "node.toml:2:11: no duration\n  |\n2 | survive = \"soon\"\n  |           ^^^^^^\n  = write \"5s\"\n";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn places_outside_the_text_do_no_harm() {
+        let problem = Problem::new("lost").at(700..800);
+        assert!(ConfigError::new(Path::new("x"), "ä\n", vec![problem]).to_string().contains("lost"));
+    }
+}

@@ -1,0 +1,62 @@
+//! Reads files with private keys, and refuses those that others may read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    /// The system did not let us.
+    #[error("{} cannot be read: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: io::Error },
+    /// Larger than anything that belongs there.
+    #[error("{} has more than {FILE_BYTES_MAX} bytes", path.display())]
+    TooLarge { path: PathBuf },
+    /// Group or others may read or write it.
+    #[cfg(unix)]
+    #[error("{} may be used by others than its owner (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
+    TooOpen { path: PathBuf, mode: u32 },
+}
+
+/// Reads a file that only its owner may use.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let file = open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata = file.metadata().map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(FileError::TooOpen { path: path.to_owned(), mode });
+        }
+    }
+    read(file, path)
+}
+
+/// Reads a file that anybody may read.
+pub(crate) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(open(path)?, path)
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    File::open(path).map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })
+}
+
+/// All of it into one allocation, so that no copy of a key is left behind by growth.
+fn read(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX + 1));
+    let limit = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(FileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+/// A configuration of thousands of services fits.
+const FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -1,0 +1,136 @@
+//! `[[service]]`: what peers may reach here.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::problem::{Problem, Problems};
+use super::resolve::{number, service_name, value};
+use super::{file, values};
+use crate::channel::Address;
+use crate::crypto::identity::NodeId;
+use crate::service::proxy_protocol::ProxyVersion;
+use crate::stream::Priority;
+
+/// A target that peers may reach by name.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Its name.
+    pub name: String,
+    /// Where connections are made to: TCP or a Unix socket.
+    pub target: Address,
+    /// Who may use it.
+    pub allow: Allow,
+    /// The header that tells the target who the client is.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Time to connect to the target.
+    pub connect_timeout: Duration,
+    /// How urgent its answers are.
+    pub priority: Priority,
+}
+
+/// Who may use a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// Every node of a trust domain.
+    TrustDomain(String),
+    /// Every authenticated node.
+    Everyone,
+    /// These nodes.
+    Nodes(Vec<NodeId>),
+}
+
+impl Allow {
+    /// Whether `peer` may use the service.
+    #[must_use]
+    pub fn allows(&self, peer: &NodeId) -> bool {
+        match self {
+            Self::TrustDomain(domain) => peer.trust_domain() == domain,
+            Self::Everyone => true,
+            Self::Nodes(nodes) => nodes.contains(peer),
+        }
+    }
+}
+
+pub(super) fn resolve(
+    section: &Spanned<file::Service>,
+    own: &NodeId,
+    problems: &mut Problems,
+) -> Option<ServiceConfig> {
+    let section = section.get_ref();
+    let name = service_name(&section.name, problems);
+    let target = plain_address(&section.target, problems);
+    if let Some(Address::Tcp { port: 0, .. }) = target {
+        problems.push(Problem::new("a target has a port above 0").at(section.target.span()));
+    }
+    let allow = allow(section.allow.as_deref(), own, problems);
+    let proxy_protocol = value(section.proxy_protocol.as_ref(), proxy_version, None, problems);
+    let connections_max = connections_max(section.connections_max.as_ref(), problems);
+    let timeout = section.connect_timeout.as_ref();
+    let connect_timeout = value(timeout, values::duration_above_zero, CONNECT_TIMEOUT, problems);
+    let priority = value(section.priority.as_ref(), str::parse, Priority::default(), problems);
+    Some(ServiceConfig {
+        name: name?,
+        target: target?,
+        allow,
+        proxy_protocol,
+        connections_max,
+        connect_timeout,
+        priority,
+    })
+}
+
+/// An address of applications: they are no channels, so that `tls://` has no meaning.
+pub(super) fn plain_address(text: &Spanned<String>, problems: &mut Problems) -> Option<Address> {
+    let address = problems.check(text.span(), text.get_ref().parse::<Address>())?;
+    if matches!(address, Address::Tls { .. }) {
+        let message = "services and forwards pass bytes on as they are; expected tcp://host:port or unix:///path";
+        problems.push(Problem::new(message).at(text.span()).help("write tcp:// in place of tls://"));
+        return None;
+    }
+    Some(address)
+}
+
+pub(super) fn connections_max(value: Option<&Spanned<u32>>, problems: &mut Problems) -> u32 {
+    number(value, 1..=1_000_000, CONNECTIONS_MAX, problems)
+}
+
+fn allow(list: Option<&[Spanned<String>]>, own: &NodeId, problems: &mut Problems) -> Allow {
+    let Some(list) = list else { return Allow::TrustDomain(own.trust_domain().to_owned()) };
+    if list.iter().any(|entry| entry.get_ref() == "*") {
+        if let Some(other) = list.iter().find(|entry| entry.get_ref() != "*") {
+            let message = "\"*\" allows every node already; expected it alone, or nodes alone";
+            problems.push(Problem::new(message).at(other.span()));
+        }
+        return Allow::Everyone;
+    }
+    let nodes = list.iter().filter_map(|entry| {
+        let name = entry
+            .get_ref()
+            .strip_prefix("node:")
+            .or_else(|| entry.get_ref().starts_with("spiffe://").then_some(entry.get_ref()));
+        let node = name.ok_or_else(|| {
+            format!("{:?} allows nobody; expected \"node:NAME\", a SPIFFE ID or \"*\"", entry.get_ref())
+        });
+        let node = node.and_then(|name| own.relative(name).map_err(|error| error.to_string()));
+        problems.check(entry.span(), node)
+    });
+    Allow::Nodes(nodes.collect())
+}
+
+fn proxy_version(text: &str) -> Result<Option<ProxyVersion>, String> {
+    match text {
+        "none" => Ok(None),
+        "v1" => Ok(Some(ProxyVersion::V1)),
+        "v2" => Ok(Some(ProxyVersion::V2)),
+        other => Err(format!("\"{other}\" is no PROXY protocol; expected \"none\", \"v1\" or \"v2\"")),
+    }
+}
+
+/// Enough for a pool of each of many clients, few enough that their streams fit one session's count.
+const CONNECTIONS_MAX: u32 = 1024;
+
+/// A target is near: one that takes longer is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

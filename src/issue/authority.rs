@@ -1,0 +1,268 @@
+//! The authority of a trust domain, and the nodes that it names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SerialNumber,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
+
+use super::{IssueError, Validity};
+use crate::base::{Entropy, SystemEntropy};
+use crate::crypto::identity::{IdentityError, NodeId};
+
+/// Issues the certificates of one trust domain's nodes.
+pub struct CertificateAuthority {
+    trust_domain: String,
+    certificate_pem: String,
+    not_after: i64,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl CertificateAuthority {
+    /// Makes an authority for `trust_domain` with a new key. It signs nodes only, no further authorities.
+    ///
+    /// # Errors
+    /// If the trust domain or the validity is not valid.
+    pub fn generate(trust_domain: &str, key_type: KeyType, validity: Validity) -> Result<Self, IssueError> {
+        NodeId::new(trust_domain, "node")?;
+        let key = key_type.generate()?;
+        let mut params = params(&format!("spiffe://{trust_domain}"), validity)?;
+        params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} longhaul CA"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate_pem = params.self_signed(&key).map_err(failed("authority's certificate"))?.pem();
+        Ok(Self {
+            trust_domain: trust_domain.to_owned(),
+            certificate_pem,
+            not_after: validity.not_after_unix(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// Reads an authority's certificate and key, both PEM, as `generate` made them or another tool did with the URI
+    /// SAN `spiffe://<trust-domain>`.
+    ///
+    /// # Errors
+    /// If one cannot be read, they do not belong together, or no trust domain is named.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
+        let key = KeyPair::from_pem(key_pem).map_err(failed("authority's key"))?;
+        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| IdentityError::BadPem { what: "authority's certificate", reason: error.to_string() })?;
+        let (_, parsed) = X509Certificate::from_der(&der)
+            .map_err(|error| IdentityError::BadCertificate { reason: error.to_string() })?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(IssueError::KeyMismatch);
+        }
+        Ok(Self {
+            trust_domain: trust_domain(&parsed).ok_or(IssueError::NoTrustDomain)?,
+            certificate_pem: certificate_pem.to_owned(),
+            not_after: parsed.validity().not_after.timestamp(),
+            issuer: Issuer::from_ca_cert_der(&der, key).map_err(failed("authority's certificate"))?,
+        })
+    }
+
+    /// The domain whose nodes it names.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// Its certificate: the trust anchor of every node.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Its private key, PKCS#8. Whoever has it can name nodes: it belongs on no node.
+    #[must_use]
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// Makes a key and a certificate for the node `name`. The certificate ends with the authority's, if that is first.
+    ///
+    /// # Errors
+    /// If the name or the validity is not valid, or the authority ends before the certificate would begin.
+    pub fn issue_node(&self, name: &str, key_type: KeyType, validity: Validity) -> Result<IssuedNode, IssueError> {
+        let node_id = NodeId::new(&self.trust_domain, name)?;
+        if validity.not_before_unix() >= self.not_after {
+            return Err(IssueError::AuthorityExpired);
+        }
+        let validity = validity.until_at_most(self.not_after);
+        let key = key_type.generate()?;
+        let mut params = params(&node_id.to_string(), validity)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed("node's certificate"))?;
+        Ok(IssuedNode {
+            node_id,
+            certificate_pem: certificate.pem(),
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            validity,
+        })
+    }
+}
+
+impl fmt::Debug for CertificateAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateAuthority").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+/// A node's new certificate and key.
+pub struct IssuedNode {
+    /// Who it names.
+    pub node_id: NodeId,
+    /// The leaf alone; the authority's certificate is the peers' trust anchor and is not sent.
+    pub certificate_pem: String,
+    /// The private key, PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// From when to when it holds.
+    pub validity: Validity,
+}
+
+impl fmt::Debug for IssuedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedNode").field("node_id", &self.node_id).finish_non_exhaustive()
+    }
+}
+
+/// Kinds of keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyType {
+    /// ECDSA on P-256: understood by everything.
+    #[default]
+    P256,
+    /// Ed25519.
+    Ed25519,
+}
+
+impl KeyType {
+    fn generate(self) -> Result<KeyPair, IssueError> {
+        let algorithm = match self {
+            Self::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Self::Ed25519 => &rcgen::PKCS_ED25519,
+        };
+        KeyPair::generate_for(algorithm).map_err(failed("key"))
+    }
+}
+
+impl FromStr for KeyType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "p256" => Ok(Self::P256),
+            "ed25519" => Ok(Self::Ed25519),
+            other => Err(format!("\"{other}\" is no key type; expected p256 or ed25519")),
+        }
+    }
+}
+
+/// What both kinds of certificates have in common.
+fn params(uri: &str, validity: Validity) -> Result<CertificateParams, IssueError> {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = validity.to_dates()?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let uri = uri.try_into().map_err(failed("name"))?;
+    params.subject_alt_names = vec![SanType::URI(uri)];
+    let mut serial = [0; 16];
+    SystemEntropy::new().fill(&mut serial);
+    // Positive and of full length, whatever was drawn (RFC 5280 §4.1.2.2).
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+/// The trust domain in the one URI SAN of an authority (X.509-SVID §2).
+fn trust_domain(certificate: &X509Certificate<'_>) -> Option<String> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let uri = names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    })?;
+    NodeId::trust_domain_of_uri(uri).map(str::to_owned)
+}
+
+fn failed(what: &'static str) -> impl FnOnce(rcgen::Error) -> IssueError {
+    move |reason| IssueError::Certificate { what, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    use crate::crypto::identity::{Identity, TrustAnchors, default_provider};
+
+    fn day() -> Validity {
+        Validity::from_now(Duration::from_secs(86_400))
+    }
+
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    #[test]
+    fn an_issued_node_is_an_identity() {
+        for key_type in [KeyType::P256, KeyType::Ed25519] {
+            let authority = CertificateAuthority::generate("example", key_type, day()).unwrap();
+            let node = authority.issue_node("dc-a", key_type, day()).unwrap();
+            let identity =
+                Identity::from_pem(node.certificate_pem.as_bytes(), node.key_pem.as_bytes(), &default_provider());
+            assert_eq!(identity.unwrap().node_id().to_string(), "spiffe://example/node/dc-a");
+            assert_eq!(TrustAnchors::from_pem(authority.certificate_pem().as_bytes()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn an_authority_survives_its_files() {
+        let made = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let read = CertificateAuthority::from_pem(made.certificate_pem(), &made.key_pem()).unwrap();
+        assert_eq!(read.trust_domain(), "example");
+        assert!(read.issue_node("dc-a", KeyType::P256, day()).is_ok());
+    }
+
+    #[test]
+    fn a_foreign_key_is_refused() {
+        let made = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let other = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let read = CertificateAuthority::from_pem(made.certificate_pem(), &other.key_pem());
+        assert!(matches!(read, Err(IssueError::KeyMismatch)));
+    }
+
+    #[test]
+    fn a_node_does_not_outlive_its_authority() {
+        let authority = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let long = Validity::from_now(Duration::from_secs(365 * 86_400));
+        let node = authority.issue_node("dc-a", KeyType::P256, long).unwrap();
+        assert!(node.validity.not_after_unix() < long.not_after_unix());
+        let old = CertificateAuthority::generate("example", KeyType::P256, Validity::between(0, 86_400)).unwrap();
+        assert!(matches!(old.issue_node("a", KeyType::P256, day()), Err(IssueError::AuthorityExpired)));
+    }
+
+    #[test]
+    fn bad_names_and_times_are_refused() {
+        assert!(CertificateAuthority::generate("Example", KeyType::P256, day()).is_err());
+        assert!(CertificateAuthority::generate("example", KeyType::P256, Validity::between(2, 1)).is_err());
+        assert!(CertificateAuthority::generate("example", KeyType::P256, Validity::between(0, i64::MAX)).is_err());
+        let authority = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        assert!(authority.issue_node("..", KeyType::P256, day()).is_err());
+    }
+
+    #[test]
+    fn no_key_is_printed() {
+        let authority = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let node = authority.issue_node("dc-a", KeyType::P256, day()).unwrap();
+        assert!(!format!("{authority:?}{node:?}").contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,258 @@
+//! The accepting side: what a fresh channel becomes.
+//!
+//! Its first message says: a handshake or a start makes a session, a join adds it to one. Until the peer is
+//! authenticated everything is bounded, and every refusal looks the same from outside.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use ring::hmac;
+use tokio::sync::mpsc;
+
+use super::config::NodeConfig;
+use super::dial::{channel_binding, lane_kind, outer_secrets};
+use super::error::ConnectError;
+use super::lane::{LaneIo, spawn_lane};
+use super::messages::MessageReader;
+use super::registry::Registry;
+use super::session::Session;
+use super::shared::Shared;
+use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
+use crate::channel::{Accepted, ChannelKind, Connection, OuterTls, accept_tls};
+use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings};
+use crate::session::{EstablishError, Established, Establishing, LaneSetup, Progress};
+use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
+
+/// What all channels of a node's listeners share.
+pub(super) struct Acceptor {
+    pub(super) tls: TlsSettings,
+    pub(super) config: NodeConfig,
+    pub(super) registry: Arc<Registry>,
+    pub(super) sessions: mpsc::Sender<Session>,
+    /// Proves to a client that this node, restarted, does not know its session.
+    pub(super) reset_key: hmac::Key,
+    /// New sessions are refused while the memory limit is reached.
+    pub(super) is_full: std::sync::atomic::AtomicBool,
+}
+
+/// A channel in its first seconds.
+struct Fresh {
+    reader: MessageReader,
+    writer: crate::channel::WriteHalf,
+    abort: crate::channel::AbortHandle,
+    kind: ChannelKind,
+    outer: Option<OuterTls>,
+    peer_address: String,
+}
+
+impl Acceptor {
+    /// Takes a channel through its first seconds. Errors are for the log: the peer gets the generic answer, or none.
+    pub(super) async fn take(self: Arc<Self>, accepted: Accepted) {
+        let Accepted { connection, permit, .. } = accepted;
+        let peer_address = connection.info.peer.clone();
+        let timeout = limits::HANDSHAKE_TIMEOUT;
+        let outcome = match tokio::time::timeout(timeout, self.receive(connection)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::TimedOut(timeout)),
+        };
+        drop(permit);
+        if let Err(error) = outcome {
+            tracing::info!(peer = %peer_address, %error, "channel refused");
+        }
+    }
+
+    async fn receive(&self, connection: Connection) -> Result<(), ConnectError> {
+        let mut fresh = self.open(connection).await?;
+        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
+        let (message, _) =
+            first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
+        let FrameMessage { head, body } = message;
+        match body {
+            Body::Join(join) => self.join(fresh, &head, &join).await,
+            Body::Start(parameters) if fresh.outer.is_some() => self.start(fresh, &head, &parameters).await,
+            Body::Handshake(_) if fresh.outer.is_none() => self.handshake(fresh, FrameMessage { head, body }).await,
+            _ => {
+                fresh.refuse().await;
+                Err(EstablishError::Violation("first message that opens nothing").into())
+            }
+        }
+    }
+
+    async fn open(&self, connection: Connection) -> Result<Fresh, ConnectError> {
+        let (kind, peer_address) = (connection.info.kind, connection.info.peer.clone());
+        let (connection, outer) = if kind == ChannelKind::Tls {
+            let config = self.tls.server_config(ALPN_TLS)?;
+            let tls =
+                accept_tls(connection, config).await.map_err(|error| ConnectError::OuterTls(error.to_string()))?;
+            (tls.connection, Some(tls.outer))
+        } else {
+            (connection, None)
+        };
+        let abort = connection.abort_handle();
+        let (read, writer) = connection.io.split();
+        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        Ok(Fresh { reader, writer, abort, kind, outer, peer_address })
+    }
+
+    async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(), ConnectError> {
+        let config = &self.config.session;
+        let tls = self.tls.server_config(ALPN_SESSION)?;
+        let mut establishing = match Establishing::server(tls, config, &first.head) {
+            Ok(establishing) => establishing,
+            Err(error @ EstablishError::NoCommonVersion { .. }) => {
+                fresh.writer.write_all(&Establishing::unsupported_version(config, &first.head)).await?;
+                return Err(error.into());
+            }
+            Err(error) => {
+                fresh.refuse().await;
+                return Err(error.into());
+            }
+        };
+        let mut next = first;
+        loop {
+            let progress = match establishing.handle_message(next) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    fresh.refuse().await;
+                    return Err(error.into());
+                }
+            };
+            while let Some(message) = establishing.poll_output() {
+                fresh.writer.write_all(&message).await?;
+            }
+            if progress == Progress::Complete {
+                break;
+            }
+            next = fresh.reader.next().await.map_err(std::io::Error::from)?.0;
+        }
+        let session_id = establishing.session_id();
+        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let made = establishing.finish(config.clone(), setup, self.reset_token(session_id), Instant::now());
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                fresh.refuse().await;
+                return Err(error.into());
+            }
+        };
+        let peer = PeerIdentity::from_chain(&made.peer_certificates)?;
+        self.begin(fresh, made.session, peer).await
+    }
+
+    async fn start(&self, mut fresh: Fresh, head: &Head, parameters: &[u8]) -> Result<(), ConnectError> {
+        let config = &self.config.session;
+        let outer = fresh.outer.clone().ok_or(EstablishError::Violation("start on a raw channel"))?;
+        let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+        let session_id = head.session_id.ok_or(EstablishError::Violation("start without a session id"))?;
+        if !config.versions.contains(&head.version) {
+            fresh.writer.write_all(&Establishing::unsupported_version(config, head)).await?;
+            let ours = config.versions.clone();
+            return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
+        }
+        let (secrets, suite) = outer_secrets(&outer, session_id)?;
+        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let session = Established::over_tls(
+            Side::Server,
+            session_id,
+            head.version,
+            secrets,
+            suite,
+            parameters,
+            config.clone(),
+            setup,
+            self.reset_token(session_id),
+            Instant::now(),
+        );
+        match session {
+            Ok(session) => {
+                fresh.writer.write_all(&Established::started_message(config, session_id)).await?;
+                self.begin(fresh, session, peer).await
+            }
+            Err(error) => {
+                fresh.refuse().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A session is made: from here on it belongs to the application.
+    async fn begin(
+        &self,
+        mut fresh: Fresh,
+        session: crate::session::Session,
+        peer: PeerIdentity,
+    ) -> Result<(), ConnectError> {
+        if self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
+            fresh.refuse().await;
+            return Err(ConnectError::NotJoinable);
+        }
+        let id = session.id();
+        tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, "session accepted");
+        let shared = Shared::new(session, peer, None);
+        if !self.registry.insert(id, &shared) {
+            fresh.refuse().await;
+            return Err(EstablishError::Violation("session id that is in use").into());
+        }
+        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), None);
+        let session = Session::new(shared);
+        // A full backlog refuses: an application that takes no sessions must not make this node hold them all.
+        self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)
+    }
+
+    async fn join(&self, mut fresh: Fresh, head: &Head, join: &Join) -> Result<(), ConnectError> {
+        let session_id = head.session_id.ok_or(EstablishError::Violation("join without a session id"))?;
+        let Some(shared) = self.registry.find(session_id).filter(|shared| shared.closed().is_none()) else {
+            let mut answer = BytesMut::new();
+            let head = Head { session_id: Some(session_id), ..Head::default() };
+            encode_clear(&mut answer, &head, &ClearMessage::SessionReset(self.reset_token(session_id)));
+            fresh.writer.write_all(&answer).await?;
+            return Err(EstablishError::Violation("join to a session that is not known").into());
+        };
+        let mut binding = Vec::new();
+        if let Some(outer) = &fresh.outer {
+            let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+            if peer.node_id != shared.peer.node_id {
+                fresh.refuse().await;
+                return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+            }
+            binding = channel_binding(outer)?.to_vec();
+        }
+        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let joined = shared.with_timer(|inner| {
+            inner.session.handle_join(head, join, setup, &binding, &mut SystemEntropy::new(), Instant::now())
+        });
+        match joined {
+            Ok(joined) => {
+                let mut answer = BytesMut::new();
+                encode_clear(&mut answer, &Head::default(), &ClearMessage::Joined(joined));
+                let written = fresh.writer.write_all(&answer).await;
+                spawn_lane(&shared, fresh.into_lane(head.lane_id), None);
+                Ok(written?)
+            }
+            Err(error) => {
+                fresh.refuse().await;
+                tracing::debug!(session = %session_id, %error, "join refused");
+                Err(ConnectError::JoinRefused)
+            }
+        }
+    }
+
+    fn reset_token(&self, session_id: SessionId) -> [u8; 16] {
+        let mac = hmac::sign(&self.reset_key, &session_id.0);
+        std::array::from_fn(|index| mac.as_ref()[index])
+    }
+}
+
+impl Fresh {
+    /// The one answer that strangers get.
+    async fn refuse(&mut self) {
+        // A peer that is gone cannot be told, and does not have to be.
+        let _ = self.writer.write_all(&Establishing::refusal()).await;
+        let _ = self.writer.shutdown().await;
+    }
+
+    fn into_lane(self, id: LaneId) -> LaneIo {
+        LaneIo { id, kind: lane_kind(self.kind), reader: self.reader, writer: self.writer, abort: self.abort }
+    }
+}

@@ -1,0 +1,314 @@
+//! The dialling side: a channel that makes a session, and channels that join it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::config::LinkConfig;
+use super::error::ConnectError;
+use super::lane::{LaneIo, spawn_lane};
+use super::messages::MessageReader;
+use super::registry::Registry;
+use super::shared::{LaneEvent, Shared};
+use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
+use crate::channel::{Address, ChannelKind, Connection, DialOptions, OuterTls, connect_tls, dial};
+use crate::crypto::SessionSecrets;
+use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings};
+use crate::session::{Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session, SessionConfig};
+use crate::wire::{Body, ClearMessage, WireError, encode_clear};
+
+/// Exporter of RFC 9266: what a join over TLS is bound to.
+const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// A channel that was dialled, its own TLS finished where it has one.
+pub(super) struct Dialled {
+    connection: Connection,
+    outer: Option<OuterTls>,
+}
+
+/// What a link and its dialling tasks share.
+pub(super) struct Dialler {
+    pub(super) tls: TlsSettings,
+    pub(super) config: LinkConfig,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl Dialler {
+    /// Dials an address, within `timeout`.
+    pub(super) async fn dial(&self, address: &Address, timeout: Duration) -> Result<Dialled, ConnectError> {
+        let options = DialOptions { timeout, ..self.config.dial.clone() };
+        let dialling = async {
+            let connection = dial(address, &options).await?;
+            if connection.info.kind != ChannelKind::Tls {
+                return Ok(Dialled { connection, outer: None });
+            }
+            let config = self.tls.client_config(Some(&self.config.peer), ALPN_TLS)?;
+            let tls =
+                connect_tls(connection, config).await.map_err(|error| ConnectError::OuterTls(error.to_string()))?;
+            Ok(Dialled { connection: tls.connection, outer: Some(tls.outer) })
+        };
+        tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
+    }
+
+    /// Makes a session on a fresh channel, and waits until the peer has accepted it.
+    pub(super) async fn establish(
+        &self,
+        address: &Address,
+        weight: u32,
+        listener: mpsc::UnboundedSender<LaneEvent>,
+    ) -> Result<Arc<Shared>, ConnectError> {
+        let establishing = async {
+            let mut version = preferred_version(&self.config.session);
+            loop {
+                let dialled = self.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
+                let mut session_id = SessionId([0; 16]);
+                SystemEntropy::new().fill(&mut session_id.0);
+                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
+                let attempt = Attempt { dialler: self, session_id, version, setup };
+                let made = match dialled.outer.clone() {
+                    None => attempt.over_raw(dialled.connection).await?,
+                    Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
+                };
+                match made {
+                    Made::Session(session, peer, io) => return self.start(*session, peer, *io, listener.clone()).await,
+                    Made::Retry(other) => version = other,
+                }
+            }
+        };
+        let timeout = limits::HANDSHAKE_TIMEOUT;
+        tokio::time::timeout(timeout, establishing).await.map_err(|_| ConnectError::TimedOut(timeout))?
+    }
+
+    /// Joins a fresh channel to a session; data may leave with the join itself. Returns the lane.
+    pub(super) async fn join(
+        &self,
+        shared: &Arc<Shared>,
+        address: &Address,
+        weight: u32,
+        timeout: Duration,
+    ) -> Result<LaneId, ConnectError> {
+        let dialled = self.dial(address, timeout).await?;
+        let mut binding = Vec::new();
+        if let Some(outer) = &dialled.outer {
+            let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+            if peer.node_id != shared.peer.node_id {
+                return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+            }
+            binding = channel_binding(outer)?.to_vec();
+        }
+        let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
+        let request = shared
+            .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
+            .ok_or(ConnectError::NotJoinable)?;
+        let mut message = bytes::BytesMut::new();
+        encode_clear(&mut message, &request.head, &ClearMessage::Join(request.join.clone()));
+        let lane_id = request.head.lane_id;
+        let abort = dialled.connection.abort_handle();
+        let (read, mut writer) = dialled.connection.io.split();
+        if let Err(error) = writer.write_all(&message).await {
+            shared.with_timer(|inner| inner.session.remove_lane(lane_id, LaneEnd::ChannelClosed, Instant::now()));
+            return Err(error.into());
+        }
+        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        spawn_lane(shared, LaneIo { id: lane_id, kind: setup.kind, reader, writer, abort }, Some(request));
+        Ok(lane_id)
+    }
+
+    async fn start(
+        &self,
+        session: Session,
+        peer: PeerIdentity,
+        io: LaneIo,
+        listener: mpsc::UnboundedSender<LaneEvent>,
+    ) -> Result<Arc<Shared>, ConnectError> {
+        let id = session.id();
+        let shared = Shared::new(session, peer, Some(listener));
+        self.registry.insert(id, &shared);
+        spawn_lane(&shared, io, None);
+        let registry = Arc::clone(&self.registry);
+        let guard = CloseUnlessKept(Some(Arc::clone(&shared)));
+        // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
+        // a TLS 1.3 handshake is done before the server has seen its certificate).
+        let connected = std::future::poll_fn(|context| {
+            shared.with(|inner| {
+                if let Some(reason) = inner.closed() {
+                    return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone())));
+                }
+                if inner.session.is_connected() {
+                    return std::task::Poll::Ready(Ok(()));
+                }
+                if inner.session.lane_count() == 0 {
+                    return std::task::Poll::Ready(Err(ConnectError::Establish(
+                        crate::session::EstablishError::Refused,
+                    )));
+                }
+                inner.wait_connected(context);
+                std::task::Poll::Pending
+            })
+        })
+        .await;
+        match connected {
+            Ok(()) => {
+                guard.keep();
+                Ok(shared)
+            }
+            Err(error) => {
+                registry.remove(id);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Closes a session that nobody got, also when its making is cancelled.
+struct CloseUnlessKept(Option<Arc<Shared>>);
+
+impl CloseUnlessKept {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseUnlessKept {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
+        }
+    }
+}
+
+enum Made {
+    Session(Box<Session>, PeerIdentity, Box<LaneIo>),
+    Retry(u32),
+}
+
+/// One attempt to make a session.
+struct Attempt<'a> {
+    dialler: &'a Dialler,
+    session_id: SessionId,
+    version: u32,
+    setup: LaneSetup,
+}
+
+impl Attempt<'_> {
+    async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
+        let config = &self.dialler.config.session;
+        let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
+        let abort = connection.abort_handle();
+        let (read, mut writer) = connection.io.split();
+        let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        let mut establishing = Establishing::client(tls, config, self.session_id, self.version)?;
+        loop {
+            while let Some(message) = establishing.poll_output() {
+                writer.write_all(&message).await?;
+            }
+            let (message, _) = reader.next().await.map_err(std::io::Error::from)?;
+            let progress = match establishing.handle_message(message) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    // The peer should not have to wait for its timeout. What went wrong is not told to strangers.
+                    let _ = writer.write_all(&Establishing::refusal()).await;
+                    return Err(error.into());
+                }
+            };
+            match progress {
+                Progress::Continue => {}
+                Progress::Retry(version) => return Ok(Made::Retry(version)),
+                Progress::Complete => break,
+            }
+        }
+        while let Some(message) = establishing.poll_output() {
+            writer.write_all(&message).await?;
+        }
+        let made = establishing.finish(config.clone(), self.setup, [0; 16], Instant::now())?;
+        let peer = self.check_peer(&made.peer_certificates)?;
+        let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
+        Ok(Made::Session(Box::new(made.session), peer, Box::new(io)))
+    }
+
+    async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
+        let config = &self.dialler.config.session;
+        let peer = self.check_peer(outer.peer_certificates())?;
+        let (secrets, suite) = outer_secrets(outer, self.session_id)?;
+        let abort = connection.abort_handle();
+        let (read, mut writer) = connection.io.split();
+        let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        writer.write_all(&Established::start_message(config, self.session_id, self.version)).await?;
+        let (message, _) = reader.next().await.map_err(std::io::Error::from)?;
+        let parameters = match message.body {
+            Body::Started(parameters) => parameters,
+            Body::Refused => return Err(crate::session::EstablishError::Refused.into()),
+            Body::VersionList(theirs) => {
+                let common = config.versions.iter().find(|v| theirs.contains(v) && **v != self.version);
+                let error = crate::session::EstablishError::NoCommonVersion {
+                    theirs: theirs.clone(),
+                    ours: config.versions.clone(),
+                };
+                return common.map(|version| Made::Retry(*version)).ok_or(error.into());
+            }
+            _ => return Err(crate::session::EstablishError::Wire(WireError::Missing("started")).into()),
+        };
+        let session = Established::over_tls(
+            Side::Client,
+            self.session_id,
+            self.version,
+            secrets,
+            suite,
+            &parameters,
+            config.clone(),
+            self.setup,
+            [0; 16],
+            Instant::now(),
+        )?;
+        let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
+        Ok(Made::Session(Box::new(session), peer, Box::new(io)))
+    }
+
+    fn check_peer(&self, certificates: &[rustls::pki_types::CertificateDer<'_>]) -> Result<PeerIdentity, ConnectError> {
+        let peer = PeerIdentity::from_chain(certificates)?;
+        let expected = &self.dialler.config.peer;
+        if peer.node_id != *expected {
+            return Err(ConnectError::WrongPeer { expected: expected.clone(), got: peer.node_id });
+        }
+        Ok(peer)
+    }
+}
+
+/// The session's secrets and packet protection from a channel's own TLS.
+pub(super) fn outer_secrets(
+    outer: &OuterTls,
+    session_id: SessionId,
+) -> Result<(SessionSecrets, rustls::quic::Suite), ConnectError> {
+    let secrets = SessionSecrets::from_exporter(session_id, |output, label, context| {
+        outer.export_keying_material(label, Some(context)).map(|bytes| output.copy_from_slice(&bytes))
+    })
+    .map_err(|error| ConnectError::OuterTls(error.to_string()))?;
+    let suite = outer
+        .cipher_suite()
+        .tls13()
+        .and_then(rustls::Tls13CipherSuite::quic_suite)
+        .ok_or_else(|| ConnectError::OuterTls("its cipher suite protects no packets".to_owned()))?;
+    Ok((secrets, suite))
+}
+
+/// What a join over TLS is bound to.
+pub(super) fn channel_binding(outer: &OuterTls) -> Result<[u8; 32], ConnectError> {
+    outer
+        .export_keying_material(CHANNEL_BINDING_LABEL, Some(b""))
+        .map_err(|error| ConnectError::OuterTls(error.to_string()))
+}
+
+/// The lane that a channel makes.
+pub(super) fn lane_kind(kind: ChannelKind) -> LaneKind {
+    match kind {
+        ChannelKind::Tcp => LaneKind::Tcp,
+        ChannelKind::Unix => LaneKind::Unix,
+        ChannelKind::Tls => LaneKind::Tls,
+        ChannelKind::Quic => LaneKind::Quic,
+    }
+}
+
+fn preferred_version(config: &SessionConfig) -> u32 {
+    config.versions.first().copied().unwrap_or(crate::wire::VERSION)
+}

@@ -1,0 +1,185 @@
+//! The two tasks of a lane: one reads and opens, one seals and writes, both outside the session's lock.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::messages::{MessageReader, ReadMessageError};
+use super::shared::{LaneControl, Shared};
+use crate::base::{CloseCode, LaneId, limits};
+use crate::channel::{AbortHandle, WriteHalf};
+use crate::crypto::{LaneOpener, OpenError};
+use crate::session::{JoinRequest, LaneEnd, LaneKind};
+use crate::wire::{Body, Frame, FrameMessage, SealedLayout, WireError, decode_packet};
+
+/// Why a lane's channel was given up.
+#[derive(Debug, thiserror::Error)]
+enum LaneFault {
+    #[error(transparent)]
+    Read(#[from] ReadMessageError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("peer sent {0}")]
+    Unexpected(&'static str),
+    #[error("peer refused the join")]
+    JoinRefused,
+    #[error("peer's proof of the join is wrong")]
+    WrongProof,
+    #[error("peer did not answer the join in time")]
+    JoinTimedOut,
+}
+
+impl LaneFault {
+    fn lane_end(&self) -> LaneEnd {
+        match self {
+            Self::Read(ReadMessageError::Io(_)) => LaneEnd::ChannelClosed,
+            Self::Read(ReadMessageError::Wire(error)) | Self::Wire(error) => LaneEnd::Closed(error.close_code()),
+            Self::Open(_) => LaneEnd::Closed(CloseCode::SEAL_ERROR),
+            Self::Unexpected(_) => LaneEnd::Closed(CloseCode::PROTOCOL_VIOLATION),
+            Self::JoinRefused | Self::WrongProof | Self::JoinTimedOut => LaneEnd::Closed(CloseCode::JOIN_REFUSED),
+        }
+    }
+}
+
+/// What a lane runs on.
+pub(super) struct LaneIo {
+    pub(super) id: LaneId,
+    pub(super) kind: LaneKind,
+    pub(super) reader: MessageReader,
+    pub(super) writer: WriteHalf,
+    pub(super) abort: AbortHandle,
+}
+
+/// Starts the tasks of a lane that both sides have admitted, or, with `join`, of one that waits for the answer.
+pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, join: Option<JoinRequest>) {
+    let control = LaneControl::new(io.abort);
+    shared.with_timer(|inner| inner.add_lane(io.id, control.clone()));
+    let opener = LaneOpener::new(io.id, shared.look(|inner| inner.session.opening_keys()));
+    let lane =
+        Reading { shared: Arc::clone(shared), id: io.id, kind: io.kind, reader: io.reader, opener, frames: Vec::new() };
+    tokio::spawn(lane.run(join));
+    tokio::spawn(write(Arc::clone(shared), io.id, io.writer, control));
+}
+
+struct Reading {
+    shared: Arc<Shared>,
+    id: LaneId,
+    kind: LaneKind,
+    reader: MessageReader,
+    opener: LaneOpener,
+    frames: Vec<Frame>,
+}
+
+impl Reading {
+    async fn run(mut self, join: Option<JoinRequest>) {
+        let outcome = match join {
+            Some(request) => match self.await_joined(&request).await {
+                Ok(()) => self.read().await,
+                Err(fault) => Err(fault),
+            },
+            None => self.read().await,
+        };
+        let Err(fault) = outcome else { return };
+        let id = self.id;
+        self.shared.with_timer(|inner| {
+            if inner.session.lane_state(id).is_some_and(|state| state != crate::session::LaneState::Dead) {
+                tracing::debug!(session = %inner.session.id(), lane = %id, error = %fault, "channel ended");
+            }
+            inner.session.remove_lane(id, fault.lane_end(), Instant::now());
+        });
+    }
+
+    /// The answer to a join comes in front of all packets.
+    async fn await_joined(&mut self, request: &JoinRequest) -> Result<(), LaneFault> {
+        let answer = tokio::time::timeout(limits::JOIN_TIMEOUT, self.reader.next()).await;
+        let (message, _) = answer.map_err(|_| LaneFault::JoinTimedOut)??;
+        match message.body {
+            Body::Joined(joined) => {
+                let is_right = self.shared.with_timer(|inner| inner.session.complete_join(request, &joined));
+                if is_right { Ok(()) } else { Err(LaneFault::WrongProof) }
+            }
+            Body::SessionReset(token) => {
+                self.shared.with_timer(|inner| inner.session.handle_reset(&token, Instant::now()));
+                Err(LaneFault::JoinRefused)
+            }
+            Body::Refused => Err(LaneFault::JoinRefused),
+            _ => Err(LaneFault::Unexpected("something else than the answer to a join")),
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), LaneFault> {
+        self.reader.set_size_max(limits::FRAME_MESSAGE_BYTES_MAX);
+        loop {
+            while let Some((message, size)) = self.reader.next_buffered()? {
+                self.on_message(message, size)?;
+            }
+            self.reader.fill().await?;
+        }
+    }
+
+    fn on_message(&mut self, message: FrameMessage, size: usize) -> Result<(), LaneFault> {
+        let FrameMessage { head, body } = message;
+        let is_sealed = matches!(body, Body::Sealed(_));
+        let content = match body {
+            Body::Sealed(sealed) => {
+                if !self.opener.has_key(head.epoch) {
+                    self.opener.set_keys(self.shared.look(|inner| inner.session.opening_keys()));
+                }
+                self.opener.open(&head, sealed)?
+            }
+            Body::Plain(content) if self.kind.protection() == crate::session::Protection::Channel => {
+                self.opener.accept_plain(&head)?;
+                content
+            }
+            Body::Refused => return Err(LaneFault::Unexpected("a refusal")),
+            _ => return Err(LaneFault::Unexpected("a message that does not belong to a lane")),
+        };
+        decode_packet(&content, &mut self.frames)?;
+        drop(content);
+        let (now, frames) = (Instant::now(), &mut self.frames);
+        self.shared.with_timer(|inner| inner.session.handle_packet(now, &head, is_sealed, frames, size));
+        Ok(())
+    }
+}
+
+/// Seals and writes what the session has for the lane, until the lane is over.
+async fn write(shared: Arc<Shared>, id: LaneId, mut half: WriteHalf, control: LaneControl) {
+    let outcome = write_packets(&shared, id, &mut half, &control).await;
+    if let Err(error) = outcome {
+        shared.with_timer(|inner| {
+            tracing::debug!(session = %inner.session.id(), lane = %id, %error, "channel cannot be written to");
+            inner.session.remove_lane(id, LaneEnd::ChannelClosed, Instant::now());
+        });
+    }
+}
+
+async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, control: &LaneControl) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    let mut encoded: Option<SealedLayout> = None;
+    loop {
+        let transmission = shared.with_timer(|inner| {
+            if let Some(layout) = encoded.take() {
+                inner.session.on_encoded(id, &layout);
+            }
+            inner.session.poll_transmit(Instant::now(), id)
+        });
+        let Some(transmission) = transmission else {
+            // An idle lane holds no buffer.
+            buffer = BytesMut::new();
+            if control.is_closed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            control.wake.notified().await;
+            continue;
+        };
+        buffer.clear();
+        encoded = Some(transmission.encode(&mut buffer).map_err(io::Error::other)?);
+        drop(transmission);
+        half.write_all(&buffer).await?;
+    }
+}

@@ -1,0 +1,390 @@
+//! A link: the session with one peer, and the channels under it, kept up.
+//!
+//! Each address has as many *slots* as channels are wanted. A slot whose lane died, or acknowledges nothing, is dialled
+//! again: with a growing, jittered pause while others carry the data, and at once and side by side while none does,
+//! because then streams wait. Dialling afresh during an outage beats waiting for the timers of old connections.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::config::LinkConfig;
+use super::dial::Dialler;
+use super::error::ConnectError;
+use super::registry::Registry;
+use super::session::Session;
+use super::shared::LaneEvent;
+use crate::base::{CloseCode, Entropy, LaneId, SystemEntropy, limits};
+use crate::crypto::identity::{NodeId, TlsSettings};
+use crate::session::{CloseReason, LaneEnd, LaneState};
+
+/// Pause between attempts while no channel works: with a round trip more, data flows within half a second of a path's
+/// return.
+const RESCUE_INTERVAL: Duration = Duration::from_millis(150);
+
+/// The same when no stream waits, after a while.
+const RESCUE_INTERVAL_IDLE: Duration = Duration::from_secs(2);
+
+/// How long no stream waits until attempts become rare.
+const RESCUE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest time of an attempt while no channel works. Over a path that is back it takes a round trip; the kernel
+/// repeats a lost SYN after a second only, so it is not worth waiting for.
+const RESCUE_TIMEOUT: Duration = Duration::from_millis(1200);
+
+/// Shortest pause before a slot is dialled again.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// The link to one peer. It is closed when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Link {
+    peer: NodeId,
+    status: watch::Receiver<LinkStatus>,
+    /// Dropped with the last clone, which tells the supervising task to end.
+    _alive: Arc<mpsc::Sender<()>>,
+}
+
+/// How a link is doing.
+#[derive(Clone, Debug, Default)]
+pub struct LinkStatus {
+    /// The session, while there is one.
+    pub session: Option<Session>,
+    /// Why the last attempt failed.
+    pub last_error: Option<Arc<ConnectError>>,
+    /// Attempts that failed since there was a session.
+    pub failure_count: u32,
+}
+
+impl Link {
+    pub(super) fn start(tls: TlsSettings, config: LinkConfig, registry: Arc<Registry>) -> Self {
+        let (sender, status) = watch::channel(LinkStatus::default());
+        let (alive, stopped) = mpsc::channel(1);
+        let peer = config.peer.clone();
+        let dialler = Arc::new(Dialler { tls, config, registry });
+        tokio::spawn(Supervisor { dialler, status: sender, stopped }.run());
+        Self { peer, status, _alive: Arc::new(alive) }
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> &NodeId {
+        &self.peer
+    }
+
+    /// The session; waits until there is one.
+    ///
+    /// # Errors
+    /// [`ConnectError::LinkClosed`] when the node was closed.
+    pub async fn session(&self) -> Result<Session, ConnectError> {
+        let mut status = self.status.clone();
+        let found = status.wait_for(|status| status.session.is_some()).await;
+        found.ok().and_then(|status| status.session.clone()).ok_or(ConnectError::LinkClosed)
+    }
+
+    /// The session, or why the first attempt failed.
+    ///
+    /// # Errors
+    /// The [`ConnectError`] of the last attempt.
+    pub async fn session_or_error(&self) -> Result<Session, Arc<ConnectError>> {
+        let mut status = self.status.clone();
+        let found = status.wait_for(|status| status.session.is_some() || status.last_error.is_some()).await;
+        let Ok(found) = found else { return Err(Arc::new(ConnectError::LinkClosed)) };
+        match (&found.session, &found.last_error) {
+            (Some(session), _) => Ok(session.clone()),
+            (None, Some(error)) => Err(Arc::clone(error)),
+            (None, None) => Err(Arc::new(ConnectError::LinkClosed)),
+        }
+    }
+
+    /// How the link is doing now.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status changes, which begins and ends of sessions and failed attempts do.
+    pub async fn changed(&mut self) {
+        // A closed channel means that the link is over: nothing changes any more.
+        if self.status.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Keeps one link up.
+struct Supervisor {
+    dialler: Arc<Dialler>,
+    status: watch::Sender<LinkStatus>,
+    stopped: mpsc::Receiver<()>,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let mut failure_count = 0;
+        let mut address = 0;
+        loop {
+            let (listener, events) = mpsc::unbounded_channel();
+            let dialler = Arc::clone(&self.dialler);
+            let chosen = &dialler.config.addresses[address];
+            let attempt = tokio::select! {
+                attempt = dialler.establish(&chosen.address, chosen.weight, listener) => attempt,
+                _ = self.stopped.recv() => return,
+            };
+            match attempt {
+                Ok(shared) => {
+                    failure_count = 0;
+                    let session = Session::new(shared);
+                    tracing::info!(peer = %dialler.config.peer, session = %session.id(), address = %chosen.address, "session connected");
+                    let status = LinkStatus { session: Some(session.clone()), last_error: None, failure_count: 0 };
+                    self.status.send_replace(status);
+                    let pool = Pool::new(&dialler, session, address);
+                    let reason = tokio::select! {
+                        reason = pool.run(events) => reason,
+                        _ = self.stopped.recv() => return,
+                    };
+                    tracing::warn!(peer = %dialler.config.peer, %reason, "session ended");
+                    self.status.send_replace(LinkStatus::default());
+                }
+                Err(error) => {
+                    failure_count += 1;
+                    address = (address + 1) % dialler.config.addresses.len();
+                    let pause = backoff(failure_count, dialler.config.backoff_max);
+                    tracing::warn!(peer = %dialler.config.peer, address = %chosen.address, %error, retry_in_ms = pause.as_millis() as u64, "peer cannot be reached");
+                    self.status.send_replace(LinkStatus {
+                        session: None,
+                        last_error: Some(Arc::new(error)),
+                        failure_count,
+                    });
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = self.stopped.recv() => return,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A channel that is wanted.
+struct Slot {
+    address: usize,
+    lane: Option<LaneId>,
+    is_suspect: bool,
+    dial_count: u32,
+    failure_count: u32,
+    next_dial: Instant,
+}
+
+impl Slot {
+    fn needs_lane(&self) -> bool {
+        self.lane.is_none() || self.is_suspect
+    }
+}
+
+/// What a dial ended in: the slot's address, and the lane.
+type DialOutcome = (usize, Result<LaneId, ConnectError>);
+
+/// The channels of one session.
+struct Pool<'a> {
+    dialler: &'a Arc<Dialler>,
+    session: Session,
+    slots: Vec<Slot>,
+    dials: JoinSet<DialOutcome>,
+    next_rescue: Instant,
+    /// Since when no channel works.
+    alone_since: Option<Instant>,
+    /// Where the next rescue attempt begins to look for a slot.
+    rescue_turn: usize,
+}
+
+impl<'a> Pool<'a> {
+    fn new(dialler: &'a Arc<Dialler>, session: Session, first_address: usize) -> Self {
+        let now = Instant::now();
+        let slot =
+            |address| Slot { address, lane: None, is_suspect: false, dial_count: 0, failure_count: 0, next_dial: now };
+        let mut slots: Vec<_> = dialler
+            .config
+            .addresses
+            .iter()
+            .enumerate()
+            .flat_map(|(address, wanted)| (0..wanted.count).map(move |_| address))
+            .map(slot)
+            .collect();
+        slots.truncate(limits::LANES_MAX as usize - 1);
+        if let Some(first) = slots.iter_mut().find(|slot| slot.address == first_address) {
+            first.lane = Some(LaneId::FIRST);
+        }
+        Self { dialler, session, slots, dials: JoinSet::new(), next_rescue: now, alone_since: None, rescue_turn: 0 }
+    }
+
+    /// Keeps the channels up until the session is over: why it is.
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<LaneEvent>) -> CloseReason {
+        loop {
+            let next = self.start_dials(Instant::now());
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(LaneEvent::Closed(reason)) => return reason,
+                    Some(event) => self.on_event(event),
+                    None => return self.session.closed().await,
+                },
+                Some(outcome) = self.dials.join_next(), if !self.dials.is_empty() => {
+                    if let Ok(outcome) = outcome {
+                        self.on_dialled(outcome);
+                    }
+                }
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Starts what is due: when the next will be.
+    fn start_dials(&mut self, now: Instant) -> Option<Instant> {
+        if self.slots.iter().any(|slot| !slot.needs_lane()) {
+            self.alone_since = None;
+            for index in 0..self.slots.len() {
+                let slot = &self.slots[index];
+                if slot.needs_lane() && slot.dial_count == 0 && slot.next_dial <= now {
+                    self.dial(index, self.dialler.config.dial.timeout);
+                }
+            }
+            let waiting = self.slots.iter().filter(|slot| slot.needs_lane() && slot.dial_count == 0);
+            return waiting.map(|slot| slot.next_dial).min();
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        if self.next_rescue <= now {
+            let slot = self.rescue_turn % self.slots.len();
+            self.rescue_turn += 1;
+            self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
+            let is_idle = now.saturating_duration_since(since) > RESCUE_PATIENCE && self.session.stream_count() == 0;
+            let interval = if is_idle { RESCUE_INTERVAL_IDLE } else { RESCUE_INTERVAL };
+            self.next_rescue = now + jittered(interval);
+        }
+        Some(self.next_rescue)
+    }
+
+    fn dial(&mut self, index: usize, timeout: Duration) {
+        let slot = &mut self.slots[index];
+        slot.dial_count += 1;
+        let address = slot.address;
+        let (dialler, session) = (Arc::clone(self.dialler), self.session.clone());
+        self.dials.spawn(async move {
+            let wanted = &dialler.config.addresses[address];
+            (address, dialler.join(session.shared(), &wanted.address, wanted.weight, timeout).await)
+        });
+    }
+
+    fn on_dialled(&mut self, (address, outcome): DialOutcome) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.dial_count > 0) {
+            slot.dial_count -= 1;
+        }
+        match outcome {
+            Ok(lane) => self.assign(address, lane),
+            Err(error) => {
+                tracing::debug!(peer = %self.dialler.config.peer, %error, "channel cannot be dialled");
+                self.on_failure(address);
+            }
+        }
+    }
+
+    /// Gives a fresh lane to a slot that wants one.
+    fn assign(&mut self, address: usize, lane: LaneId) {
+        let state = self.session.shared().look(|inner| inner.session.lane_state(lane));
+        if state.is_none_or(|state| state == LaneState::Dead) {
+            return self.on_failure(address);
+        }
+        let wanting = self.slots.iter_mut().find(|slot| slot.address == address && slot.needs_lane());
+        let surplus = match wanting {
+            Some(slot) => {
+                slot.is_suspect = false;
+                slot.lane.replace(lane)
+            }
+            None => Some(lane),
+        };
+        if let Some(surplus) = surplus {
+            self.session.shared().with_timer(|inner| {
+                inner.session.remove_lane(surplus, LaneEnd::Closed(CloseCode::LANE_SURPLUS), Instant::now());
+            });
+        }
+    }
+
+    fn on_failure(&mut self, address: usize) {
+        let max = self.dialler.config.backoff_max;
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.needs_lane()) {
+            slot.failure_count += 1;
+            slot.next_dial = Instant::now() + backoff(slot.failure_count, max);
+        }
+    }
+
+    fn on_event(&mut self, event: LaneEvent) {
+        let find = |slots: &mut Vec<Slot>, lane| slots.iter_mut().position(|slot| slot.lane == Some(lane));
+        match event {
+            LaneEvent::Up(lane) => {
+                if let Some(index) = find(&mut self.slots, lane) {
+                    self.slots[index].failure_count = 0;
+                }
+            }
+            LaneEvent::Suspect(lane) => {
+                if let Some(index) = find(&mut self.slots, lane) {
+                    self.slots[index].is_suspect = true;
+                    self.slots[index].next_dial = Instant::now();
+                }
+            }
+            LaneEvent::Recovered(lane) => {
+                if let Some(index) = find(&mut self.slots, lane) {
+                    self.slots[index].is_suspect = false;
+                }
+            }
+            LaneEvent::Down(lane) => {
+                if let Some(index) = find(&mut self.slots, lane) {
+                    let max = self.dialler.config.backoff_max;
+                    let slot = &mut self.slots[index];
+                    slot.lane = None;
+                    slot.is_suspect = false;
+                    slot.failure_count += 1;
+                    // The first attempt after a working lane is made at once.
+                    let pause = if slot.failure_count == 1 { Duration::ZERO } else { backoff(slot.failure_count, max) };
+                    slot.next_dial = Instant::now() + pause;
+                }
+            }
+            LaneEvent::Closed(_) => {}
+        }
+    }
+}
+
+/// The pause before attempt `failure_count + 1`: doubling, between a half and the whole of it by chance, so that many
+/// nodes do not come back in step.
+fn backoff(failure_count: u32, max: Duration) -> Duration {
+    let doubled = BACKOFF_MIN.saturating_mul(1 << failure_count.saturating_sub(1).min(16));
+    jittered(doubled.min(max))
+}
+
+fn jittered(duration: Duration) -> Duration {
+    let share = (SystemEntropy::new().next_u64() >> 32) as f64 / f64::from(u32::MAX);
+    duration.mul_f64(0.5 + share / 2.0)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_limit_and_are_jittered() {
+        let max = Duration::from_secs(5);
+        for failure_count in 1..40 {
+            let pause = backoff(failure_count, max);
+            let whole = BACKOFF_MIN.saturating_mul(1 << (failure_count - 1).min(16)).min(max);
+            assert!(pause >= whole / 2 && pause <= whole, "{failure_count} {pause:?}");
+        }
+        let pauses: std::collections::HashSet<_> = (0..20).map(|_| backoff(9, max)).collect();
+        assert!(pauses.len() > 10);
+    }
+}

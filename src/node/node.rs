@@ -1,0 +1,190 @@
+//! The node: its listeners, its links, and the sessions that peers begin.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::accept::Acceptor;
+use super::config::{LinkConfig, NodeConfig};
+use super::error::{ConnectError, NodeError};
+use super::link::Link;
+use super::registry::Registry;
+use super::session::Session;
+use crate::base::CloseCode;
+use crate::channel::{Address, ListenOptions, Listener};
+use crate::crypto::identity::{NodeId, TlsSettings};
+
+/// How often the memory of all sessions is added up.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Begins a node.
+pub struct NodeBuilder {
+    tls: TlsSettings,
+    config: NodeConfig,
+    listeners: Vec<(Address, ListenOptions)>,
+}
+
+impl NodeBuilder {
+    /// Sets what can be chosen.
+    #[must_use]
+    pub fn config(mut self, config: NodeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Listens on an address.
+    #[must_use]
+    pub fn listen(mut self, address: Address, options: ListenOptions) -> Self {
+        self.listeners.push((address, options));
+        self
+    }
+
+    /// Starts the node. Has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`] when an address cannot be listened on.
+    pub async fn build(self) -> Result<Node, NodeError> {
+        let (sender, accepted) = mpsc::channel(self.config.backlog);
+        let registry = Arc::new(Registry::default());
+        let acceptor = Arc::new(Acceptor {
+            tls: self.tls.clone(),
+            reset_key: hmac::Key::new(hmac::HMAC_SHA256, self.tls.identity().reset_secret().expose()),
+            config: self.config,
+            registry: Arc::clone(&registry),
+            sessions: sender,
+            is_full: AtomicBool::new(false),
+        });
+        let mut addresses = Vec::new();
+        let mut tasks = vec![tokio::spawn(watch_memory(Arc::clone(&acceptor)))];
+        for (address, options) in self.listeners {
+            let listener = Listener::bind(&address, &options).await?;
+            tracing::info!(address = %listener.local_address(), "listening");
+            addresses.push(listener.local_address().clone());
+            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor))));
+        }
+        let tasks = std::sync::Mutex::new(tasks);
+        Ok(Node(Arc::new(Running { tls: self.tls, registry, accepted: Mutex::new(accepted), addresses, tasks })))
+    }
+}
+
+/// A running node. Clones are the same node; when the last one is dropped, it stops listening.
+#[derive(Clone)]
+pub struct Node(Arc<Running>);
+
+struct Running {
+    tls: TlsSettings,
+    registry: Arc<Registry>,
+    accepted: Mutex<mpsc::Receiver<Session>>,
+    addresses: Vec<Address>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        stop(&self.tasks);
+    }
+}
+
+impl Node {
+    /// Begins a node with an identity and what it trusts.
+    #[must_use]
+    pub fn builder(tls: TlsSettings) -> NodeBuilder {
+        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new() }
+    }
+
+    /// This node's own name.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.0.tls.identity().node_id().clone()
+    }
+
+    /// The addresses that it listens on, with the ports that were chosen for it.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[Address] {
+        &self.0.addresses
+    }
+
+    /// Keeps a session with a peer up, for as long as the link lives. Begins to dial at once.
+    ///
+    /// # Panics
+    /// When the configuration has no address, or one with no channel.
+    #[must_use]
+    pub fn link(&self, config: LinkConfig) -> Link {
+        assert!(config.addresses.iter().any(|address| address.count > 0), "a link needs an address with a channel");
+        Link::start(self.0.tls.clone(), config, Arc::clone(&self.0.registry))
+    }
+
+    /// Dials a peer once, without keeping anything up afterwards but the link that is returned with the session.
+    ///
+    /// # Errors
+    /// Why the attempt failed.
+    pub async fn connect(&self, config: LinkConfig) -> Result<(Link, Session), Arc<ConnectError>> {
+        let link = self.link(config);
+        let session = link.session_or_error().await?;
+        Ok((link, session))
+    }
+
+    /// The next session that a peer begins; `None` when the node has stopped.
+    pub async fn accept(&self) -> Option<Session> {
+        self.0.accepted.lock().await.recv().await
+    }
+
+    /// Living sessions, dialled and accepted.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.0.registry.all().len()
+    }
+
+    /// Stops listening. Sessions go on.
+    pub fn stop_listening(&self) {
+        stop(&self.0.tasks);
+    }
+
+    /// Asks all peers to open no more streams.
+    pub fn go_away(&self) {
+        for shared in self.0.registry.all() {
+            shared.with_timer(|inner| inner.session.go_away(CloseCode::SHUTTING_DOWN, "node is shutting down"));
+        }
+    }
+
+    /// Closes all sessions, and gives them a moment to tell their peers.
+    pub async fn close(&self, code: CloseCode, reason: &str) {
+        self.stop_listening();
+        let sessions = self.0.registry.all();
+        for shared in &sessions {
+            shared.with_timer(|inner| inner.session.close(code, reason, Instant::now()));
+        }
+        for shared in sessions {
+            Session::new(shared).closed().await;
+        }
+    }
+}
+
+fn stop(tasks: &std::sync::Mutex<Vec<JoinHandle<()>>>) {
+    // A poisoned list is still a list of tasks to end.
+    let mut tasks = tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    tasks.drain(..).for_each(|task| task.abort());
+}
+
+async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>) {
+    loop {
+        let accepted = listener.accept().await;
+        tokio::spawn(Arc::clone(&acceptor).take(accepted));
+    }
+}
+
+async fn watch_memory(acceptor: Arc<Acceptor>) {
+    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        acceptor.registry.purge();
+        let max = acceptor.config.memory_bytes_max;
+        let total = acceptor.registry.enforce_memory(max + max / 4);
+        acceptor.is_full.store(total > max, Ordering::Relaxed);
+    }
+}

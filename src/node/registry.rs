@@ -1,0 +1,67 @@
+//! The sessions of a node by id: where joins find theirs, and where memory is counted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+use super::shared::Shared;
+use crate::base::{CloseCode, SessionId};
+
+/// All living sessions of a node.
+#[derive(Default)]
+pub(super) struct Registry {
+    sessions: Mutex<HashMap<SessionId, Weak<Shared>>>,
+}
+
+impl Registry {
+    /// Adds a session, unless its id is taken.
+    pub(super) fn insert(&self, id: SessionId, shared: &Arc<Shared>) -> bool {
+        let mut sessions = self.lock();
+        if sessions.get(&id).is_some_and(|known| known.strong_count() > 0) {
+            return false;
+        }
+        sessions.insert(id, Arc::downgrade(shared));
+        true
+    }
+
+    /// The session of an id.
+    pub(super) fn find(&self, id: SessionId) -> Option<Arc<Shared>> {
+        self.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&self, id: SessionId) {
+        self.lock().remove(&id);
+    }
+
+    /// All sessions that live.
+    pub(super) fn all(&self) -> Vec<Arc<Shared>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Forgets the sessions that are over.
+    pub(super) fn purge(&self) {
+        let is_alive = |shared: &Weak<Shared>| shared.upgrade().is_some_and(|shared| shared.closed().is_none());
+        self.lock().retain(|_, shared| is_alive(shared));
+    }
+
+    /// Bytes that all sessions hold; closes the one that holds the most when that is above `close_above`.
+    pub(super) fn enforce_memory(&self, close_above: u64) -> u64 {
+        let held: Vec<_> =
+            self.all().into_iter().map(|shared| (shared.look(|inner| inner.session.held_bytes()), shared)).collect();
+        let total = held.iter().map(|(bytes, _)| bytes).sum();
+        if total > close_above
+            && let Some((bytes, shared)) = held.into_iter().max_by_key(|(bytes, _)| *bytes)
+        {
+            tracing::warn!(peer = %shared.peer.node_id, held_bytes = bytes, total_bytes = total, "memory limit reached, closing the session that holds the most");
+            shared.with_timer(|inner| {
+                inner.session.close(CloseCode::OUT_OF_MEMORY, "memory limit reached", Instant::now());
+            });
+        }
+        total
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Weak<Shared>>> {
+        self.sessions.lock().expect("no task panics while it holds the registry")
+    }
+}

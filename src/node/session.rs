@@ -1,0 +1,197 @@
+//! The application's handle on a session.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use super::error::SessionError;
+use super::recv_stream::RecvStream;
+use super::send_stream::SendStream;
+use super::shared::Shared;
+use crate::base::{CloseCode, Direction, SessionId, Side, StreamId};
+use crate::crypto::identity::PeerIdentity;
+use crate::session::{CloseReason, OpenError, SessionStats};
+use crate::stream::Priority;
+
+/// A session with a peer. Clones are the same session; when the last one is dropped, the session is closed.
+#[derive(Clone)]
+pub struct Session(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).field("peer", &self.0.shared.peer.node_id).finish()
+    }
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Handle { shared }))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// The session's name, the same at both ends.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.0.shared.look(|inner| inner.session.id())
+    }
+
+    /// Which side this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.0.shared.look(|inner| inner.session.side())
+    }
+
+    /// Who the peer is, by its verified certificate.
+    #[must_use]
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.0.shared.peer
+    }
+
+    /// Opens a stream for both directions; waits while the peer allows no more.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the session is over or the peer shuts down.
+    pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        self.open_bi_with(Priority::default()).await
+    }
+
+    /// Opens a stream for both directions with a priority, of which the peer learns.
+    ///
+    /// # Errors
+    /// As [`open_bi`](Self::open_bi).
+    pub async fn open_bi_with(&self, priority: Priority) -> Result<(SendStream, RecvStream), SessionError> {
+        let id = self.open(Direction::Bi, priority).await?;
+        Ok(self.both(id))
+    }
+
+    /// Opens a stream that only this side writes to.
+    ///
+    /// # Errors
+    /// As [`open_bi`](Self::open_bi).
+    pub async fn open_uni(&self) -> Result<SendStream, SessionError> {
+        self.open_uni_with(Priority::default()).await
+    }
+
+    /// Opens a stream that only this side writes to, with a priority.
+    ///
+    /// # Errors
+    /// As [`open_bi`](Self::open_bi).
+    pub async fn open_uni_with(&self, priority: Priority) -> Result<SendStream, SessionError> {
+        let id = self.open(Direction::Uni, priority).await?;
+        Ok(SendStream::new(Arc::clone(&self.0.shared), id))
+    }
+
+    /// The next stream for both directions that the peer opens.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the session is over.
+    pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        let id = self.accept(Direction::Bi).await?;
+        Ok(self.both(id))
+    }
+
+    /// The next stream that only the peer writes to.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the session is over.
+    pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
+        let id = self.accept(Direction::Uni).await?;
+        Ok(RecvStream::new(Arc::clone(&self.0.shared), id))
+    }
+
+    /// Asks the peer to open no more streams; those that are open go on.
+    pub fn go_away(&self, code: CloseCode, reason: &str) {
+        self.0.shared.with_timer(|inner| inner.session.go_away(code, reason));
+    }
+
+    /// Closes the session: its streams end at once at both sides. The reason is cut after 256 bytes.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.0.shared.with_timer(|inner| inner.session.close(code, reason, Instant::now()));
+    }
+
+    /// Waits until the session is over: why it is.
+    pub async fn closed(&self) -> CloseReason {
+        poll_fn(|context| {
+            self.0.shared.with(|inner| match inner.closed() {
+                Some(reason) => Poll::Ready(reason.clone()),
+                None => {
+                    inner.wait_closed(context);
+                    Poll::Pending
+                }
+            })
+        })
+        .await
+    }
+
+    /// Why the session is over, if it is.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.0.shared.closed()
+    }
+
+    /// Counters and estimates at this moment.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        self.0.shared.look(|inner| inner.session.stats())
+    }
+
+    /// Streams that are not over.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.0.shared.look(|inner| inner.session.stream_count())
+    }
+
+    /// Steps the traffic keys now, before their limits ask for it.
+    pub fn update_keys(&self) {
+        self.0.shared.with_timer(|inner| inner.session.update_keys(Instant::now()));
+    }
+
+    fn both(&self, id: StreamId) -> (SendStream, RecvStream) {
+        let shared = &self.0.shared;
+        (SendStream::new(Arc::clone(shared), id), RecvStream::new(Arc::clone(shared), id))
+    }
+
+    async fn open(&self, direction: Direction, priority: Priority) -> Result<StreamId, SessionError> {
+        poll_fn(|context| {
+            self.0.shared.with(|inner| match inner.session.open(direction, priority) {
+                Ok(id) => Poll::Ready(Ok(id)),
+                Err(OpenError::Blocked) => {
+                    inner.wait_open(direction, context);
+                    Poll::Pending
+                }
+                Err(OpenError::GoingAway(_)) => Poll::Ready(Err(SessionError::GoingAway)),
+                Err(OpenError::Closed(reason)) => Poll::Ready(Err(SessionError::Closed(reason))),
+            })
+        })
+        .await
+    }
+
+    async fn accept(&self, direction: Direction) -> Result<StreamId, SessionError> {
+        poll_fn(|context| {
+            self.0.shared.with(|inner| match (inner.session.accept(direction), inner.closed()) {
+                (Some(id), _) => Poll::Ready(Ok(id)),
+                (None, Some(reason)) => Poll::Ready(Err(SessionError::Closed(reason.clone()))),
+                (None, None) => {
+                    inner.wait_accept(direction, context);
+                    Poll::Pending
+                }
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,308 @@
+//! A session behind its lock, with everybody who waits for it.
+//!
+//! All changes go through [`Shared::with`]: it drains the session's outputs after each one, and wakes whom they
+//! concern after the lock is released.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::base::{Direction, LaneId, StreamId};
+use crate::channel::AbortHandle;
+use crate::crypto::identity::PeerIdentity;
+use crate::session::{CloseReason, Event, LaneState, Session};
+use crate::stream::StreamNotice;
+
+/// Something about a session's lanes, for the link that keeps them up.
+#[derive(Clone, Debug)]
+pub(super) enum LaneEvent {
+    Up(LaneId),
+    Suspect(LaneId),
+    Recovered(LaneId),
+    Down(LaneId),
+    Closed(CloseReason),
+}
+
+/// How the tasks of a lane are reached.
+#[derive(Clone)]
+pub(super) struct LaneControl {
+    /// The writing task should ask for packets.
+    pub(super) wake: Arc<Notify>,
+    /// The lane is over.
+    pub(super) is_closed: Arc<AtomicBool>,
+    /// Ends the channel under it.
+    pub(super) abort: AbortHandle,
+}
+
+impl LaneControl {
+    pub(super) fn new(abort: AbortHandle) -> Self {
+        Self { wake: Arc::new(Notify::new()), is_closed: Arc::new(AtomicBool::new(false)), abort }
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+        self.abort.kill();
+    }
+}
+
+/// What a waiting task waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Wait {
+    Readable(StreamId),
+    Writable(StreamId),
+    Finished(StreamId),
+}
+
+/// What is behind the lock.
+pub(super) struct Inner {
+    pub(super) session: Session,
+    waiting: HashMap<Wait, Waker>,
+    accepting: [Vec<Waker>; 2],
+    opening: [Vec<Waker>; 2],
+    /// Wait for the session to be connected, or to fail.
+    connecting: Vec<Waker>,
+    ending: Vec<Waker>,
+    due: Vec<Waker>,
+    lanes: HashMap<LaneId, LaneControl>,
+    /// When the timer task wakes.
+    armed: Option<Instant>,
+    listener: Option<mpsc::UnboundedSender<LaneEvent>>,
+    closed: Option<CloseReason>,
+    /// It was closed by the change under way.
+    has_ended: bool,
+}
+
+/// A session that many tasks share.
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    timer: Notify,
+    pub(super) peer: PeerIdentity,
+}
+
+impl Shared {
+    pub(super) fn new(
+        session: Session,
+        peer: PeerIdentity,
+        listener: Option<mpsc::UnboundedSender<LaneEvent>>,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            session,
+            waiting: HashMap::new(),
+            accepting: Default::default(),
+            opening: Default::default(),
+            connecting: Vec::new(),
+            ending: Vec::new(),
+            due: Vec::new(),
+            lanes: HashMap::new(),
+            armed: None,
+            listener,
+            closed: None,
+            has_ended: false,
+        };
+        let shared = Arc::new(Self { inner: Mutex::new(inner), timer: Notify::new(), peer });
+        tokio::spawn(Arc::clone(&shared).run_timer());
+        shared
+    }
+
+    /// Changes the session, and tells everybody whom the change concerns.
+    pub(super) fn with<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.lock();
+        let result = change(&mut inner);
+        inner.drain();
+        let due = std::mem::take(&mut inner.due);
+        let has_ended = std::mem::take(&mut inner.has_ended);
+        drop(inner);
+        if has_ended {
+            self.timer.notify_one();
+        }
+        due.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// As [`with`](Self::with), and sets the timer anew: for changes that may make something due.
+    pub(super) fn with_timer<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let (result, rearm) = self.with(|inner| {
+            let result = change(inner);
+            let next = inner.session.next_timeout();
+            let rearm = match (next, inner.armed) {
+                (Some(next), Some(armed)) => next < armed,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if rearm {
+                inner.armed = next;
+            }
+            (result, rearm)
+        });
+        if rearm {
+            self.timer.notify_one();
+        }
+        result
+    }
+
+    /// Looks at the session without changing it.
+    pub(super) fn look<R>(&self, at: impl FnOnce(&Inner) -> R) -> R {
+        at(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock is a defect of ours; going on with whatever state it left would be another.
+        self.inner.lock().expect("no task panics while it holds the session")
+    }
+
+    async fn run_timer(self: Arc<Self>) {
+        loop {
+            let (armed, is_closed) = self.look(|inner| (inner.armed, inner.closed.is_some()));
+            if is_closed {
+                return;
+            }
+            let notified = self.timer.notified();
+            match armed {
+                Some(at) => tokio::select! {
+                    () = notified => continue,
+                    () = tokio::time::sleep_until(at.into()) => {}
+                },
+                None => {
+                    notified.await;
+                    continue;
+                }
+            }
+            self.with(|inner| {
+                inner.session.handle_timeout(Instant::now());
+                inner.armed = inner.session.next_timeout();
+            });
+        }
+    }
+
+    /// Whether the session is over.
+    pub(super) fn closed(&self) -> Option<CloseReason> {
+        self.look(|inner| inner.closed.clone())
+    }
+}
+
+impl Inner {
+    /// Why the session is over, if it is.
+    pub(super) fn closed(&self) -> Option<&CloseReason> {
+        self.closed.as_ref()
+    }
+
+    /// Remembers the task that polls, until what it waits for happens.
+    pub(super) fn wait(&mut self, wait: Wait, context: &Context<'_>) {
+        match self.waiting.get_mut(&wait) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => {
+                self.waiting.insert(wait, context.waker().clone());
+            }
+        }
+    }
+
+    /// Forgets the task that waited.
+    pub(super) fn forget(&mut self, wait: Wait) {
+        self.waiting.remove(&wait);
+    }
+
+    pub(super) fn wait_accept(&mut self, direction: Direction, context: &Context<'_>) {
+        self.accepting[direction as usize].push(context.waker().clone());
+    }
+
+    pub(super) fn wait_open(&mut self, direction: Direction, context: &Context<'_>) {
+        self.opening[direction as usize].push(context.waker().clone());
+    }
+
+    pub(super) fn wait_connected(&mut self, context: &Context<'_>) {
+        self.connecting.push(context.waker().clone());
+    }
+
+    pub(super) fn wait_closed(&mut self, context: &Context<'_>) {
+        self.ending.push(context.waker().clone());
+    }
+
+    /// Registers the tasks of a lane.
+    pub(super) fn add_lane(&mut self, id: LaneId, control: LaneControl) {
+        if self.session.lane_state(id).is_none_or(|state| state == LaneState::Dead) {
+            control.close();
+        } else {
+            self.lanes.insert(id, control);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(lane) = self.session.poll_wake() {
+            if let Some(control) = self.lanes.get(&lane) {
+                control.wake.notify_one();
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Stream(notice) => self.on_notice(notice),
+            Event::Connected => {
+                self.due.append(&mut self.connecting);
+            }
+            Event::LaneUp(id) => self.tell(LaneEvent::Up(id)),
+            Event::LaneSuspect(id) => {
+                tracing::debug!(session = %self.session.id(), lane = %id, "lane acknowledges nothing");
+                self.tell(LaneEvent::Suspect(id));
+            }
+            Event::LaneRecovered(id) => self.tell(LaneEvent::Recovered(id)),
+            Event::LaneDown(id, end) => {
+                tracing::debug!(session = %self.session.id(), lane = %id, reason = %end, "lane is down");
+                if let Some(control) = self.lanes.remove(&id) {
+                    control.close();
+                }
+                self.due.append(&mut self.connecting);
+                self.tell(LaneEvent::Down(id));
+            }
+            Event::KeysUpdated(epoch) => tracing::debug!(session = %self.session.id(), epoch = epoch.0, "keys updated"),
+            Event::GoAway { code, .. } => {
+                tracing::info!(session = %self.session.id(), reason = %code, "peer takes no new streams");
+                for direction in 0..2 {
+                    self.due.append(&mut self.opening[direction]);
+                }
+            }
+            Event::Closed(reason) => {
+                self.closed = Some(reason.clone());
+                self.has_ended = true;
+                self.due.extend(self.waiting.drain().map(|(_, waker)| waker));
+                for direction in 0..2 {
+                    self.due.append(&mut self.accepting[direction]);
+                    self.due.append(&mut self.opening[direction]);
+                }
+                self.due.append(&mut self.ending);
+                self.due.append(&mut self.connecting);
+                for (_, control) in self.lanes.drain() {
+                    control.close();
+                }
+                self.tell(LaneEvent::Closed(reason));
+            }
+        }
+    }
+
+    fn on_notice(&mut self, notice: StreamNotice) {
+        let wait = match notice {
+            StreamNotice::Opened(direction) => return self.due.append(&mut self.accepting[direction as usize]),
+            StreamNotice::Available(direction) => return self.due.append(&mut self.opening[direction as usize]),
+            StreamNotice::Readable(id) => Wait::Readable(id),
+            StreamNotice::Writable(id) => Wait::Writable(id),
+            StreamNotice::Finished(id) => Wait::Finished(id),
+        };
+        self.due.extend(self.waiting.remove(&wait));
+    }
+
+    fn tell(&mut self, event: LaneEvent) {
+        if let Some(listener) = &self.listener
+            && listener.send(event).is_err()
+        {
+            self.listener = None;
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Workloads over a session, for `longhaul bench`: a stream's first byte says what the other end does with the rest.
+//!
+//! What is reported as sent was counted at the receiver: the time includes the last byte's way.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::node::{ReadError, RecvStream, SendStream, Session};
+
+/// Reads everything, then answers with the count.
+const SINK: u8 = b'S';
+/// Sends everything back.
+const ECHO: u8 = b'E';
+
+/// A workload could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("benchmark failed: {0}")]
+pub struct BenchError(String);
+
+fn failed(error: impl std::error::Error) -> BenchError {
+    BenchError(error.to_string())
+}
+
+/// Bytes that arrived in a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Throughput {
+    /// Bytes at the receiver.
+    pub bytes: u64,
+    /// From the first write to the receiver's answer.
+    pub elapsed: Duration,
+}
+
+impl Throughput {
+    /// Bytes a second.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Times of requests and their answers, one at a time.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    sorted: Vec<Duration>,
+}
+
+impl Latency {
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self { sorted: times }
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The time that this share of the requests stayed below.
+    #[must_use]
+    pub fn percentile(&self, share: f64) -> Duration {
+        let last = self.sorted.len().saturating_sub(1);
+        self.sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+    }
+}
+
+/// Serves the workloads of a peer, until the session ends.
+pub async fn serve(session: Session) {
+    while let Ok((send, recv)) = session.accept_bi().await {
+        tokio::spawn(async move {
+            // A stream that ends early is the other end's business.
+            let _ = serve_stream(send, recv).await;
+        });
+    }
+}
+
+/// Serves one workload on a stream.
+///
+/// # Errors
+/// [`BenchError`] when the stream ends early.
+pub async fn serve_stream(mut send: SendStream, mut recv: RecvStream) -> Result<(), BenchError> {
+    let kind = recv.read_u8().await.map_err(failed)?;
+    let mut count = 0_u64;
+    while let Some(chunk) = recv.read_chunk(usize::MAX).await.map_err(failed)? {
+        count += chunk.len() as u64;
+        if kind == ECHO {
+            send.write_chunk(chunk).await.map_err(failed)?;
+        }
+    }
+    if kind == SINK {
+        send.write_u64(count).await.map_err(failed)?;
+    }
+    send.finish().map_err(failed)
+}
+
+/// Sends for a time on some streams at once, in writes of `write_size` bytes.
+///
+/// # Errors
+/// [`BenchError`] when the session ends early.
+pub async fn throughput(
+    session: &Session,
+    streams: usize,
+    time: Duration,
+    write_size: usize,
+) -> Result<Throughput, BenchError> {
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..streams {
+        let (send, recv) = session.open_bi().await.map_err(failed)?;
+        tasks.spawn(fill(send, recv, start + time, write_size));
+    }
+    let mut bytes = 0;
+    while let Some(task) = tasks.join_next().await {
+        bytes += task.map_err(failed)??;
+    }
+    Ok(Throughput { bytes, elapsed: start.elapsed() })
+}
+
+async fn fill(mut send: SendStream, mut recv: RecvStream, end: Instant, write_size: usize) -> Result<u64, BenchError> {
+    /// A look at the clock costs as much as a small write.
+    const WRITES_PER_LOOK: usize = 64;
+    let message = vec![0x2a; write_size];
+    let writes = if write_size < 4096 { WRITES_PER_LOOK } else { 1 };
+    send.write_u8(SINK).await.map_err(failed)?;
+    while Instant::now() < end {
+        for _ in 0..writes {
+            send.write_all(&message).await.map_err(failed)?;
+        }
+    }
+    send.finish().map_err(failed)?;
+    recv.read_u64().await.map_err(failed)
+}
+
+/// Sends requests of `size` bytes for a time, each after the answer to the one before.
+///
+/// # Errors
+/// [`BenchError`] when the session ends early.
+pub async fn latency(session: &Session, time: Duration, size: usize) -> Result<Latency, BenchError> {
+    let (mut send, mut recv) = session.open_bi().await.map_err(failed)?;
+    send.write_u8(ECHO).await.map_err(failed)?;
+    let mut message = vec![7; size];
+    let end = Instant::now() + time;
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        send.write_all(&message).await.map_err(failed)?;
+        recv.read_exact(&mut message).await.map_err(failed)?;
+        times.push(start.elapsed());
+    }
+    send.finish().map_err(failed)?;
+    Ok(Latency::new(times))
+}
+
+/// Opens streams for a time, one after the other, each with one byte that comes back.
+///
+/// # Errors
+/// [`BenchError`] when the session ends early.
+pub async fn opens(session: &Session, time: Duration) -> Result<Latency, BenchError> {
+    let end = Instant::now() + time;
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        let (mut send, mut recv) = session.open_bi().await.map_err(failed)?;
+        send.write_chunk(Bytes::from_static(&[ECHO, 1])).await.map_err(failed)?;
+        send.finish().map_err(failed)?;
+        match recv.read_to_end(1).await {
+            Ok(_) => times.push(start.elapsed()),
+            Err(ReadError::TooLong(_)) => return Err(BenchError("echo is longer than what was sent".to_owned())),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(Latency::new(times))
+}

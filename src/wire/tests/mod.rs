@@ -1,0 +1,10 @@
+//! Tests of the whole layer: against prost, against hostile bytes, against the vectors in `tests/golden/`.
+//!
+//! What one file alone can show is tested there.
+
+mod agreement;
+mod golden;
+mod hostile;
+mod reference;
+mod strategies;
+mod strict;

@@ -1,0 +1,565 @@
+//! What protobuf leaves open and we refuse, each with its error: there is one way to write a message, and reading one
+//! costs no more than its bytes.
+
+use bytes::{Bytes, BytesMut};
+
+use super::strategies::delimited;
+use crate::base::{PacketNumber, limits};
+use crate::wire::varint::put_varint;
+use crate::wire::{
+    Body, Frame, FrameMessage, ServiceRequest, TransportParameters, WireError, decode_message, decode_packet,
+    message_size,
+};
+
+const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
+const OVERLONG_ZERO: [u8; 2] = [0x80, 0];
+const NUMBER_END: u64 = 1 << 62;
+
+// ---- Amplification ----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_packet_of_empty_frames_ends_at_the_first() {
+    let content = [0x0a, 0].repeat(32 * 1024);
+    assert_eq!(content.len(), 64 * 1024);
+    assert_eq!(packet(&content), Err(WireError::Missing("kind of a frame")));
+}
+
+#[test]
+fn a_packet_of_the_smallest_frames_ends_at_the_limit() {
+    let ping = frame(12, &[]);
+    let at_limit = ping.repeat(limits::FRAMES_PER_PACKET_MAX);
+    assert_eq!(packet(&at_limit).map(|frames| frames.len()), Ok(limits::FRAMES_PER_PACKET_MAX));
+    assert_eq!(packet(&[at_limit, ping.clone()].concat()), Err(WireError::TooMany("frames")));
+
+    let mut frames = Vec::new();
+    let many = Bytes::from(ping.repeat(16 * 1024));
+    assert_eq!(decode_packet(&many, &mut frames), Err(WireError::TooMany("frames")));
+    assert!(frames.is_empty() && frames.capacity() <= limits::FRAMES_PER_PACKET_MAX);
+}
+
+#[test]
+fn ranges_end_at_the_limit() {
+    let range = bytes(4, &[varint(1, 1), varint(2, 1)].concat());
+    let ack = |count| packet(&frame(5, &range.repeat(count)));
+    assert!(matches!(&ack(64).unwrap()[0], Frame::Ack(ack) if ack.ranges.len() == limits::ACK_RANGES_MAX));
+    assert_eq!(ack(65), Err(WireError::TooMany("ranges")));
+    assert_eq!(packet(&frame(5, &bytes(4, &[]).repeat(10_000))), Err(WireError::Range("gap or length")));
+}
+
+#[test]
+fn versions_end_at_the_limit_packed_or_not() {
+    for (list, is_right) in [
+        (bytes(1, &[1; 16]), true),
+        (bytes(1, &[1; 17]), false),
+        (varint(1, 1).repeat(16), true),
+        (varint(1, 1).repeat(17), false),
+        ([bytes(1, &[1; 16]), varint(1, 1)].concat(), false),
+        (bytes(1, &[1; 60_000]), false),
+    ] {
+        let expected = if is_right { Ok(()) } else { Err(WireError::TooMany("versions")) };
+        assert_eq!(message(&bytes(16, &list)).map(drop), expected);
+    }
+    assert_eq!(message(&bytes(16, &bytes(1, &[0x80]))), Err(WireError::Truncated));
+    assert_eq!(message(&bytes(16, &bytes(1, &OVERLONG_ZERO))), Err(WireError::Varint));
+    assert_eq!(message(&bytes(16, &varint(1, 1 << 32))), Err(WireError::Range("version")));
+    assert_eq!(message(&bytes(16, &[1 << 3 | 5, 0, 0, 0, 0])), Err(WireError::WireType(1)));
+    assert_eq!(message(&bytes(16, &varint(2, 1))), Err(WireError::UnknownField(2)));
+}
+
+#[test]
+fn nesting_is_not_followed() {
+    let mut nested = Vec::new();
+    for _ in 0..200 {
+        nested = bytes(1, &nested);
+    }
+    // An unknown field is skipped whole; a known one holds no messages that would be read.
+    assert_eq!(packet(&bytes(3, &nested)), Ok(vec![]));
+    assert_eq!(packet(&frame(6, &nested)), Err(WireError::WireType(1)));
+    for number in [1, 2, 3, 19] {
+        for wire_type in [3, 4, 6, 7] {
+            let groups = key(number, wire_type).repeat(1000);
+            assert_eq!(packet(&groups), Err(WireError::WireType(number)), "{number} {wire_type}");
+            assert_eq!(packet(&frame(6, &groups)), Err(WireError::WireType(number)), "{number} {wire_type}");
+            assert_eq!(message(&groups), Err(WireError::WireType(number)), "{number} {wire_type}");
+        }
+    }
+}
+
+// ---- Sizes ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_delimiter_alone_refuses_a_message() {
+    assert_eq!(message_size(&[], MAX), Ok(None));
+    assert_eq!(message_size(&[0], MAX), Err(WireError::Missing("body")));
+    assert_eq!(message_size(&OVERLONG_ZERO, MAX), Err(WireError::Varint));
+    assert_eq!(message_size(&[0xff; 10], MAX), Err(WireError::Varint));
+    for size in [MAX as u64 - 2, MAX as u64, 1 << 32, u64::MAX >> 1, u64::MAX] {
+        let refused = WireError::TooLong { size, size_max: MAX };
+        assert_eq!(message_size(&delimiter(size), MAX), Err(refused), "{size}");
+        assert_eq!(decode_message(&mut BytesMut::from(&delimiter(size)[..]), MAX), Err(refused), "{size}");
+    }
+    assert_eq!(message_size(&delimiter(MAX as u64 - 3), MAX), Ok(Some(MAX)));
+    let before = limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX;
+    // Its delimiter takes two bytes.
+    assert_eq!(message_size(&delimiter(before as u64 - 2), before), Ok(Some(before)));
+    assert!(matches!(message_size(&delimiter(before as u64), before), Err(WireError::TooLong { .. })));
+    for size_max in 0..3 {
+        assert!(matches!(message_size(&[2], size_max), Err(WireError::TooLong { size: 2, .. })));
+    }
+}
+
+#[test]
+fn lengths_past_the_end_are_refused() {
+    for size in [1, 1 << 16, 1 << 32, u64::MAX] {
+        let past = |number| [key(number, 2), delimiter(size)].concat();
+        assert_eq!(message(&past(11)), Err(WireError::Truncated), "{size}");
+        assert_eq!(message(&past(2)), Err(WireError::Truncated), "{size}");
+        assert_eq!(message(&bytes(14, &past(1))), Err(WireError::Truncated), "{size}");
+        assert_eq!(packet(&past(1)), Err(WireError::Truncated), "{size}");
+        assert_eq!(packet(&past(2)), Err(WireError::Truncated), "{size}");
+        assert_eq!(packet(&bytes(1, &past(1))), Err(WireError::Truncated), "{size}");
+        assert_eq!(packet(&frame(1, &past(4))), Err(WireError::Truncated), "{size}");
+        assert_eq!(packet(&frame(5, &past(4))), Err(WireError::Truncated), "{size}");
+    }
+    assert_eq!(packet(&[3 << 3 | 1, 0, 0, 0, 0, 0, 0, 0]), Err(WireError::Truncated));
+    assert_eq!(packet(&[3 << 3 | 5, 0, 0, 0]), Err(WireError::Truncated));
+    assert_eq!(packet(&[0x0a]), Err(WireError::Truncated));
+}
+
+#[test]
+fn overlong_varints_are_refused_everywhere() {
+    let overlong_key = [0x80 | 1 << 3 | 2, 0, 0];
+    let overlong_length = [1 << 3 | 2, 0x80, 0];
+    for part in [&overlong_key[..], &overlong_length] {
+        assert_eq!(packet(part), Err(WireError::Varint), "{part:?}");
+        assert_eq!(packet(&bytes(1, part)), Err(WireError::Varint), "{part:?}");
+        assert_eq!(packet(&frame(16, part)), Err(WireError::Varint), "{part:?}");
+        assert_eq!(message(part), Err(WireError::Varint), "{part:?}");
+        assert_eq!(message(&bytes(14, part)), Err(WireError::Varint), "{part:?}");
+    }
+    for number in [1, 3, 4, 5] {
+        assert_eq!(message(&[&key(number, 0)[..], &OVERLONG_ZERO].concat()), Err(WireError::Varint), "{number}");
+    }
+    for (kind, number) in varint_fields() {
+        let body = [&key(number, 0)[..], &OVERLONG_ZERO].concat();
+        assert_eq!(packet(&frame(kind, &body)), Err(WireError::Varint), "{kind} {number}");
+    }
+    // A skipped field too, as two readers could disagree where it ends.
+    assert_eq!(packet(&[&key(9, 0)[..], &OVERLONG_ZERO].concat()), Err(WireError::Varint));
+}
+
+#[test]
+fn field_numbers_outside_of_protobufs_are_refused() {
+    for key in [vec![0 << 3], delimiter(1 << 32), delimiter(u64::MAX - 7)] {
+        let number = if key == [0] {
+            0
+        } else if key.len() == 5 {
+            1 << 29
+        } else {
+            (u64::MAX - 7) >> 3
+        };
+        let field = [key, vec![0]].concat();
+        assert_eq!(packet(&field), Err(WireError::UnknownField(number)));
+        assert_eq!(message(&field), Err(WireError::UnknownField(number)));
+    }
+}
+
+// ---- Fields -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_field_comes_once() {
+    for (number, field) in head_fields() {
+        let twice = [field.clone(), field, bytes(11, &[])].concat();
+        assert_eq!(message(&twice), Err(WireError::Duplicate(number)));
+    }
+    for (kind, number) in varint_fields() {
+        assert_eq!(
+            packet(&frame(kind, &varint(number, 1).repeat(2))),
+            Err(WireError::Duplicate(number)),
+            "{kind} {number}"
+        );
+        // The same with the value that absence means.
+        assert_eq!(
+            packet(&frame(kind, &varint(number, 0).repeat(2))),
+            Err(WireError::Duplicate(number)),
+            "{kind} {number}"
+        );
+    }
+    for (kind, number) in [(16, 1), (19, 2), (20, 2), (21, 1)] {
+        assert_eq!(packet(&frame(kind, &bytes(number, &[0; 16]).repeat(2))), Err(WireError::Duplicate(number)));
+    }
+    for (kind, number, field) in clear_fields() {
+        assert_eq!(message(&bytes(kind, &field.repeat(2))), Err(WireError::Duplicate(number)), "{kind} {number}");
+    }
+    let range = [varint(1, 1).repeat(2), varint(2, 1)].concat();
+    assert_eq!(packet(&frame(5, &bytes(4, &range))), Err(WireError::Duplicate(1)));
+}
+
+#[test]
+fn a_frame_has_one_kind() {
+    let ping = bytes(12, &[]);
+    assert_eq!(packet(&bytes(1, &ping.repeat(2))), Err(WireError::TooMany("kinds of a frame")));
+    assert_eq!(
+        packet(&bytes(1, &[ping.clone(), bytes(13, &[])].concat())),
+        Err(WireError::TooMany("kinds of a frame"))
+    );
+    assert_eq!(packet(&bytes(1, &[])), Err(WireError::Missing("kind of a frame")));
+    assert_eq!(packet(&frame(22, &[])), Err(WireError::UnknownField(22)));
+    assert_eq!(packet(&bytes(1, &varint(12, 0))), Err(WireError::WireType(12)));
+}
+
+#[test]
+fn a_field_has_its_own_wire_type() {
+    for (number, _) in head_fields() {
+        let wrong = if number == 2 { varint(2, 1) } else { bytes(number, &[]) };
+        assert_eq!(message(&[wrong, bytes(11, &[])].concat()), Err(WireError::WireType(number)));
+        assert_eq!(message(&[key(number, 5), vec![0; 4]].concat()), Err(WireError::WireType(number)));
+    }
+    for kind in 8..=18 {
+        assert_eq!(message(&varint(kind, 1)), Err(WireError::WireType(kind)));
+    }
+    for (kind, number) in varint_fields() {
+        let wrong = [bytes(number, &[]), [key(number, 5), vec![0; 4]].concat(), [key(number, 1), vec![0; 8]].concat()];
+        for body in wrong {
+            assert_eq!(packet(&frame(kind, &body)), Err(WireError::WireType(number)), "{kind} {number}");
+        }
+    }
+    for (kind, number) in [(1, 4), (5, 4), (15, 3), (16, 1), (19, 2), (20, 2), (21, 1)] {
+        assert_eq!(packet(&frame(kind, &varint(number, 1))), Err(WireError::WireType(number)), "{kind} {number}");
+    }
+    assert_eq!(packet(&varint(1, 1)), Err(WireError::WireType(1)));
+    assert_eq!(packet(&varint(2, 1)), Err(WireError::WireType(2)));
+}
+
+#[test]
+fn unknown_fields_are_refused_in_the_clear() {
+    for number in [6, 7, 19, 20, 1000] {
+        let unknown = [varint(number, 1), bytes(11, &[])].concat();
+        assert_eq!(message(&unknown), Err(WireError::UnknownField(number)));
+    }
+    for kind in [8, 12, 13, 14, 15, 16, 17, 18] {
+        for number in [6, 21, 22, 1000] {
+            assert_eq!(message(&bytes(kind, &varint(number, 1))), Err(WireError::UnknownField(number)), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn some_unknown_fields_are_skipped_inside_of_packets() {
+    let unknown =
+        [varint(30, 5), bytes(22, b"later"), [key(23, 5), vec![0; 4]].concat(), [key(24, 1), vec![0; 8]].concat()]
+            .concat();
+    let (at_limit, past) = (unknown.repeat(4), unknown.repeat(5));
+    let ping = frame(12, &[]);
+    let pinged = Ok(vec![Frame::Ping { sequence: 0 }]);
+    assert_eq!(packet(&[ping.clone(), at_limit.clone()].concat()), pinged);
+    assert_eq!(packet(&[past.clone(), ping].concat()), Err(WireError::TooManyUnknown));
+    assert_eq!(packet(&frame(12, &at_limit)), pinged);
+    // Those with byte strings and those that read themselves as well.
+    for (kind, rest) in [(5, vec![]), (1, vec![]), (15, vec![]), (16, bytes(1, &[0; 16])), (19, vec![])] {
+        assert!(packet(&frame(kind, &[&at_limit[..], &rest].concat())).is_ok(), "{kind}");
+        assert_eq!(packet(&frame(kind, &[&past[..], &rest].concat())), Err(WireError::TooManyUnknown), "{kind}");
+    }
+    let range = [varint(1, 1), varint(2, 1), at_limit].concat();
+    assert!(packet(&frame(5, &bytes(4, &range))).is_ok());
+    let range = [varint(1, 1), varint(2, 1), past].concat();
+    assert_eq!(packet(&frame(5, &bytes(4, &range))), Err(WireError::TooManyUnknown));
+}
+
+#[test]
+fn what_has_to_be_last_is_last() {
+    for (kind, body) in [(8, vec![]), (9, vec![0; 16]), (10, vec![0; 16]), (11, vec![]), (17, vec![])] {
+        for after in [varint(1, 1), bytes(kind, &body), vec![0]] {
+            assert_eq!(message(&[bytes(kind, &body), after].concat()), Err(WireError::NotLast(kind)), "{kind}");
+        }
+    }
+    for after in [varint(1, 1), bytes(4, b"data"), varint(99, 1)] {
+        assert_eq!(packet(&frame(1, &[bytes(4, b"data"), after].concat())), Err(WireError::NotLast(4)));
+    }
+    for after in [varint(1, 1), bytes(3, b"data"), varint(99, 1)] {
+        let body = [bytes(3, b"data"), after].concat();
+        assert_eq!(packet(&frame(15, &body)), Err(WireError::NotLast(3)));
+        assert_eq!(message(&bytes(8, &body)), Err(WireError::NotLast(3)));
+    }
+    for after in [frame(12, &[]), bytes(2, &[0]), varint(99, 1)] {
+        assert_eq!(packet(&[bytes(2, &[0; 9]), after].concat()), Err(WireError::NotLast(2)));
+    }
+    assert_eq!(packet(&bytes(2, b"not zero, ignored")), Ok(vec![]));
+}
+
+#[test]
+fn a_message_has_a_body() {
+    for head in [varint(1, 1), bytes(2, &[0; 16]), [varint(3, 1), varint(5, 1)].concat()] {
+        assert_eq!(message(&head), Err(WireError::Missing("body")));
+    }
+}
+
+// ---- Ranges of values -------------------------------------------------------------------------------------------
+
+#[test]
+fn the_head_is_in_range() {
+    for size in [0, 15, 17, 32] {
+        let head = [bytes(2, &vec![1; size]), bytes(11, &[])].concat();
+        assert_eq!(message(&head), Err(WireError::Range("session id")), "{size}");
+    }
+    for (number, name) in [(1, "version"), (3, "lane id"), (4, "epoch")] {
+        let head = |value| message(&[varint(number, value), bytes(11, &[])].concat()).map(drop);
+        assert_eq!(head(u64::from(u32::MAX)), Ok(()));
+        assert_eq!(head(1 << 32), Err(WireError::Range(name)));
+    }
+    let head = |value| message(&[varint(5, value), bytes(11, &[])].concat()).map(|message| message.head.packet_number);
+    assert_eq!(head(NUMBER_END - 1), Ok(PacketNumber::MAX));
+    assert_eq!(head(NUMBER_END), Err(WireError::Range("packet number")));
+}
+
+#[test]
+fn a_sealed_packet_has_its_tag() {
+    for kind in [9, 10] {
+        for size in [0, 1, 15] {
+            assert_eq!(message(&bytes(kind, &vec![0; size])), Err(WireError::Missing("tag")), "{kind} {size}");
+        }
+        assert!(message(&bytes(kind, &[0; 16])).is_ok());
+    }
+}
+
+#[test]
+fn ids_and_numbers_end_at_two_to_the_62() {
+    let packet_with = |kind, number, value| packet(&frame(kind, &varint(number, value))).map(drop);
+    for (kind, number, name) in [
+        (1, 1, "stream id"),
+        (1, 2, "offset"),
+        (2, 1, "stream id"),
+        (3, 1, "stream id"),
+        (3, 3, "final size"),
+        (4, 1, "stream id"),
+        (6, 1, "maximum"),
+        (7, 1, "stream id"),
+        (7, 2, "maximum"),
+        (9, 1, "limit"),
+        (10, 1, "stream id"),
+        (10, 2, "limit"),
+    ] {
+        assert_eq!(packet_with(kind, number, NUMBER_END - 1), Ok(()), "{kind} {number}");
+        for value in [NUMBER_END, u64::MAX] {
+            assert_eq!(packet_with(kind, number, value), Err(WireError::Range(name)), "{kind} {number} {value}");
+        }
+    }
+    for kind in [8, 11] {
+        assert_eq!(packet_with(kind, 2, 1 << 60), Ok(()));
+        assert_eq!(packet_with(kind, 2, (1 << 60) + 1), Err(WireError::Range("count of streams")));
+    }
+    for (kind, number, name) in [(5, 1, "lane id"), (14, 1, "epoch"), (17, 1, "maximum"), (18, 1, "lane id")] {
+        assert_eq!(packet_with(kind, number, u64::from(u32::MAX)), Ok(()));
+        assert_eq!(packet_with(kind, number, 1 << 32), Err(WireError::Range(name)), "{kind} {number}");
+    }
+    for (kind, number, name) in [(1, 3, "fin"), (8, 1, "unidirectional"), (11, 1, "unidirectional")] {
+        assert_eq!(packet_with(kind, number, 2), Err(WireError::Range(name)), "{kind} {number}");
+    }
+    assert_eq!(packet_with(2, 2, 7), Ok(()));
+    assert_eq!(packet_with(2, 2, 8), Err(WireError::Range("priority")));
+    assert_eq!(packet_with(2, 2, 256), Err(WireError::Range("priority")));
+}
+
+#[test]
+fn stream_data_ends_below_two_to_the_62() {
+    let stream = |offset, data: &[u8]| packet(&frame(1, &[varint(2, offset), bytes(4, data)].concat())).map(drop);
+    assert_eq!(stream(NUMBER_END - 4, b"abc"), Ok(()));
+    assert_eq!(stream(NUMBER_END - 3, b"abc"), Err(WireError::Range("offset")));
+    assert_eq!(stream(u64::MAX, b"abc"), Err(WireError::Range("offset")));
+}
+
+#[test]
+fn handshake_bytes_end_at_their_limit() {
+    let body = |offset, data: &[u8]| [varint(2, offset), bytes(3, data)].concat();
+    for (offset, data, expected) in [
+        (65_533, &b"abc"[..], Ok(())),
+        (65_534, b"abc", Err(WireError::Range("offset"))),
+        (65_537, b"", Err(WireError::Range("offset"))),
+        (u64::MAX, b"abc", Err(WireError::Range("offset"))),
+    ] {
+        assert_eq!(packet(&frame(15, &body(offset, data))).map(drop), expected);
+        assert_eq!(message(&bytes(8, &body(offset, data))).map(drop), expected);
+    }
+    assert_eq!(message(&bytes(8, &varint(1, 3))), Err(WireError::Range("handshake level")));
+    assert_eq!(packet(&frame(15, &varint(1, u64::MAX))), Err(WireError::Range("handshake level")));
+}
+
+#[test]
+fn acknowledgements_stay_among_the_numbers() {
+    let ack = |next, ranges: &[(u64, u64)]| {
+        let ranges = ranges.iter().map(|(gap, length)| bytes(4, &[varint(1, *gap), varint(2, *length)].concat()));
+        packet(&frame(5, &[varint(2, next), ranges.collect::<Vec<_>>().concat()].concat())).map(drop)
+    };
+    assert_eq!(ack(NUMBER_END, &[]), Ok(()));
+    assert_eq!(ack(NUMBER_END + 1, &[]), Err(WireError::Range("packet number")));
+    assert_eq!(ack(NUMBER_END - 2, &[(1, 1)]), Ok(()));
+    assert_eq!(ack(NUMBER_END - 1, &[(1, 1)]), Err(WireError::Range("ranges")));
+    assert_eq!(ack(0, &[(NUMBER_END - 1, NUMBER_END - 1)]), Err(WireError::Range("ranges")));
+    assert_eq!(ack(0, &[(NUMBER_END - 1, NUMBER_END - 1); 64]), Err(WireError::Range("ranges")));
+    assert_eq!(ack(0, &[(NUMBER_END, 1)]), Err(WireError::Range("gap")));
+    assert_eq!(ack(0, &[(1, u64::MAX)]), Err(WireError::Range("length")));
+    assert_eq!(ack(0, &[(0, 1)]), Err(WireError::Range("gap or length")));
+    assert_eq!(ack(0, &[(1, 0)]), Err(WireError::Range("gap or length")));
+}
+
+#[test]
+fn reasons_are_short_text() {
+    for kind in [19, 20] {
+        let reason = |text: &[u8]| packet(&frame(kind, &bytes(2, text))).map(drop);
+        assert_eq!(reason(&[b'a'; 256]), Ok(()));
+        assert_eq!(reason(&[b'a'; 257]), Err(WireError::Range("reason")));
+        for text in [&[0xff][..], &[0xc0, 0x80], &[0xed, 0xa0, 0x80], &[0xe2, 0x82]] {
+            assert_eq!(reason(text), Err(WireError::Text("reason")), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn tokens_have_their_size() {
+    for (kind, name) in [(16, "reset token"), (21, "nonce")] {
+        for body in [vec![], bytes(1, &[0; 15]), bytes(1, &[0; 17])] {
+            assert_eq!(packet(&frame(kind, &body)), Err(WireError::Range(name)), "{kind}");
+        }
+    }
+    for body in [vec![], bytes(1, &[0; 15]), bytes(1, &[0; 17])] {
+        assert_eq!(message(&bytes(18, &body)), Err(WireError::Range("token")));
+    }
+}
+
+#[test]
+fn a_join_is_in_range() {
+    let join = |nonce: usize, binding: usize, lane_count: u64, mac: usize| {
+        let fields =
+            [bytes(2, &vec![1; nonce]), bytes(3, &vec![2; binding]), varint(4, lane_count), bytes(5, &vec![3; mac])];
+        message(&bytes(12, &fields.concat())).map(drop)
+    };
+    assert_eq!(join(16, 64, 16, 32), Ok(()));
+    assert_eq!(join(16, 0, 1, 32), Ok(()));
+    for lane_count in [0, 17, u64::from(u32::MAX), 1 << 32 | 1] {
+        assert_eq!(join(16, 0, lane_count, 32), Err(WireError::Range("lane count")), "{lane_count}");
+    }
+    assert_eq!(join(16, 65, 1, 32), Err(WireError::Range("channel binding")));
+    assert_eq!(join(15, 0, 1, 32), Err(WireError::Range("nonce")));
+    assert_eq!(join(16, 0, 1, 33), Err(WireError::Range("mac")));
+    let joined = |nonce: usize, mac: usize| {
+        message(&bytes(13, &[bytes(1, &vec![1; nonce]), bytes(2, &vec![2; mac])].concat())).map(drop)
+    };
+    assert_eq!(joined(16, 32), Ok(()));
+    assert_eq!(joined(17, 32), Err(WireError::Range("nonce")));
+    assert_eq!(joined(16, 0), Err(WireError::Range("mac")));
+}
+
+#[test]
+fn encoded_parameters_are_short() {
+    for kind in [14, 15] {
+        assert!(message(&bytes(kind, &bytes(1, &[0; 4096]))).is_ok());
+        assert_eq!(message(&bytes(kind, &bytes(1, &[0; 4097]))), Err(WireError::Range("parameters")));
+    }
+}
+
+#[test]
+fn transport_parameters_are_in_range() {
+    let right = [bytes(2, &[1; 16]), varint(7, 1), varint(8, 65_536)].concat();
+    let with = |more: &[u8]| TransportParameters::decode(&[&right[..], more].concat()).map(drop);
+    assert_eq!(with(&[]), Ok(()));
+    assert_eq!(with(&bytes(1, &[1; 16])), Ok(()));
+    assert_eq!(with(&bytes(1, &[1; 17])), Err(WireError::TooMany("versions")));
+    assert_eq!(with(&bytes(12, &[b'a'; 64])), Ok(()));
+    assert_eq!(with(&bytes(12, &[b'a'; 65])), Err(WireError::Range("software")));
+    assert_eq!(with(&bytes(12, &[0xff])), Err(WireError::Range("parameters")));
+    for number in 3..=6 {
+        assert_eq!(with(&varint(number, (1 << 60) - 1)), Ok(()));
+        assert_eq!(with(&varint(number, 1 << 60)), Err(WireError::Range("credit")), "{number}");
+    }
+    let long = vec![0; limits::CONTROL_MESSAGE_BYTES_MAX + 1];
+    assert!(matches!(TransportParameters::decode(&long), Err(WireError::TooLong { size: 4097, .. })));
+    for (size, expected) in [
+        (16_383, Err(WireError::Range("packet size"))),
+        (16_384, Ok(())),
+        (65_536, Ok(())),
+        (65_537, Err(WireError::Range("packet size"))),
+    ] {
+        let parameters = [bytes(2, &[1; 16]), varint(7, 1), varint(8, size)].concat();
+        assert_eq!(TransportParameters::decode(&parameters).map(drop), expected, "{size}");
+    }
+    let no_lanes = [bytes(2, &[1; 16]), varint(8, 65_536)].concat();
+    assert_eq!(TransportParameters::decode(&no_lanes), Err(WireError::Range("lanes")));
+    let no_session = [varint(7, 1), varint(8, 65_536)].concat();
+    assert_eq!(TransportParameters::decode(&no_session), Err(WireError::Range("session id")));
+}
+
+#[test]
+fn service_requests_are_in_range() {
+    let request = |fields: Vec<u8>| ServiceRequest::decode(&delimited(&fields)).map(drop);
+    assert_eq!(request(bytes(1, &[b'a'; 64])), Ok(()));
+    assert_eq!(ServiceRequest::decode(&[0]), Err(WireError::Missing("body")));
+    for fields in [
+        bytes(1, &[b'a'; 65]),
+        bytes(2, b"192.0.2.1:1"),
+        [bytes(1, b"a"), bytes(2, &[b'1'; 65])].concat(),
+        [bytes(1, b"a"), bytes(3, &[b'1'; 65])].concat(),
+        bytes(1, &[0xff]),
+        varint(1, 1),
+    ] {
+        assert_eq!(request(fields.clone()), Err(WireError::Range("service request")), "{fields:?}");
+    }
+    assert!(matches!(ServiceRequest::decode(&delimiter(4096)), Err(WireError::TooLong { size: 4096, .. })));
+}
+
+// ---- Writing what nobody should -----------------------------------------------------------------------------------
+
+fn message(fields: &[u8]) -> Result<FrameMessage, WireError> {
+    let mut buffer = BytesMut::from(&delimited(fields)[..]);
+    decode_message(&mut buffer, usize::MAX).map(|message| message.expect("the message is complete"))
+}
+
+/// A packet as its channel would bring it, so that its bytes pass the whole reader.
+fn packet(content: &[u8]) -> Result<Vec<Frame>, WireError> {
+    let Body::Plain(content) = message(&bytes(11, content))?.body else { panic!("not a packet") };
+    let mut frames = vec![Frame::Ping { sequence: 1 }];
+    let result = decode_packet(&content, &mut frames);
+    assert!(result.is_ok() || frames.is_empty());
+    result.map(|()| frames)
+}
+
+fn frame(kind: u64, body: &[u8]) -> Vec<u8> {
+    bytes(1, &bytes(kind, body))
+}
+
+fn bytes(number: u64, value: &[u8]) -> Vec<u8> {
+    [key(number, 2), delimited(value)].concat()
+}
+
+fn varint(number: u64, value: u64) -> Vec<u8> {
+    [key(number, 0), delimiter(value)].concat()
+}
+
+fn key(number: u64, wire_type: u64) -> Vec<u8> {
+    delimiter(number << 3 | wire_type)
+}
+
+fn delimiter(value: u64) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    put_varint(&mut out, value);
+    out.to_vec()
+}
+
+fn head_fields() -> [(u64, Vec<u8>); 5] {
+    [(1, varint(1, 1)), (2, bytes(2, &[0; 16])), (3, varint(3, 0)), (4, varint(4, 1)), (5, varint(5, 1))]
+}
+
+/// Kind of frame and number of every varint field.
+fn varint_fields() -> impl Iterator<Item = (u64, u64)> {
+    const COUNTS: [u64; 21] = [3, 2, 3, 2, 3, 1, 2, 2, 1, 2, 2, 1, 2, 1, 2, 0, 1, 2, 1, 1, 0];
+    (1..).zip(COUNTS).flat_map(|(kind, count)| (1..=count).map(move |number| (kind, number)))
+}
+
+/// Number of the body, number of the field, and the field, for those in the clear that may come once and need not be
+/// last.
+fn clear_fields() -> Vec<(u64, u64, Vec<u8>)> {
+    let mut fields = vec![(8, 1, varint(1, 1)), (8, 2, varint(2, 0)), (12, 1, varint(1, 1)), (12, 4, varint(4, 1))];
+    for (kind, number) in [(12, 2), (12, 3), (12, 5), (13, 1), (13, 2), (14, 1), (15, 1), (18, 1)] {
+        fields.push((kind, number, bytes(number, &[0; 16])));
+    }
+    fields
+}

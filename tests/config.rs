@@ -1,0 +1,279 @@
+//! The configuration file: the examples are right and complete, and mistakes are told with place and advice.
+
+#![cfg(all(feature = "cli", any(feature = "aws-lc-rs", feature = "ring")))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use longhaul::channel::{Address, Congestion};
+use longhaul::config::{Allow, Config, ConfigError, Scheduler};
+use longhaul::crypto::identity::default_provider;
+use longhaul::issue::{CertificateAuthority, KeyType, Validity};
+use longhaul::stream::Priority;
+
+const IDENTITY: &str = "[identity]\ncertificate = 'a.crt'\nkey = 'a.key'\ntrust_anchors = 'ca.crt'\n";
+
+/// A directory as the repository has it: `examples/config/` beside `certs/` with certificates of dc-a and dc-b.
+struct Place {
+    root: tempfile::TempDir,
+    authority: CertificateAuthority,
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let place = Self { root, authority };
+        fs::create_dir_all(place.path("examples/config")).unwrap();
+        fs::create_dir_all(place.path("certs")).unwrap();
+        fs::write(place.path("certs/ca.crt"), place.authority.certificate_pem()).unwrap();
+        fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
+        for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
+            place.issue(name, files, day());
+        }
+        place
+    }
+
+    fn issue(&self, name: &str, files: &str, validity: Validity) {
+        let node = self.authority.issue_node(name, KeyType::P256, validity).unwrap();
+        fs::write(self.path(&format!("{files}.crt")), &node.certificate_pem).unwrap();
+        let key = self.path(&format!("{files}.key"));
+        fs::write(&key, node.key_pem.as_bytes()).unwrap();
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// Checks `text` as the file `name`.
+    fn check(&self, name: &str, text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, &self.path(name), &default_provider())
+    }
+
+    /// What is wrong with node `a` and these further sections.
+    fn mistakes(&self, sections: &str) -> Vec<String> {
+        match self.check("a.toml", &format!("{IDENTITY}{sections}")) {
+            Ok(config) => panic!("no mistake found: {config:?}"),
+            Err(error) => error.problems().iter().map(|problem| problem.message().to_owned()).collect(),
+        }
+    }
+}
+
+fn day() -> Validity {
+    Validity::from_now(Duration::from_secs(86_400))
+}
+
+fn example(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config").join(name)).unwrap()
+}
+
+/// `full.toml` with all options set that it only shows.
+fn full_with_everything() -> String {
+    let uncomment = |line: &str| {
+        let shown = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+        format!("{}\n", shown.unwrap_or(line))
+    };
+    example("full.toml").lines().map(uncomment).collect()
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let place = Place::new();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config");
+    let mut count = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let config = place.check(&format!("examples/config/{name}"), &example(&name));
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        assert!(config.warnings.is_empty(), "{name}: {:?}", config.warnings);
+        count += 1;
+    }
+    assert!(count >= 3);
+    place.check("examples/config/full.toml", &full_with_everything()).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_full_example_has_every_option_in_its_section() {
+    let place = Place::new();
+    let full = full_with_everything();
+    for section in ["[node]", "[identity]", "[[listen]]", "[[link]]", "[[service]]", "[[forward]]"] {
+        let error = place.check("x.toml", &format!("{section}\nno_such_option = 1\n")).unwrap_err();
+        let message = error.problems()[0].message().to_owned();
+        let (_, known) = message.split_once("expected one of ").unwrap_or_else(|| panic!("{message}"));
+        let parts: Vec<&str> = full.split(section).skip(1).collect();
+        for option in known.split(", ").map(|option| option.trim_matches('`')) {
+            let is_there = parts.iter().any(|part| {
+                part.lines()
+                    .take_while(|line| !line.starts_with('['))
+                    .any(|line| line.starts_with(&format!("{option} =")))
+            });
+            // `address` is another name of `addresses` in a link.
+            assert!(is_there || (section, option) == ("[[link]]", "address"), "{section} {option} is not in full.toml");
+        }
+    }
+}
+
+#[test]
+fn the_full_example_shows_the_defaults() {
+    let place = Place::new();
+    let full = place.check("examples/config/full.toml", &example("full.toml")).unwrap();
+    let small = place.check("examples/config/small.toml", SMALL).unwrap();
+    assert_eq!(full.node, small.node);
+    let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
+    assert_eq!(debug(&full.listeners[0].options), debug(&small.listeners[0].options));
+    assert_eq!(debug(&full.listeners[1].options), debug(&small.listeners[1].options));
+    let (a, b) = (&full.links[0], &small.links[0]);
+    assert_eq!((a.scheduler, a.padding, a.survive, a.seal), (b.scheduler, b.padding, b.survive, b.seal));
+    assert_eq!(debug(&a.dial), debug(&b.dial));
+    let (a, b) = (&full.services[0], &small.services[0]);
+    assert_eq!((a.connections_max, a.connect_timeout), (b.connections_max, b.connect_timeout));
+    assert_eq!((a.proxy_protocol, a.priority), (b.proxy_protocol, b.priority));
+    for (a, b) in full.forwards.iter().zip(&small.forwards) {
+        assert_eq!((a.accepts_proxy_protocol, a.connections_max), (b.accepts_proxy_protocol, b.connections_max));
+        assert_eq!((a.priority, debug(&a.unix)), (b.priority, debug(&b.unix)));
+    }
+}
+
+/// What has to be said, and nothing more.
+const SMALL: &str = "
+identity = { certificate = '../../certs/dc-a.crt', key = '../../certs/dc-a.key', trust_anchors = '../../certs/ca.crt' }
+listen = [{ address = 'tcp://0.0.0.0:7443' }, { address = 'unix:///run/longhaul/dc-a.sock' }]
+link = [{ peer = 'dc-b', addresses = ['tcp://dc-b.example.org:7443'] }]
+service = [{ name = 'web', target = 'tcp://127.0.0.1:8080' }]
+forward = [
+    { listen = 'tcp://127.0.0.1:6379', peer = 'dc-b', service = 'redis' },
+    { listen = 'unix:///run/longhaul/web.sock', peer = 'dc-b', service = 'web' },
+]
+";
+
+#[test]
+fn values_mean_what_they_say() {
+    let place = Place::new();
+    let sections = "
+        [node]
+        name = 'a'
+        survive = '1h'
+        [[link]]
+        peer = 'spiffe://example/node/b'
+        congestion = 'cubic'
+        scheduler = 'weighted'
+        bind = '::1'
+        [[link.address]]
+        url = 'tls://[::1]:443'
+        count = 3
+        weight = 2
+        [[service]]
+        name = 's'
+        target = 'unix:///run/s'
+        allow = ['node:b', 'spiffe://example/node/c']
+        priority = 'urgent'
+        [[service]]
+        name = 't'
+        target = 'unix:///run/t'
+        allow = ['*']";
+    let config = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.node.id.to_string(), "spiffe://example/node/a");
+    let link = &config.links[0];
+    assert_eq!((link.peer.name(), link.scheduler, link.survive), ("b", Scheduler::Weighted, config.node.survive));
+    assert_eq!(link.dial.tcp.congestion, Congestion::Named("cubic".to_owned()));
+    assert_eq!(link.dial.tcp.bind, Some("[::1]:0".parse().unwrap()));
+    assert_eq!((link.addresses[0].count, link.addresses[0].weight), (3, 2));
+    assert_eq!(link.addresses[0].address, "tls://[::1]:443".parse::<Address>().unwrap());
+    let (service, open) = (&config.services[0], &config.services[1]);
+    assert_eq!(service.priority, Priority::Urgent);
+    let node = |name: &str| config.node.id.relative(name).unwrap();
+    assert!(service.allow.allows(&node("b")) && service.allow.allows(&node("c")) && !service.allow.allows(&node("d")));
+    assert_eq!(open.allow, Allow::Everyone);
+}
+
+#[test]
+fn a_mistake_is_told_with_its_place_and_what_to_do() {
+    let place = Place::new();
+    let error = place.check("a.toml", &format!("{IDENTITY}\n[node]\nsurvive = 'soon'\n")).unwrap_err().to_string();
+    assert!(error.contains("a.toml:7:11: \"soon\" is no duration"), "{error}");
+    assert!(error.contains("7 | survive = 'soon'\n  |           ^^^^^^\n"), "{error}");
+    let error = place.check("a.toml", &format!("{IDENTITY}\n[node]\nsurvives = '5s'\n")).unwrap_err().to_string();
+    assert!(error.contains("a.toml:7:1: unknown field `survives`"), "{error}");
+    let error = place.check("a.toml", "[node\n").unwrap_err().to_string();
+    assert!(error.contains("a.toml:1:"), "{error}");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let place = Place::new();
+    let mistakes = place.mistakes(
+        "[node]\nsurvive = 'x'\nmemory_max = '1B'\n
+         [[listen]]\naddress = 'http://x'\n
+         [[link]]\npeer = 'b'\naddresses = ['tcp://x:1', { url = 'tcp://y:1', count = 0 }]\nscheduler = 'best'\n
+         [[service]]\nname = 'a/b'\ntarget = 'tls://x:1'\nallow = ['b']\n
+         [[forward]]\nlisten = 'tcp://x:1'\npeer = 'a'\nservice = 's'\nmode = '0600'",
+    );
+    assert_eq!(mistakes.len(), 10, "{mistakes:#?}");
+}
+
+#[test]
+fn contradictions_are_told() {
+    let place = Place::new();
+    let link = "[[link]]\npeer = 'b'\naddresses = ['tcp://x:1']\n";
+    let forward = "[[forward]]\nlisten = 'tcp://127.0.0.1:1'\npeer = 'b'\nservice = 's'\n";
+    for (sections, part) in [
+        (format!("{link}{link}"), "link to peer \"b\" is there twice"),
+        (format!("{link}{forward}{forward}"), "address \"tcp://127.0.0.1:1\" is there twice"),
+        (forward.to_owned(), "cannot dial us"),
+        (link.replace("'b'", "'a'"), "which is this node"),
+        (link.replace("'b'", "'spiffe://other/node/b'"), "another trust domain"),
+        (link.replace(":1'", ":0'"), "port 0"),
+        (link.replace("'tcp://x:1'", "{ url = 'tcp://x:1', count = 17 }"), "17 channels"),
+        (link.replace("'tcp://x:1'", ""), "no address"),
+        ("[[listen]]\naddress = 'tcp://x:1'\nmode = '0600'".to_owned(), "option of unix addresses"),
+        ("[[listen]]\naddress = 'unix:///x'\nkeepalive = '5s'".to_owned(), "option of tcp and tls addresses"),
+        ("[node]\nname = 'b'".to_owned(), "but the certificate names spiffe://example/node/a"),
+    ] {
+        let mistakes = place.mistakes(&sections);
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{sections}\n{mistakes:?}");
+    }
+    let listening = format!("{IDENTITY}{forward}[[listen]]\naddress = 'tcp://127.0.0.1:2'");
+    assert!(place.check("a.toml", &listening).is_ok());
+}
+
+#[test]
+fn a_key_that_others_may_use_is_refused_with_the_command_that_helps() {
+    let place = Place::new();
+    let key = place.path("a.key");
+    for mode in [0o640, 0o604, 0o620] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let mistakes = place.mistakes("");
+        assert!(mistakes[0].contains(&format!("chmod 600 {}", key.display())), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn a_certificate_has_to_hold_now() {
+    let place = Place::new();
+    let now = day().not_before_unix();
+    place.issue("a", "a", Validity::between(now - 7200, now - 3600));
+    assert!(place.mistakes("")[0].contains("expired at"));
+    place.issue("a", "a", Validity::between(now + 3600, now + 7200));
+    assert!(place.mistakes("")[0].contains("holds from"));
+}
+
+#[test]
+fn certificate_key_and_anchors_have_to_belong_together() {
+    let place = Place::new();
+    fs::copy(place.path("b.key"), place.path("a.key")).unwrap();
+    assert!(place.mistakes("")[0].contains("does not belong to the certificate"));
+    place.issue("a", "a", day());
+    let other = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+    fs::write(place.path("ca.crt"), other.certificate_pem()).unwrap();
+    assert!(place.mistakes("")[0].contains("none of the trust anchors"));
+    fs::remove_file(place.path("ca.crt")).unwrap();
+    assert!(place.mistakes("")[0].contains("ca.crt cannot be read"));
+    let link = "[[link]]\npeer = 'spiffe://example/node/b'\naddresses = ['tcp://x:1']";
+    assert_eq!(place.mistakes(link).len(), 1, "what depends on the certificate is not guessed at");
+    let error = place.check("a.toml", "").unwrap_err();
+    assert!(error.problems()[0].message().contains("[identity] is missing"));
+}
