@@ -16,6 +16,7 @@ mod hostile;
 mod identities;
 mod joining;
 mod lanes;
+mod lies;
 mod link;
 mod node;
 mod oracle;

@@ -7,8 +7,8 @@ use longhaul::crypto::identity::{ALPN_ENROLL, ALPN_QUIC, ALPN_SESSION, ALPN_TLS}
 use longhaul::crypto::{HandshakeError, KeySchedule, LaneOpener, OpenError, SealedKeys};
 use longhaul::session::{CloseReason, EstablishError, Establishing, Event, LaneKind, SessionConfig, SessionFault};
 use longhaul::wire::{
-    Body, ClearMessage, Frame, FrameMessage, HandshakeData, HandshakeLevel, Head, PaddingPolicy, SealedKind,
-    decode_message, encode_clear, encode_packet_message,
+    Body, Frame, FrameMessage, HandshakeData, HandshakeLevel, Head, PaddingPolicy, SealedKind, decode_message,
+    encode_packet_message,
 };
 
 use crate::arrival::{shared_secrets, suite};
@@ -182,7 +182,7 @@ fn pitfall_11_errors_without_an_alert_look_like_all_others() {
 fn sealed(schedule: &KeySchedule, lane: u32, number: u64, epoch: Epoch, frames: &[Frame]) -> FrameMessage {
     let head = Head { lane_id: LaneId(lane), epoch, packet_number: PacketNumber(number), ..Head::default() };
     let mut out = bytes::BytesMut::new();
-    let layout = encode_packet_message(&mut out, &head, SealedKind::Traffic, frames, PaddingPolicy::None);
+    let layout = encode_packet_message(&mut out, &head, SealedKind::Traffic, frames, PaddingPolicy::None, 16_384);
     let key = SealedKeys(schedule.current().local.clone());
     key.seal(&head, &mut out[layout.message], layout.header_len).unwrap();
     parse(out)
@@ -218,9 +218,8 @@ fn pitfall_13_handshake_bytes_come_once_and_in_order() {
     let first = parse(flight(&mut client()).remove(0));
     let hello = initial_data(&first).clone();
     let send = |to: &mut Establishing, level, offset, data: Bytes| {
-        let mut out = bytes::BytesMut::new();
-        encode_clear(&mut out, &Head::default(), &ClearMessage::Handshake(HandshakeData { level, offset, data }));
-        to.handle_message(parse(out))
+        let body = Body::Handshake(HandshakeData { level, offset, data });
+        to.handle_message(FrameMessage { head: Head::default(), body })
     };
     let mut to = server_for(&first);
     send(&mut to, HandshakeLevel::Initial, 0, hello.clone()).unwrap();

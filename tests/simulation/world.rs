@@ -279,6 +279,8 @@ impl World {
         let mut out = BytesMut::new();
         let layout = transmission.encode(&mut out).expect("sealing does not fail");
         session.on_encoded(lane, &layout);
+        let size_max = self.nodes[side].config.packet_bytes_max;
+        assert!(out.len() <= size_max, "a message of {} bytes, {size_max} are allowed", out.len());
         self.write(link, side, out);
         true
     }
