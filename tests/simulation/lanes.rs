@@ -216,7 +216,7 @@ fn tied_streams_leave_a_suspect_lane_together_with_their_credits() {
     for _ in 0..8 {
         send(&mut world, MEGABYTE / 4);
     }
-    world.links[1].pipes[SERVER].black_hole(now);
+    world.links[0].pipes[SERVER].black_hole(now);
     world.run_until_all_read(Duration::from_secs(5));
 }
 
