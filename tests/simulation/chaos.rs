@@ -159,9 +159,9 @@ impl Chaos {
 
     fn settle_down(&mut self) {
         let deadline = self.world.now + REST;
-        while !(self.world.oracle.is_all_over() && self.world.nodes.iter().all(|node| node.app.writers.is_empty())) {
+        while !self.world.is_all_read() {
             self.keep_lanes();
-            self.world.run_until(milliseconds(300), |world| world.oracle.is_all_over());
+            self.world.run_until(milliseconds(300), |world| world.is_all_read());
             self.check();
             assert!(self.world.now < deadline, "stuck: {}", self.world.describe());
         }

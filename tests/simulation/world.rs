@@ -140,10 +140,13 @@ impl World {
 
     /// Runs until every stream was read to its end.
     pub fn run_until_all_read(&mut self, time: Duration) {
-        let is_done = self.run_until(time, |world| {
-            world.oracle.is_all_over() && world.nodes.iter().all(|node| node.app.writers.is_empty())
-        });
+        let is_done = self.run_until(time, |world| world.is_all_read());
         assert!(is_done, "{}", self.describe());
+    }
+
+    /// Whether every stream was written and read to its end.
+    pub fn is_all_read(&self) -> bool {
+        self.oracle.is_all_over() && self.nodes.iter().all(|node| node.app.writers.is_empty())
     }
 
     fn next_time(&self) -> Option<Instant> {

@@ -6,10 +6,22 @@ use std::time::Duration;
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::node::{LinkConfig, Node, Session};
+use longhaul::node::{LinkConfig, Node, NodeConfig, Session};
+
+use crate::proxy::Proxy;
+
+/// Shows what nodes log, when `RUST_LOG` asks for it.
+fn log() {
+    // Whoever comes second finds it done.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+}
 
 /// One authority for all tests of this binary.
 pub(crate) fn authority() -> &'static CertificateAuthority {
+    log();
     static AUTHORITY: OnceLock<CertificateAuthority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         CertificateAuthority::generate("test", KeyType::P256, Validity::from_now(Duration::from_secs(3600)))
@@ -41,8 +53,17 @@ pub(crate) fn id(name: &str) -> NodeId {
 
 /// A node that listens on an address.
 pub(crate) async fn listening(name: &str, address: &str) -> Node {
-    let address: Address = address.parse().expect("a valid address");
-    Node::builder(settings(name)).listen(address, ListenOptions::default()).build().await.expect("a listening node")
+    listening_with(name, &[address], NodeConfig::default()).await
+}
+
+/// A node that listens on addresses.
+pub(crate) async fn listening_with(name: &str, addresses: &[&str], config: NodeConfig) -> Node {
+    let mut builder = Node::builder(settings(name)).config(config);
+    for address in addresses {
+        let address: Address = address.parse().expect("a valid address");
+        builder = builder.listen(address, ListenOptions::default());
+    }
+    builder.build().await.expect("a listening node")
 }
 
 /// A node that only dials.
@@ -73,6 +94,29 @@ pub(crate) async fn pair_with(address: &str, change: impl FnOnce(&mut LinkConfig
     let (link, session_a) = a.connect(config).await.expect("a session");
     let session_b = b.accept().await.expect("the other end");
     Pair { a, b, link, session_a, session_b }
+}
+
+/// Connects two nodes with `count` channels through a proxy; `scheme` is `tcp` or `tls`.
+pub(crate) async fn proxied(scheme: &str, count: u32) -> (Pair, Proxy) {
+    proxied_with(scheme, |_| {}, |config| config.addresses[0].count = count).await
+}
+
+/// Connects two nodes through a proxy, of which `node` changes the listening one and `link` the link.
+pub(crate) async fn proxied_with(
+    scheme: &str,
+    node: impl FnOnce(&mut NodeConfig),
+    link: impl FnOnce(&mut LinkConfig),
+) -> (Pair, Proxy) {
+    let mut config = NodeConfig::default();
+    node(&mut config);
+    let b = listening_with("b", &[&format!("{scheme}://127.0.0.1:0")], config).await;
+    let proxy = Proxy::to(&b.local_addresses()[0]);
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [proxy.address()]);
+    link(&mut config);
+    let (link, session_a) = a.connect(config).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    (Pair { a, b, link, session_a, session_b }, proxy)
 }
 
 /// Bytes that differ from place to place.

@@ -2,3 +2,6 @@
 
 mod channels;
 mod common;
+mod faults;
+mod proxy;
+mod transfer;
