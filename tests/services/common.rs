@@ -103,6 +103,7 @@ pub async fn echo() -> Address {
     let (listener, address) = target().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             tokio::spawn(echo_on(stream.into_split()));
         }
     });
