@@ -67,3 +67,15 @@ async fn a_forward_that_stops_frees_its_address() {
     assert_eq!(soon(exchange(running, b"goes on")).await.unwrap(), b"goes on");
     assert_eq!(forward.counters().refused(Refusal::NoSession), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_dropped_ends_its_sessions() {
+    let net = Net::new([open_service("echo", echo().await)]).await;
+    let forward = net.forward("echo").await;
+    assert_eq!(soon(exchange(client(&forward).await, b"hello")).await.unwrap(), b"hello");
+    let Net { a, b, .. } = net;
+    let session = b.peers().newest(&id("a")).unwrap();
+    drop(a);
+    soon(session.closed()).await;
+    until(|| b.peers().all().is_empty()).await;
+}
