@@ -112,6 +112,9 @@ pub const OPEN_FAILURES_MAX: u32 = 1024;
 /// Lanes of a session that may live at once.
 pub const LANES_MAX: u32 = 16;
 
+/// Weight of a lane under the scheduler `weighted`.
+pub const LANE_WEIGHT_MAX: u32 = 1000;
+
 /// Lane ids that a server grants in advance. Far more than may live at once: during an outage each attempt to join
 /// uses one up, and no new credit can arrive.
 pub const LANE_CREDIT: u32 = 4096;

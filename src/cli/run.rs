@@ -3,7 +3,7 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once.
 
-mod settings;
+pub(super) mod settings;
 
 use std::future::Future;
 use std::path::PathBuf;

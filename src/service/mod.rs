@@ -29,4 +29,4 @@ pub use gateway::Gateway;
 pub use peers::Peers;
 pub use refusal::Refusal;
 pub use services::Services;
-pub use target::{Service, ServiceConfig};
+pub use target::{Service, ServiceConfig, Target};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::bench;
 use super::connections::{ConnectionGuard, Connections};
 use super::copy::{Copier, End};
 use super::counters::ServicesCounters;
@@ -115,7 +116,8 @@ impl Services {
 /// A stream that leads to its target.
 struct Prepared {
     service: Arc<Service>,
-    socket: Socket,
+    /// `None`: the node itself is the target.
+    socket: Option<Socket>,
     guard: ConnectionGuard,
     request: ServiceRequest,
     first: Bytes,
@@ -141,6 +143,12 @@ impl Shared {
         let Prepared { service, socket, guard, request, first } = prepared;
         send.set_priority(service.config().priority);
         service.counters().on_connection();
+        let Some(socket) = socket else {
+            if let Err(error) = bench::serve_stream(send, recv, first).await {
+                tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+            }
+            return;
+        };
         let mut copier = Copier::new(socket, send, recv, Arc::clone(service.counters()));
         if let Some(greeting) = service.greeting(&request) {
             copier.begin_download_with(greeting.into());

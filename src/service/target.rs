@@ -1,6 +1,8 @@
 //! One service: a target that peers may reach by name.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +12,53 @@ use super::counters::Counters;
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
-use crate::channel::{Address, DialError, DialOptions, dial};
+use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
 use crate::crypto::identity::NodeId;
 use crate::node::Priority;
 use crate::wire::ServiceRequest;
+
+/// What a service leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// TCP or a Unix socket. A host name is resolved for each connection.
+    Address(Address),
+    /// The node itself, which answers `longhaul bench` of a peer. Written `bench:`.
+    Bench,
+}
+
+impl From<Address> for Target {
+    fn from(address: Address) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Bench => f.write_str(BENCH),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == BENCH { Ok(Self::Bench) } else { text.parse().map(Self::Address) }
+    }
+}
+
+/// How the target of `longhaul bench` is written.
+const BENCH: &str = "bench:";
 
 /// What a service leads to, and who may use it.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
     /// Its name, 1 to 64 bytes.
     pub name: String,
-    /// Where connections are made to: TCP or a Unix socket. A host name is resolved for each connection.
-    pub target: Address,
+    /// Where connections are made to.
+    pub target: Target,
     /// Who may use it.
     pub allow: Allow,
     /// The header that tells the target who the client is. What a peer says about its clients is believed.
@@ -37,10 +74,10 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// A service with everything else as usual.
     #[must_use]
-    pub fn new(name: &str, target: Address, allow: Allow) -> Self {
+    pub fn new(name: &str, target: impl Into<Target>, allow: Allow) -> Self {
         Self {
             name: name.to_owned(),
-            target,
+            target: target.into(),
             allow,
             proxy_protocol: None,
             connections_max: CONNECTIONS_MAX,
@@ -92,13 +129,14 @@ impl Service {
         self.connections.open()
     }
 
-    /// Connects to the target for a peer.
-    pub(super) async fn connect(&self, peer: &NodeId) -> Result<(Socket, ConnectionGuard), Refusal> {
+    /// Connects to the target for a peer. Without a socket, the node itself is the target.
+    pub(super) async fn connect(&self, peer: &NodeId) -> Result<(Option<Socket>, ConnectionGuard), Refusal> {
         if !self.config.allow.allows(peer) {
             return Err(Refusal::NotAllowed);
         }
         let guard = self.connections.begin(self.config.connections_max).ok_or(Refusal::TooManyConnections)?;
-        let connection = dial(&self.config.target, &self.dial).await.map_err(|error| {
+        let Target::Address(target) = &self.config.target else { return Ok((None, guard)) };
+        let connection = dial(target, &self.dial).await.map_err(|error| {
             tracing::debug!(service = %self.config.name, %error, "target cannot be dialled");
             match error {
                 DialError::Refused { .. } => Refusal::TargetRefused,
@@ -106,7 +144,7 @@ impl Service {
             }
         })?;
         let socket = Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)?;
-        Ok((socket, guard))
+        Ok((Some(socket), guard))
     }
 
     /// The bytes that go to the target before those of the client.

@@ -101,7 +101,7 @@ impl Session {
         lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
         self.scheduler.on_lane_removed(id);
-        self.events.push_back(Event::LaneDown(id, end.clone()));
+        self.events.push_back(Event::LaneDown(id, end));
         if !matches!(end, LaneEnd::ClosedByPeer(_)) {
             let code = match end {
                 LaneEnd::Closed(code) => code,

@@ -151,7 +151,11 @@ impl Session {
             lanes_lost: 0,
             config,
         };
-        session.insert_lane(LaneId::FIRST, first_lane, LaneState::Active, now);
+        let weight = match side {
+            Side::Client => first_lane.weight,
+            Side::Server => session.peer_parameters.first_lane_weight,
+        };
+        session.insert_lane(LaneId::FIRST, LaneSetup { weight, ..first_lane }, LaneState::Active, now);
         if side == Side::Server {
             session.lanes[0].control.push_back(Frame::Accepted { reset_token });
             session.events.push_back(Event::Connected);

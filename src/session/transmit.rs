@@ -308,15 +308,18 @@ impl Session {
 
 /// Whether a frame has to reach the peer by another packet when this one is lost.
 fn is_worth_repeating(frame: &Frame) -> bool {
-    match frame {
+    !matches!(
+        frame,
         // Without its lane there is no second one that a client could be accepted on.
         Frame::Accepted { .. }
-        | Frame::Ping { .. }
-        | Frame::Pong { .. }
-        | Frame::JoinConfirm { .. }
-        | Frame::KeyUpdate { .. }
-        | Frame::Handshake(_) => false,
-        Frame::DataBlocked { .. } | Frame::StreamDataBlocked { .. } | Frame::StreamsBlocked { .. } => false,
-        _ => true,
-    }
+            // These say something about their lane, or about a moment.
+            | Frame::Ping { .. }
+            | Frame::Pong { .. }
+            | Frame::JoinConfirm { .. }
+            | Frame::KeyUpdate { .. }
+            | Frame::Handshake(_)
+            | Frame::DataBlocked { .. }
+            | Frame::StreamDataBlocked { .. }
+            | Frame::StreamsBlocked { .. }
+    )
 }

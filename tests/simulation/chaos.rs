@@ -171,10 +171,12 @@ impl Chaos {
     fn check_leaks(&mut self) {
         for side in [CLIENT, SERVER] {
             let bytes = self.world.nodes[1 - side].config.streams.session_window_max.min(3_000_000) + 100_000;
-            let node = &mut self.world.nodes[side];
-            let session = node.session.as_mut().unwrap();
-            let id = node.app.open(session, &mut self.world.oracle, Direction::Uni, Priority::Normal, bytes);
-            assert!(id.is_some(), "{:?} cannot open a stream: {}", session.side(), self.world.describe());
+            let deadline = self.world.now + REST;
+            while !self.open_uni(side, bytes) {
+                assert!(self.world.now < deadline, "no credit for a stream: {}", self.world.describe());
+                self.keep_lanes();
+                self.world.run_for(milliseconds(300));
+            }
         }
         self.world.nodes.iter_mut().for_each(|node| node.app.reading = Reading::AtOnce);
         self.settle_down();
@@ -184,6 +186,12 @@ impl Chaos {
             assert_eq!(node.session().stream_count(), 0, "{:?}: streams are left over", node.side);
             assert_eq!(node.session().held_bytes(), 0, "{:?}: bytes are left over", node.side);
         }
+    }
+
+    fn open_uni(&mut self, side: usize, bytes: u64) -> bool {
+        let node = &mut self.world.nodes[side];
+        let session = node.session.as_mut().unwrap();
+        node.app.open(session, &mut self.world.oracle, Direction::Uni, Priority::Normal, bytes).is_some()
     }
 
     fn end(&mut self) {

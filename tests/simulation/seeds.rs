@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Seeds of a run that asks for nothing else: some seconds in a debug build.
-const SEEDS_DEFAULT: u64 = 200;
+const SEEDS_DEFAULT: u64 = 100;
 
 /// Tells which seed it was when the scenario panics.
 struct Reporter {

@@ -27,6 +27,9 @@ pub struct World {
     pub oracle: Oracle,
     /// Everything that was written to a link, to look for what must not be there.
     pub transcript: Option<Vec<u8>>,
+    /// The byte to be damaged, among all that are written.
+    pub damage_at: Option<usize>,
+    written: usize,
     /// Instead of the usual TLS configurations.
     pub client_tls: Option<Arc<rustls::ClientConfig>>,
     pub server_tls: Option<Arc<rustls::ServerConfig>>,
@@ -51,6 +54,8 @@ impl World {
             links: Vec::new(),
             oracle: Oracle::default(),
             transcript: None,
+            damage_at: None,
+            written: 0,
             client_tls: None,
             server_tls: None,
         }
@@ -274,11 +279,17 @@ impl World {
         let mut out = BytesMut::new();
         let layout = transmission.encode(&mut out).expect("sealing does not fail");
         session.on_encoded(lane, &layout);
+        let size_max = self.nodes[side].config.packet_bytes_max;
+        assert!(out.len() <= size_max, "a message of {} bytes, {size_max} are allowed", out.len());
         self.write(link, side, out);
         true
     }
 
-    pub fn write(&mut self, link: usize, side: usize, bytes: BytesMut) {
+    pub fn write(&mut self, link: usize, side: usize, mut bytes: BytesMut) {
+        if let Some(byte) = self.damage_at.and_then(|at| bytes.get_mut(at.checked_sub(self.written)?)) {
+            *byte ^= 0x20;
+        }
+        self.written += bytes.len();
         if let Some(transcript) = &mut self.transcript {
             transcript.extend_from_slice(&bytes);
         }

@@ -15,7 +15,7 @@ pub(super) fn node(config: &NodeConfig) -> node::NodeConfig {
     }
 }
 
-pub(super) fn link(config: LinkConfig) -> Result<node::LinkConfig, CliError> {
+pub(in crate::cli) fn link(config: LinkConfig) -> Result<node::LinkConfig, CliError> {
     let scheduler = config.scheduler.to_string();
     let peer = &config.peer;
     let session = SessionConfig {
