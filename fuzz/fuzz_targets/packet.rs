@@ -34,7 +34,8 @@ fuzz_target!(|data: &[u8]| {
     assert!(frames_len <= content.len());
     for policy in POLICIES {
         let mut out = BytesMut::new();
-        encode_packet_message(&mut out, &Head::default(), SealedKind::Plain, &frames, policy);
+        let size_max = limits::FRAME_MESSAGE_BYTES_MAX;
+        encode_packet_message(&mut out, &Head::default(), SealedKind::Plain, &frames, policy, size_max);
         let message = decode_message(&mut out, limits::FRAME_MESSAGE_BYTES_MAX);
         let Ok(Some(message)) = message else { panic!("{message:?}") };
         let Body::Plain(content) = message.body else { panic!("{message:?}") };

@@ -29,6 +29,11 @@ impl TokenBucket {
         allowed
     }
 
+    /// Puts tokens in, up to the burst: what was taken is justified by something else.
+    pub fn earn(&mut self, tokens: u32) {
+        self.tokens = (self.tokens + f64::from(tokens)).min(self.burst);
+    }
+
     /// Whether the bucket is full: nothing was taken for a while, so it may be forgotten.
     pub fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);

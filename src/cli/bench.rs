@@ -8,17 +8,29 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::error::CliError;
+use crate::base::CloseCode;
 use crate::channel::{Address, ListenOptions};
+use crate::config::{Config, LoadedIdentity};
 use crate::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
 use crate::issue::{CertificateAuthority, KeyType, Validity};
 use crate::node::{Link, LinkConfig, Node, Session};
-use crate::service::bench::{self, Latency, Throughput};
+use crate::service::bench::{self, Latency, Throughput, Workload};
 use crate::session::scheduler::Policy;
 use crate::wire::PaddingPolicy;
 
 /// Measures throughput, small messages, latency and new streams over a session.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
+    /// A peer of the configuration's links, which offers a service with the target "bench:"; without one, two nodes of
+    /// this process
+    #[arg(requires = "config")]
+    peer: Option<String>,
+    /// Configuration file with the identity and the link to the peer
+    #[arg(short, long, value_name = "FILE", requires = "peer")]
+    config: Option<std::path::PathBuf>,
+    /// Name of the peer's service
+    #[arg(long, default_value = "bench", requires = "peer")]
+    service: String,
     /// Which channels carry the session
     #[arg(long, value_enum, default_value_t = Kind::Tcp)]
     kind: Kind,
@@ -81,6 +93,13 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn measure(args: Args) -> Result<(), CliError> {
+    if let (Some(peer), Some(file)) = (&args.peer, &args.config) {
+        let (node, link, session) = dial(peer, file).await?;
+        let outcome = report(&args, &session, Workload::service(session.clone(), &args.service)).await;
+        drop(link);
+        node.close(CloseCode::NO_ERROR, "benchmark is over").await;
+        return outcome;
+    }
     let folder = std::env::temp_dir().join(format!("longhaul-bench-{}", std::process::id()));
     let address: Address = match args.kind {
         Kind::Tcp => "tcp://127.0.0.1:0".to_owned(),
@@ -94,7 +113,7 @@ async fn measure(args: Args) -> Result<(), CliError> {
     .map_err(failed)?;
     let pair = connect(&args, address).await;
     let result = match pair {
-        Ok(pair) => report(&args, &pair.session).await,
+        Ok(pair) => report(&args, &pair.session, Workload::direct(pair.session.clone())).await,
         Err(error) => Err(error),
     };
     if matches!(args.kind, Kind::Unix) {
@@ -102,6 +121,26 @@ async fn measure(args: Args) -> Result<(), CliError> {
         let _ = std::fs::remove_dir_all(&folder);
     }
     result
+}
+
+/// Dials a peer as the configuration says, as this node.
+async fn dial(peer: &str, file: &std::path::Path) -> Result<(Node, Link, Session), CliError> {
+    let provider = default_provider();
+    let config = Config::load(file, &provider).map_err(|error| CliError::Config(Box::new(error)))?;
+    let own = config.identity.identity.node_id();
+    let id = own.relative(peer).map_err(|error| CliError::Usage(error.to_string()))?;
+    let link = config.links.into_iter().find(|link| link.peer == id);
+    let link = link.ok_or_else(|| CliError::Usage(format!("{} has no link to {id}", file.display())))?;
+    let LoadedIdentity { identity, anchors, .. } = config.identity;
+    let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let settings = TlsSettings::new(identity, anchors, provider, time).map_err(failed)?;
+    let node = Node::builder(settings).build().await.map_err(failed)?;
+    let connected = node.connect(super::run::settings::link(link)?).await;
+    let (link, session) = connected.map_err(|error| {
+        let message = format!("{id} cannot be reached: {error}");
+        if error.is_refusal() { CliError::Refused(message) } else { CliError::Unreachable(message) }
+    })?;
+    Ok((node, link, session))
 }
 
 /// Two nodes of this process, and the session between them.
@@ -143,7 +182,7 @@ fn settings(authority: &CertificateAuthority, name: &str, validity: Validity) ->
     TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider)).map_err(failed)
 }
 
-async fn report(args: &Args, session: &Session) -> Result<(), CliError> {
+async fn report(args: &Args, session: &Session, workload: Workload) -> Result<(), CliError> {
     let time = Duration::from_secs_f64(args.secs);
     let wanted = |test| args.only.is_empty() || args.only.contains(&test);
     let mut results = serde_json::Map::new();
@@ -156,25 +195,25 @@ async fn report(args: &Args, session: &Session) -> Result<(), CliError> {
     if wanted(Test::Throughput) {
         begin("throughput");
         let before = cpu_seconds();
-        let measured = bench::throughput(session, args.streams as usize, time, args.size as usize).await;
+        let measured = bench::throughput(&workload, args.streams as usize, time, args.size as usize).await;
         let measured = measured.map_err(failed)?;
         let cpu = cpu_seconds().zip(before).map(|(after, before)| (after - before) / (measured.bytes as f64 / 1e9));
-        results.insert("throughput".to_owned(), throughput_json(args, &measured, cpu));
+        results.insert("throughput".to_owned(), throughput_json(args, session, &measured, cpu));
     }
     if wanted(Test::Messages) {
         begin("messages");
-        let measured = bench::throughput(session, 1, time, args.message_size as usize).await.map_err(failed)?;
+        let measured = bench::throughput(&workload, 1, time, args.message_size as usize).await.map_err(failed)?;
         let rate = measured.bytes_per_second() / f64::from(args.message_size);
         results.insert("messages".to_owned(), json!({ "size_bytes": args.message_size, "per_second": rate.round() }));
     }
     if wanted(Test::Latency) {
         begin("latency");
-        let measured = bench::latency(session, time, args.message_size as usize).await.map_err(failed)?;
+        let measured = bench::latency(&workload, time, args.message_size as usize).await.map_err(failed)?;
         results.insert("latency".to_owned(), latency_json(&measured));
     }
     if wanted(Test::Opens) {
         begin("new streams");
-        let measured = bench::opens(session, time).await.map_err(failed)?;
+        let measured = bench::opens(&workload, time).await.map_err(failed)?;
         results.insert("opens".to_owned(), latency_json(&measured));
     }
     if shows_progress {
@@ -184,10 +223,10 @@ async fn report(args: &Args, session: &Session) -> Result<(), CliError> {
     Ok(())
 }
 
-fn throughput_json(args: &Args, measured: &Throughput, cpu: Option<f64>) -> Value {
+fn throughput_json(args: &Args, session: &Session, measured: &Throughput, cpu: Option<f64>) -> Value {
     json!({
         "streams": args.streams,
-        "channels": args.channels,
+        "channels": session.stats().lanes.len(),
         "bytes": measured.bytes,
         "gbit_per_second": round(measured.bytes_per_second() * 8e-9, 2),
         "cpu_seconds_per_gb": cpu.map(|cpu| round(cpu, 3)),
@@ -218,7 +257,7 @@ fn print(args: &Args, results: &serde_json::Map<String, Value>) {
     if let Some(found) = results.get("throughput") {
         let cpu = found["cpu_seconds_per_gb"]
             .as_f64()
-            .map(|cpu| format!(", {cpu} CPU s/GB for both ends"))
+            .map(|cpu| format!(", {cpu} CPU s/GB in this process"))
             .unwrap_or_default();
         println!(
             "throughput  {} Gbit/s over {} channels by {} streams{cpu}",

@@ -7,7 +7,6 @@ use crate::config::ConfigError;
 
 /// Why a command failed. One variant an exit code, except that all that is unforeseen is [`CliError::Runtime`].
 #[derive(Debug)]
-#[expect(dead_code, reason = "`run`, `bench` and `demo` construct the last two")]
 pub(super) enum CliError {
     /// Exit code 1.
     Runtime(anyhow::Error),

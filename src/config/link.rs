@@ -143,6 +143,10 @@ fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option
     if count == 0 || weight == 0 {
         problems.push(Problem::new("count and weight are at least 1").at(item.span()).help("remove the address"));
     }
+    if weight > limits::LANE_WEIGHT_MAX {
+        let message = format!("a weight is at most {}", limits::LANE_WEIGHT_MAX);
+        problems.push(Problem::new(message).at(item.span()));
+    }
     Some(LinkAddress { address, count, weight })
 }
 

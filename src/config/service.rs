@@ -9,6 +9,7 @@ use super::resolve::{number, service_name, value};
 use super::{file, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
+use crate::service::Target;
 use crate::service::proxy_protocol::ProxyVersion;
 use crate::stream::Priority;
 
@@ -17,8 +18,8 @@ use crate::stream::Priority;
 pub struct ServiceConfig {
     /// Its name.
     pub name: String,
-    /// Where connections are made to: TCP or a Unix socket.
-    pub target: Address,
+    /// Where connections are made to.
+    pub target: Target,
     /// Who may use it.
     pub allow: Allow,
     /// The header that tells the target who the client is.
@@ -61,8 +62,11 @@ pub(super) fn resolve(
 ) -> Option<ServiceConfig> {
     let section = section.get_ref();
     let name = service_name(&section.name, problems);
-    let target = plain_address(&section.target, problems);
-    if let Some(Address::Tcp { port: 0, .. }) = target {
+    let target = match section.target.get_ref().parse::<Target>() {
+        Ok(Target::Bench) => Some(Target::Bench),
+        _ => plain_address(&section.target, problems).map(Target::Address),
+    };
+    if let Some(Target::Address(Address::Tcp { port: 0, .. })) = target {
         problems.push(Problem::new("a target has a port above 0").at(section.target.span()));
     }
     let allow = allow(section.allow.as_deref(), own, problems);

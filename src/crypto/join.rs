@@ -18,6 +18,8 @@ pub struct JoinTranscript {
     pub lane_id: LaneId,
     /// How many consecutive lanes it asks for.
     pub lane_count: u32,
+    /// Their weight.
+    pub weight: u32,
     /// The kind of channel, as on the wire.
     pub kind: u32,
     /// The client's nonce.
@@ -46,6 +48,7 @@ impl JoinTranscript {
         context.update(&self.session_id.0);
         context.update(&self.lane_id.0.to_be_bytes());
         context.update(&self.lane_count.to_be_bytes());
+        context.update(&self.weight.to_be_bytes());
         context.update(&self.kind.to_be_bytes());
         context.update(&self.nonce);
         // The only part of variable length goes in with its length, so that no two transcripts read the same.
@@ -66,6 +69,7 @@ mod tests {
             session_id: SessionId([3; 16]),
             lane_id: LaneId(5),
             lane_count: 1,
+            weight: 1,
             kind: 0,
             nonce: [9; 16],
             channel_binding: vec![1, 2, 3],
@@ -76,7 +80,7 @@ mod tests {
     fn every_field_changes_the_proof() {
         let key = Secret::new([1; 32]);
         let base = transcript();
-        let mut others = vec![base.clone(); 7];
+        let mut others = vec![base.clone(); 8];
         others[0].version = 2;
         others[1].session_id = SessionId([4; 16]);
         others[2].lane_id = LaneId(6);
@@ -84,6 +88,7 @@ mod tests {
         others[4].kind = 1;
         others[5].nonce[0] ^= 1;
         others[6].channel_binding.clear();
+        others[7].weight = 2;
         for other in others {
             assert_ne!(other.client_mac(&key), base.client_mac(&key), "{other:?}");
         }

@@ -193,7 +193,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
-        let config = &self.dialler.config.session;
+        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
         let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
@@ -228,7 +228,7 @@ impl Attempt<'_> {
     }
 
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
-        let config = &self.dialler.config.session;
+        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
         let (secrets, suite) = outer_secrets(outer, self.session_id)?;
         let abort = connection.abort_handle();

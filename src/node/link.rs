@@ -242,7 +242,7 @@ impl<'a> Pool<'a> {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(LaneEvent::Closed(reason)) => return reason,
-                    Some(event) => self.on_event(event),
+                    Some(event) => self.on_event(&event),
                     None => return self.session.closed().await,
                 },
                 Some(outcome) = self.dials.join_next(), if !self.dials.is_empty() => {
@@ -385,9 +385,9 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn on_event(&mut self, event: LaneEvent) {
+    fn on_event(&mut self, event: &LaneEvent) {
         let find = |slots: &mut Vec<Slot>, lane| slots.iter_mut().position(|slot| slot.lane == Some(lane));
-        match event {
+        match *event {
             LaneEvent::Up(lane) => self.on_joined(lane),
             LaneEvent::Suspect(lane) => {
                 if let Some(index) = find(&mut self.slots, lane) {

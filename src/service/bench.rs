@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::node::{ReadError, RecvStream, SendStream, Session};
+use crate::wire::ServiceRequest;
 
 /// Reads everything, then answers with the count.
 const SINK: u8 = b'S';
@@ -72,22 +73,30 @@ pub async fn serve(session: Session) {
     while let Ok((send, recv)) = session.accept_bi().await {
         tokio::spawn(async move {
             // A stream that ends early is the other end's business.
-            let _ = serve_stream(send, recv).await;
+            let _ = serve_stream(send, recv, Bytes::new()).await;
         });
     }
 }
 
-/// Serves one workload on a stream.
+/// Serves one workload on a stream, of which `first` was read already.
 ///
 /// # Errors
 /// [`BenchError`] when the stream ends early.
-pub async fn serve_stream(mut send: SendStream, mut recv: RecvStream) -> Result<(), BenchError> {
-    let kind = recv.read_u8().await.map_err(failed)?;
+pub async fn serve_stream(mut send: SendStream, mut recv: RecvStream, first: Bytes) -> Result<(), BenchError> {
+    let mut chunk = first;
+    while chunk.is_empty() {
+        chunk = recv.read_chunk(usize::MAX).await.map_err(failed)?.ok_or(BenchError("stream is empty".to_owned()))?;
+    }
+    let kind = chunk.split_to(1)[0];
     let mut count = 0_u64;
-    while let Some(chunk) = recv.read_chunk(usize::MAX).await.map_err(failed)? {
+    loop {
         count += chunk.len() as u64;
-        if kind == ECHO {
+        if kind == ECHO && !chunk.is_empty() {
             send.write_chunk(chunk).await.map_err(failed)?;
+        }
+        match recv.read_chunk(usize::MAX).await.map_err(failed)? {
+            Some(next) => chunk = next,
+            None => break,
         }
     }
     if kind == SINK {
@@ -96,12 +105,42 @@ pub async fn serve_stream(mut send: SendStream, mut recv: RecvStream) -> Result<
     send.finish().map_err(failed)
 }
 
+/// Where workloads go: the streams of a session, each begun by a request where the peer expects one.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    session: Session,
+    request: Bytes,
+}
+
+impl Workload {
+    /// To a peer that [serves](serve) the whole session.
+    #[must_use]
+    pub fn direct(session: Session) -> Self {
+        Self { session, request: Bytes::new() }
+    }
+
+    /// To a service of the peer whose target is [`Target::Bench`](super::Target::Bench).
+    #[must_use]
+    pub fn service(session: Session, name: &str) -> Self {
+        let request = ServiceRequest { service: name.to_owned(), ..ServiceRequest::default() };
+        Self { session, request: request.encode().into() }
+    }
+
+    async fn open(&self, kind: u8) -> Result<(SendStream, RecvStream), BenchError> {
+        let (mut send, recv) = self.session.open_bi().await.map_err(failed)?;
+        let mut head = self.request.to_vec();
+        head.push(kind);
+        send.write_chunk(head.into()).await.map_err(failed)?;
+        Ok((send, recv))
+    }
+}
+
 /// Sends for a time on some streams at once, in writes of `write_size` bytes.
 ///
 /// # Errors
 /// [`BenchError`] when the session ends early.
 pub async fn throughput(
-    session: &Session,
+    workload: &Workload,
     streams: usize,
     time: Duration,
     write_size: usize,
@@ -109,7 +148,7 @@ pub async fn throughput(
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..streams {
-        let (send, recv) = session.open_bi().await.map_err(failed)?;
+        let (send, recv) = workload.open(SINK).await?;
         tasks.spawn(fill(send, recv, start + time, write_size));
     }
     let mut bytes = 0;
@@ -124,7 +163,6 @@ async fn fill(mut send: SendStream, mut recv: RecvStream, end: Instant, write_si
     const WRITES_PER_LOOK: usize = 64;
     let message = vec![0x2a; write_size];
     let writes = if write_size < 4096 { WRITES_PER_LOOK } else { 1 };
-    send.write_u8(SINK).await.map_err(failed)?;
     while Instant::now() < end {
         for _ in 0..writes {
             send.write_all(&message).await.map_err(failed)?;
@@ -138,9 +176,8 @@ async fn fill(mut send: SendStream, mut recv: RecvStream, end: Instant, write_si
 ///
 /// # Errors
 /// [`BenchError`] when the session ends early.
-pub async fn latency(session: &Session, time: Duration, size: usize) -> Result<Latency, BenchError> {
-    let (mut send, mut recv) = session.open_bi().await.map_err(failed)?;
-    send.write_u8(ECHO).await.map_err(failed)?;
+pub async fn latency(workload: &Workload, time: Duration, size: usize) -> Result<Latency, BenchError> {
+    let (mut send, mut recv) = workload.open(ECHO).await?;
     let mut message = vec![7; size];
     let end = Instant::now() + time;
     let mut times = Vec::new();
@@ -158,13 +195,13 @@ pub async fn latency(session: &Session, time: Duration, size: usize) -> Result<L
 ///
 /// # Errors
 /// [`BenchError`] when the session ends early.
-pub async fn opens(session: &Session, time: Duration) -> Result<Latency, BenchError> {
+pub async fn opens(workload: &Workload, time: Duration) -> Result<Latency, BenchError> {
     let end = Instant::now() + time;
     let mut times = Vec::new();
     while Instant::now() < end {
         let start = Instant::now();
-        let (mut send, mut recv) = session.open_bi().await.map_err(failed)?;
-        send.write_chunk(Bytes::from_static(&[ECHO, 1])).await.map_err(failed)?;
+        let (mut send, mut recv) = workload.open(ECHO).await?;
+        send.write_chunk(Bytes::from_static(&[1])).await.map_err(failed)?;
         send.finish().map_err(failed)?;
         match recv.read_to_end(1).await {
             Ok(_) => times.push(start.elapsed()),

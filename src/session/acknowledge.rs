@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Event, LaneEnd, SessionFault};
+use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, SentItem};
-use super::state::Session;
+use super::state::{Session, State};
 use crate::base::{LaneId, PacketNumber};
-use crate::wire::Ack;
+use crate::wire::{Ack, Frame};
 
 impl Session {
     /// Takes an acknowledgement. It may come by another lane, and for a lane that is dead.
@@ -24,6 +24,7 @@ impl Session {
         if lane.next_number.is_some_and(|next| ack.next_packet_number > next) || !ack.ranges.is_empty() {
             return Err(SessionFault::Violation("acknowledgement of packets that were never sent"));
         }
+        lane.is_switched |= ack.next_packet_number > lane.epoch_start;
         let mut newest = None;
         let mut delivered = 0;
         while lane.sent.front().is_some_and(|packet| packet.number < ack.next_packet_number) {
@@ -32,8 +33,12 @@ impl Session {
             delivered += u64::from(packet.bytes);
             newest = Some(packet.sent_at);
             for item in packet.items {
-                if let SentItem::Stream { id, range, fin } = item {
-                    self.streams.on_acknowledged(id, range, fin);
+                match item {
+                    SentItem::Stream { id, range, fin } => self.streams.on_acknowledged(id, range, fin),
+                    SentItem::Control(Frame::StreamReset { stream_id, .. }) => {
+                        self.streams.on_reset_acknowledged(stream_id);
+                    }
+                    SentItem::Control(_) => {}
                 }
             }
         }
@@ -53,10 +58,12 @@ impl Session {
         if lane.state == LaneState::Suspect {
             lane.state = LaneState::Active;
             self.events.push_back(Event::LaneRecovered(ack.lane_id));
+            // There may have been no healthy lane to carry what others hold up.
+            self.reinject_suspects();
         }
-        if lane.sent.is_empty() {
+        if self.lanes[index].sent.is_empty() {
             // Hundreds of packets were on their way; an idle lane should not keep their room.
-            lane.sent.shrink_to(8);
+            self.lanes[index].sent.shrink_to(8);
         }
         self.wake_lanes();
         Ok(())
@@ -90,24 +97,26 @@ impl Session {
         lane.died_at = Some(now);
         lane.is_waiting = false;
         lane.control.clear();
-        // The last word on what arrived goes by another lane. Where nothing did, the peer may not know of the lane: the
-        // join may never have reached it.
+        // The last word on what arrived goes by another lane. When nothing did, the peer may not know the lane at all.
         lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
         self.scheduler.on_lane_removed(id);
-        self.events.push_back(Event::LaneDown(id, end.clone()));
+        self.events.push_back(Event::LaneDown(id, end));
         if !matches!(end, LaneEnd::ClosedByPeer(_)) {
             let code = match end {
                 LaneEnd::Closed(code) => code,
                 LaneEnd::Unacknowledged | LaneEnd::Idle => crate::base::CloseCode::ACK_TIMEOUT,
                 _ => crate::base::CloseCode::TRANSPORT_ERROR,
             };
-            self.control.push_back(crate::wire::Frame::LaneClose { lane_id: id, code });
+            self.control.push_back(Frame::LaneClose { lane_id: id, code });
         }
         if self.lane_count() == 0 {
             self.alone_since = Some(now);
             if self.is_ending() {
                 self.finish_closing(now);
+            } else if matches!(self.state, State::Connecting) {
+                // A session that was not accepted cannot be joined: nothing will come back.
+                self.become_closed(CloseReason::ChannelsLost { after: Duration::ZERO }, now);
             }
         }
         self.wake_lanes();

@@ -18,6 +18,8 @@ pub struct SessionConfig {
     pub padding: PaddingPolicy,
     /// Which lane carries the next packet.
     pub scheduler: Policy,
+    /// Share of the lane that a client's handshake goes over, under the scheduler `weighted`.
+    pub first_lane_weight: u32,
     /// Longest message that this side sends, in bytes.
     pub packet_bytes_max: usize,
     /// Seal packets on channels that are TLS themselves, too.
@@ -45,6 +47,7 @@ impl Default for SessionConfig {
             streams: StreamsConfig::default(),
             padding: PaddingPolicy::default(),
             scheduler: Policy::default(),
+            first_lane_weight: 1,
             packet_bytes_max: limits::FRAME_MESSAGE_BYTES_MAX,
             seal_always: false,
             survive: limits::SURVIVE,
@@ -75,6 +78,7 @@ impl SessionConfig {
             idle_timeout: self.idle_timeout,
             survive: self.survive,
             software: concat!("longhaul/", env!("CARGO_PKG_VERSION")).to_owned(),
+            first_lane_weight: self.first_lane_weight,
         }
     }
 }

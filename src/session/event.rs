@@ -33,7 +33,7 @@ pub enum Event {
 }
 
 /// Why a lane ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneEnd {
     /// Its channel was closed or failed.
     ChannelClosed,

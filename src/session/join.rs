@@ -116,6 +116,7 @@ impl Session {
             session_id: self.id,
             lane_id,
             lane_count: 1,
+            weight: setup.weight,
             kind: setup.kind as u32,
             nonce,
             channel_binding: channel_binding.to_vec(),
@@ -126,13 +127,15 @@ impl Session {
             channel_binding: channel_binding.to_vec().into(),
             lane_count: 1,
             mac: transcript.client_mac(&self.join_key),
+            weight: setup.weight,
         };
         let head = Head { version: transcript.version, session_id: Some(self.id), lane_id, ..Head::default() };
         self.insert_lane(lane_id, setup, LaneState::Joining, now);
         Some(JoinRequest { head, join, transcript })
     }
 
-    /// Takes the server's answer to a join. Returns whether its proof is right; else the lane has to be removed.
+    /// Takes the server's answer to a join. Returns whether its proof is right and the lane still wanted; else the lane
+    /// has to be removed.
     pub fn complete_join(&mut self, request: &JoinRequest, joined: &Joined) -> bool {
         let expected = request.transcript.server_mac(&self.join_key, &joined.nonce);
         if !equal_in_constant_time(&expected, &joined.mac) {
@@ -140,6 +143,9 @@ impl Session {
         }
         let Some(index) = self.lane_index(request.head.lane_id) else { return false };
         let lane = &mut self.lanes[index];
+        if !lane.is_alive() {
+            return false;
+        }
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Active;
         }
@@ -167,6 +173,7 @@ impl Session {
             session_id: self.id,
             lane_id: head.lane_id,
             lane_count: join.lane_count,
+            weight: join.weight,
             kind: join.kind,
             nonce: join.nonce,
             // What this side sees of the channel, not what the message says.
@@ -199,7 +206,7 @@ impl Session {
         let mut nonce = [0; 16];
         entropy.fill(&mut nonce);
         let mac = transcript.server_mac(&self.join_key, &nonce);
-        self.insert_lane(head.lane_id, setup, LaneState::Active, now);
+        self.insert_lane(head.lane_id, LaneSetup { weight: join.weight, ..setup }, LaneState::Active, now);
         if let Some(lane) = self.lanes.last_mut() {
             lane.expected_confirmation = Some(nonce);
             lane.confirmation_due = Some(now + limits::JOIN_TIMEOUT);

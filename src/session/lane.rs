@@ -126,6 +126,10 @@ pub(super) struct Lane {
     pub(super) is_pinged: bool,
     /// Of the newest packet that was received.
     pub(super) received_epoch: Epoch,
+    /// The first packet under the current keys.
+    pub(super) epoch_start: PacketNumber,
+    /// The peer has acknowledged a packet under the current keys: none of the keys before is on its way.
+    pub(super) is_switched: bool,
     pub(super) died_at: Option<Instant>,
     pub(super) counters: LaneCounters,
 }
@@ -163,6 +167,8 @@ impl Lane {
             last_progress_at: now,
             is_pinged: false,
             received_epoch: Epoch(0),
+            epoch_start: PacketNumber(0),
+            is_switched: false,
             died_at: None,
             counters: LaneCounters::default(),
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, Protection};
 use super::state::{Session, State};
-use crate::base::{Epoch, LaneId, Side, limits};
+use crate::base::{CloseCode, Epoch, LaneId, Side, limits};
 use crate::stream::Priority;
 use crate::wire::{Frame, Head};
 
@@ -21,17 +21,24 @@ impl Session {
         // A lane that this side gave up may still deliver: it counts, as long as the lane is remembered.
         let Some(index) = self.lane_index(head.lane_id) else { return };
         let lane = &mut self.lanes[index];
+        if !is_sealed && lane.setup.kind.protection() == Protection::Sealed {
+            // Anybody on the way could have written it: nothing of it counts, and only the lane is lost.
+            self.remove_lane(head.lane_id, LaneEnd::Closed(CloseCode::PROTOCOL_VIOLATION), now);
+            return;
+        }
         lane.last_received_at = now;
         lane.is_pinged = false;
         lane.received.next = crate::base::PacketNumber(head.packet_number.0 + 1);
-        lane.received.newest_at = now;
         lane.counters.packets_received += 1;
         lane.counters.bytes_received += size as u64;
         if is_sealed {
             lane.received_epoch = head.epoch;
             // A peer that seals where it need not is answered in kind.
             lane.protection = Protection::Sealed;
-            self.on_epoch(head.epoch, now);
+            if let Err(fault) = self.on_epoch(head.epoch, now) {
+                self.fail(fault, now);
+                return;
+            }
         }
         let mut stream_bytes = 0;
         let mut needs_ack = false;
@@ -48,21 +55,27 @@ impl Session {
         if needs_ack {
             self.schedule_ack(head.lane_id, stream_bytes, now);
         }
+        self.idle_frames.earn((stream_bytes / limits::BYTES_PER_IDLE_FRAME) as u32);
+        self.drop_previous_keys(now);
         self.wake_lanes();
     }
 
-    fn on_epoch(&mut self, epoch: Epoch, now: Instant) {
+    fn on_epoch(&mut self, epoch: Epoch, now: Instant) -> Result<(), SessionFault> {
         if Some(epoch) == self.keys.epoch().next() {
+            // Each step derives keys: a peer that steps with each packet would have us do nothing else.
+            self.limit_idle(now, "key updates")?;
             self.step_keys(now);
         }
         if epoch == self.keys.epoch() {
             self.key_use.on_opened_current();
         }
+        Ok(())
     }
 
     fn schedule_ack(&mut self, lane_id: LaneId, stream_bytes: u64, now: Instant) {
         let Some(index) = self.lane_index(lane_id) else { return };
         let lane = &mut self.lanes[index];
+        lane.received.newest_at = now;
         lane.received.unacknowledged_bytes += stream_bytes;
         let due = if lane.received.unacknowledged_bytes >= limits::ACK_EVERY_BYTES {
             now

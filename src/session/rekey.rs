@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::event::{CloseReason, Event};
+use super::lane::Protection;
 use super::state::Session;
-use crate::base::limits;
+use crate::base::{PacketNumber, limits};
 use crate::wire::Frame;
 
 /// How much the current keys were used.
@@ -35,11 +36,17 @@ impl KeyUse {
 }
 
 impl Session {
-    /// Asks for new keys now, as the limits would. Waits for the peer when the last step is not confirmed yet.
+    /// Asks for new keys now, as the limits would. Does nothing while the last step is not over on all lanes.
     pub fn update_keys(&mut self, now: Instant) {
-        if self.key_use.is_confirmed {
+        if self.may_step() {
             self.step_keys(now);
         }
+    }
+
+    /// One step at a time: the peer has the current keys, and no lane needs the ones before. Else a second step would
+    /// take them from packets that are still on their way.
+    fn may_step(&self) -> bool {
+        !self.is_ending() && self.key_use.is_confirmed && self.key_use.previous_until.is_none()
     }
 
     /// Before a packet is sealed: steps the keys when they were used enough.
@@ -48,7 +55,7 @@ impl Session {
         let is_due = used.packets >= self.config.key_packets_max
             || used.bytes >= self.config.key_bytes_max
             || now.saturating_duration_since(used.since) >= self.config.key_age_max;
-        if is_due && used.is_confirmed {
+        if is_due && self.may_step() {
             self.step_keys(now);
         } else if used.packets >= self.keys.confidentiality_limit() {
             self.become_closed(CloseReason::KeysExhausted, now);
@@ -65,7 +72,9 @@ impl Session {
         self.key_use =
             KeyUse { previous_until: Some(now + timeout.max(limits::PREVIOUS_KEY_TIME)), ..KeyUse::new(now) };
         let epoch = self.keys.epoch();
-        for lane in self.lanes.iter_mut().filter(|lane| lane.is_alive()) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_alive() && lane.protection == Protection::Sealed) {
+            lane.epoch_start = lane.next_number.unwrap_or(PacketNumber::MAX);
+            lane.is_switched = false;
             // A packet on each lane, so that all of them leave the old keys behind.
             lane.control.push_back(Frame::KeyUpdate { epoch });
             if std::mem::take(&mut lane.is_waiting) {
@@ -80,9 +89,11 @@ impl Session {
     }
 
     pub(super) fn drop_previous_keys(&mut self, now: Instant) {
-        let is_switched =
-            self.lanes.iter().filter(|lane| lane.is_alive()).all(|lane| lane.received_epoch == self.keys.epoch());
-        if self.key_use.previous_until.is_some_and(|until| until <= now || is_switched) {
+        let Some(until) = self.key_use.previous_until else { return };
+        let epoch = self.keys.epoch();
+        let mut sealed = self.lanes.iter().filter(|lane| lane.is_alive() && lane.protection == Protection::Sealed);
+        let is_switched = sealed.all(|lane| lane.is_switched && lane.received_epoch == epoch);
+        if until <= now || is_switched {
             self.key_use.previous_until = None;
             self.keys.forget_previous();
         }

@@ -130,7 +130,10 @@ impl Session {
             key_use: KeyUse::new(now),
             join_key: secrets.join_key().clone(),
             reset_token,
-            lane_credit: LaneCredit::new(peer_parameters.max_lanes),
+            lane_credit: LaneCredit::new(match side {
+                Side::Client => peer_parameters.max_lanes,
+                Side::Server => limits::LANE_CREDIT,
+            }),
             peer_parameters,
             streams,
             lanes: Vec::new(),
@@ -148,7 +151,11 @@ impl Session {
             lanes_lost: 0,
             config,
         };
-        session.insert_lane(LaneId::FIRST, first_lane, LaneState::Active, now);
+        let weight = match side {
+            Side::Client => first_lane.weight,
+            Side::Server => session.peer_parameters.first_lane_weight,
+        };
+        session.insert_lane(LaneId::FIRST, LaneSetup { weight, ..first_lane }, LaneState::Active, now);
         if side == Side::Server {
             session.lanes[0].control.push_back(Frame::Accepted { reset_token });
             session.events.push_back(Event::Connected);
@@ -232,8 +239,9 @@ impl Session {
     /// Whether streams have bytes that the peer has not acknowledged.
     #[must_use]
     pub fn has_outstanding_data(&self) -> bool {
+        // What dead lanes carried is in the streams again.
         self.streams.unsent_bytes() > 0
-            || self.lanes.iter().any(|lane| !lane.sent.is_empty())
+            || self.lanes.iter().any(|lane| lane.is_alive() && !lane.sent.is_empty())
             || self.streams.has_ready()
     }
 

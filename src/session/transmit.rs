@@ -19,6 +19,12 @@ const PIECE_BYTES_MIN: usize = 64;
 /// Frames that carry no stream data, in one packet: the others wait for the next.
 const CONTROL_FRAMES_MAX: usize = limits::FRAMES_PER_PACKET_MAX / 2;
 
+/// The most that a frame about a stream takes, without data: keys, sizes and three numbers.
+const STREAM_CONTROL_BYTES_MAX: usize = 64;
+
+/// No packet is cut for less: the longest control frames have to fit.
+const PACKET_BYTES_MIN: usize = 2048;
+
 /// A packet to be encoded, sealed and written.
 pub struct Transmission {
     head: Head,
@@ -70,7 +76,9 @@ impl Session {
             self.lanes[index].is_waiting = true;
             return None;
         }
-        self.before_sealing(now);
+        if self.lanes[index].protection == Protection::Sealed {
+            self.before_sealing(now);
+        }
         let transmission = self.record(now, index, frames);
         if self.has_shared_work() {
             self.wake_lanes();
@@ -89,7 +97,8 @@ impl Session {
 
     /// The longest message that this side sends and the peer takes.
     fn message_bytes_max(&self) -> usize {
-        self.config.packet_bytes_max.min(self.peer_parameters.packet_bytes_max as usize)
+        let peer_max = (self.peer_parameters.packet_bytes_max as usize).min(limits::FRAME_MESSAGE_BYTES_MAX);
+        self.config.packet_bytes_max.clamp(PACKET_BYTES_MIN, peer_max)
     }
 
     fn gather(&mut self, now: Instant, index: usize) -> Vec<Frame> {
@@ -131,21 +140,21 @@ impl Session {
                 return frames;
             }
         }
-        self.gather_streams(index, room, &mut frames);
-        // Cutting pieces may have found a credit used up.
-        while let Some(frame) = self.streams.poll_control() {
-            if frames.len() >= limits::FRAMES_PER_PACKET_MAX || frame.encoded_len() > size_max / 8 {
-                self.control.push_back(frame);
-                break;
-            }
+        room = self.gather_streams(index, room, &mut frames);
+        // Cutting pieces may have found credits used up.
+        while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
+            let Some(frame) = self.streams.poll_control() else { break };
+            room -= frame.encoded_len();
             frames.push(frame);
         }
         frames
     }
 
-    fn gather_streams(&mut self, index: usize, room: usize, frames: &mut Vec<Frame>) {
-        // Room for blocked signals that cutting may bring: two frames of two numbers.
-        let mut room = room.saturating_sub(64);
+    /// Fills a packet with stream data. Returns the room that is left.
+    fn gather_streams(&mut self, index: usize, room: usize, frames: &mut Vec<Frame>) -> usize {
+        // Room for the signal that the session's credit is used up, which should not wait for the next packet.
+        let kept = STREAM_CONTROL_BYTES_MAX.min(room);
+        let mut room = room - kept;
         let lane_id = self.lanes[index].id;
         let mut last = None;
         while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && frames.len() < limits::FRAMES_PER_PACKET_MAX - 4 {
@@ -161,6 +170,7 @@ impl Session {
         if let Some(id) = last {
             self.streams.end_turn(id);
         }
+        room + kept
     }
 
     /// Whether the scheduler lets this lane carry the next shared packet. Wakes the lane that should, when it waits.
@@ -170,7 +180,7 @@ impl Session {
             return self.views.first().is_some_and(|view| view.id == self.lanes[index].id);
         }
         if self.scheduler.ties_streams() {
-            return true;
+            return self.views.iter().any(|view| view.id == self.lanes[index].id);
         }
         let Some(pick) = self.scheduler.pick(&self.views, self.backlog()) else { return false };
         let picked = self.views[pick].id;
@@ -281,7 +291,9 @@ impl Session {
             lane.sent.push_back(SentPacket { number, sent_at: now, bytes: bytes as u32, items, is_reinjected: false });
         }
         lane.counters.packets_sent += 1;
-        self.key_use.on_sealed(bytes as u64);
+        if seal {
+            self.key_use.on_sealed(bytes as u64);
+        }
         let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
         self.scheduler.on_sent(lane.id, bytes as u64);
         Some(Transmission {
@@ -296,13 +308,18 @@ impl Session {
 
 /// Whether a frame has to reach the peer by another packet when this one is lost.
 fn is_worth_repeating(frame: &Frame) -> bool {
-    match frame {
-        Frame::Ping { .. }
-        | Frame::Pong { .. }
-        | Frame::JoinConfirm { .. }
-        | Frame::KeyUpdate { .. }
-        | Frame::Handshake(_) => false,
-        Frame::DataBlocked { .. } | Frame::StreamDataBlocked { .. } | Frame::StreamsBlocked { .. } => false,
-        _ => true,
-    }
+    !matches!(
+        frame,
+        // Without its lane there is no second one that a client could be accepted on.
+        Frame::Accepted { .. }
+            // These say something about their lane, or about a moment.
+            | Frame::Ping { .. }
+            | Frame::Pong { .. }
+            | Frame::JoinConfirm { .. }
+            | Frame::KeyUpdate { .. }
+            | Frame::Handshake(_)
+            | Frame::DataBlocked { .. }
+            | Frame::StreamDataBlocked { .. }
+            | Frame::StreamsBlocked { .. }
+    )
 }

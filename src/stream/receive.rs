@@ -43,6 +43,7 @@ pub struct ReceiveBuffer {
     highest: u64,
     /// Past a gap: disjoint pieces by offset.
     pieces: BTreeMap<u64, Bytes>,
+    piece_bytes: u64,
     gaps: usize,
     final_size: Option<u64>,
 }
@@ -58,6 +59,12 @@ impl ReceiveBuffer {
     #[must_use]
     pub fn ready_bytes(&self) -> u64 {
         self.ready_bytes
+    }
+
+    /// Bytes that are held, with those past a gap.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.ready_bytes + self.piece_bytes
     }
 
     /// Whether all bytes up to the end have arrived.
@@ -105,13 +112,14 @@ impl ReceiveBuffer {
         Ok(before.0 != self.contiguous || (before.1 != self.final_size && self.is_complete()))
     }
 
-    /// Checks the final size of a reset, and notes it.
+    /// Checks the final size of a reset, and notes it. From then on flow control counts as if all bytes had come.
     ///
     /// # Errors
     /// [`ReceiveError::FinalSize`] when it contradicts what is known.
     pub fn on_reset(&mut self, final_size: u64) -> Result<(), ReceiveError> {
         self.check_end(final_size, true)?;
         self.final_size = Some(final_size);
+        self.highest = final_size;
         Ok(())
     }
 
@@ -177,6 +185,7 @@ impl ReceiveBuffer {
         {
             let (start, piece) = entry.remove_entry();
             let end = start + piece.len() as u64;
+            self.piece_bytes -= piece.len() as u64;
             // A run of touching pieces has one gap in front of it, and goes as a whole.
             self.gaps -= usize::from(run_end != Some(start));
             run_end = Some(end);
@@ -214,6 +223,7 @@ impl ReceiveBuffer {
         let touches_after = self.pieces.contains_key(&(start + data.len() as u64));
         let before = self.pieces.range_mut(..start).next_back().filter(|(at, piece)| *at + piece.len() as u64 == start);
         self.gaps = self.gaps + 1 - usize::from(before.is_some()) - usize::from(touches_after);
+        self.piece_bytes += data.len() as u64;
         let is_small = data.len() <= COPY_BYTES_MAX;
         match before {
             Some((_, piece)) if is_small && piece.len() <= COPY_BYTES_MAX => {

@@ -14,9 +14,6 @@ use super::send::{Piece, SendBuffer};
 use crate::base::{CloseCode, Direction, Side, StreamCode, StreamId, limits};
 use crate::wire::{Frame, StreamData};
 
-/// A writer waits while more than this is unsent: enough to keep the lanes busy, little enough to stay in the caches.
-const UNSENT_BYTES_MAX: u64 = 512 * 1024;
-
 /// Sizes of windows and counts of streams.
 #[derive(Clone, Debug)]
 pub struct StreamsConfig {
@@ -145,9 +142,9 @@ struct Sending {
     window: SendWindow,
     /// The application found no room.
     is_waited_for: bool,
-    /// In the ready queue, or among those that the session's credit holds up.
+    /// In the ready queue.
     is_queued: bool,
-    /// Among those that the session's credit holds up.
+    /// Among those whose new bytes wait for the session's credit. Lost ones need none, so it may be queued, too.
     is_held_up: bool,
     stopped: Option<StreamCode>,
 }
@@ -445,17 +442,18 @@ impl Streams {
             return Ok(());
         };
         let growth = final_size.saturating_sub(receiving.buffer.highest());
+        let was_complete = receiving.buffer.is_complete();
         receiving.buffer.on_reset(final_size).map_err(|error| StreamFault::Receive { id, error })?;
         self.received_bytes += growth;
         if final_size > receiving.window.maximum() || self.received_bytes > self.receive_window.maximum() {
             return Err(StreamFault::Limit("bytes by a final size"));
         }
-        if receiving.buffer.is_complete() || receiving.reset.is_some() {
-            // Everything is here already: the reset changes nothing (RFC 9000 §3.2).
+        if was_complete || receiving.reset.is_some() {
+            // Everything is here already, the end included: the reset changes nothing (RFC 9000 §3.2).
             return Ok(());
         }
         receiving.reset = Some(code);
-        let untaken = receiving.buffer.clear() + growth;
+        let untaken = receiving.buffer.clear();
         self.consume_session(untaken, now, round_trip);
         self.notices.push_back(StreamNotice::Readable(id));
         self.remove_if_over(id);
@@ -489,7 +487,7 @@ impl Streams {
         if opened {
             for id in std::mem::take(&mut self.held_up) {
                 if let Some(sending) = self.streams.get_mut(&id).and_then(|stream| stream.sending.as_mut()) {
-                    (sending.is_queued, sending.is_held_up) = (false, false);
+                    sending.is_held_up = false;
                     self.queue(id);
                 }
             }
@@ -588,17 +586,20 @@ impl Streams {
         }
     }
 
+    /// The peer's session has taken the reset that answers its stop: there is nothing left to send.
+    pub fn on_reset_acknowledged(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.sending.as_ref().is_some_and(|half| half.stopped.is_some() && half.buffer.is_finished()) {
+            stream.sending = None;
+            self.remove_if_over(id);
+        }
+    }
+
     /// A range has to be sent again, unless it was acknowledged meanwhile.
     pub fn on_lost(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
         let Ok(sending) = self.sending(id) else { return };
         if sending.stopped.is_none() {
             sending.buffer.on_lost(range, fin);
-            if std::mem::take(&mut sending.is_held_up) {
-                // Repetitions cost no credit. That they wait for it may be why none comes: the gap that they fill
-                // keeps the peer from reading on.
-                sending.is_queued = false;
-                self.held_up.retain(|held_up| *held_up != id);
-            }
             self.queue(id);
         }
     }
@@ -626,7 +627,7 @@ impl Streams {
             .values()
             .map(|stream| {
                 stream.sending.as_ref().map_or(0, |half| half.buffer.held_bytes())
-                    + stream.receiving.as_ref().map_or(0, |half| half.buffer.ready_bytes())
+                    + stream.receiving.as_ref().map_or(0, |half| half.buffer.held_bytes())
             })
             .sum()
     }
@@ -686,7 +687,7 @@ impl Streams {
         if sending.buffer.is_finished() {
             return Err(WriteError::Closed);
         }
-        let room = UNSENT_BYTES_MAX.saturating_sub(sending.buffer.unsent_bytes());
+        let room = limits::STREAM_UNSENT_BYTES_MAX.saturating_sub(sending.buffer.unsent_bytes());
         if room == 0 {
             sending.is_waited_for = true;
             return Err(WriteError::Blocked);
@@ -714,8 +715,9 @@ impl Streams {
             self.control.push_back(Frame::StreamDataBlocked { stream_id: id, limit });
         }
         if self.send_window.available() == 0 {
-            (sending.is_queued, sending.is_held_up) = (true, true);
-            self.held_up.push(id);
+            if !std::mem::replace(&mut sending.is_held_up, true) {
+                self.held_up.push(id);
+            }
             if let Some(limit) = self.send_window.poll_blocked() {
                 self.control.push_back(Frame::DataBlocked { limit });
             }
@@ -724,7 +726,7 @@ impl Streams {
 
     fn wake_writer(&mut self, id: StreamId) {
         let Some(sending) = self.streams.get_mut(&id).and_then(|stream| stream.sending.as_mut()) else { return };
-        if sending.is_waited_for && sending.buffer.unsent_bytes() <= UNSENT_BYTES_MAX / 2 {
+        if sending.is_waited_for && sending.buffer.unsent_bytes() <= limits::STREAM_UNSENT_BYTES_MAX / 2 {
             sending.is_waited_for = false;
             self.notices.push_back(StreamNotice::Writable(id));
         }

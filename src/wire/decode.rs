@@ -96,7 +96,7 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
         8 => Body::Handshake(decode_handshake(body, false)?),
         11 => Body::Plain(body.clone()),
         12 => {
-            let fields = closed(bit(1) | bit(4), bit(2) | bit(3) | bit(5))?;
+            let fields = closed(bit(1) | bit(4) | bit(6), bit(2) | bit(3) | bit(5))?;
             let lane_count = fields.varint_u32(4, "lane count")?;
             if !(1..=LANE_COUNT_MAX).contains(&lane_count) {
                 return Err(WireError::Range("lane count"));
@@ -111,6 +111,7 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
                 channel_binding,
                 lane_count,
                 mac: array(body, &fields, 5, "mac")?,
+                weight: weight(fields.varint(6))?,
             })
         }
         13 => {
@@ -132,6 +133,12 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
         }
         _ => Body::SessionReset(array(body, &closed(0, bit(1))?, 1, "token")?),
     })
+}
+
+/// The share of a lane.
+pub(super) fn weight(value: u64) -> Result<u32, WireError> {
+    let weight = narrow(value, "weight")?;
+    if (1..=limits::LANE_WEIGHT_MAX).contains(&weight) { Ok(weight) } else { Err(WireError::Range("weight")) }
 }
 
 /// A list of versions: packed, or a field each, as protobuf allows.

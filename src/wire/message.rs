@@ -69,6 +69,8 @@ pub struct Join {
     pub lane_count: u32,
     /// The client's proof.
     pub mac: [u8; 32],
+    /// Share of the lanes under the scheduler `weighted`.
+    pub weight: u32,
 }
 
 /// Binds a channel to a session.

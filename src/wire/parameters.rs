@@ -37,6 +37,8 @@ pub struct TransportParameters {
     pub survive: Duration,
     /// Name and version of the program.
     pub software: String,
+    /// Share of the first lane under the scheduler `weighted`; only the client's counts.
+    pub first_lane_weight: u32,
 }
 
 impl TransportParameters {
@@ -58,6 +60,7 @@ impl TransportParameters {
             idle_timeout_ms: ms(self.idle_timeout),
             survive_ms: ms(self.survive),
             software: self.software.clone(),
+            first_lane_weight: self.first_lane_weight,
         }
         .encode_to_vec()
     }
@@ -104,6 +107,7 @@ impl TransportParameters {
             idle_timeout: Duration::from_millis(message.idle_timeout_ms),
             survive: Duration::from_millis(message.survive_ms),
             software: message.software,
+            first_lane_weight: super::decode::weight(u64::from(message.first_lane_weight))?,
         })
     }
 }

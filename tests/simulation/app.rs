@@ -10,11 +10,16 @@ use longhaul::stream::{Priority, ReadError, ReadOutcome, StreamNotice, WriteErro
 
 use crate::oracle::Oracle;
 
+/// Chunks that one stream is written in.
+const CHUNKS_MAX: u64 = 300;
+
 /// A stream that is being written.
 #[derive(Debug)]
 pub struct Writer {
     pub remaining: u64,
     pub chunk_bytes: usize,
+    /// Smaller chunks would make too many for a test.
+    pub chunk_bytes_min: usize,
     /// By [`Session::write_chunk`], without copying.
     pub by_chunk: bool,
     pub finish: bool,
@@ -76,7 +81,10 @@ impl App {
         if id.is_writable_by(side) {
             oracle.flow(id, side);
             let by_chunk = bytes % 2 == 1;
-            let writer = Writer { remaining: bytes, chunk_bytes, by_chunk, finish: true, is_blocked: false };
+            let chunk_bytes_min = (bytes / CHUNKS_MAX) as usize + 1;
+            let chunk_bytes = chunk_bytes.max(chunk_bytes_min);
+            let writer =
+                Writer { remaining: bytes, chunk_bytes, chunk_bytes_min, by_chunk, finish: true, is_blocked: false };
             self.writers.insert(id, writer);
         }
         if id.is_writable_by(side.peer()) {
@@ -116,10 +124,10 @@ impl App {
             }
             StreamNotice::Writable(id) => {
                 if let Some(code) = session.streams().stopped(id) {
-                    // The peer's application wants no more: ours gives up, as a proxy would.
-                    self.writers.remove(&id);
                     oracle.flow(id, session.side()).reset.get_or_insert(code);
-                    session.reset(id, code);
+                    if self.writers.remove(&id).is_some() {
+                        session.reset(id, code);
+                    }
                 }
                 if let Some(writer) = self.writers.get_mut(&id) {
                     writer.is_blocked = false;
@@ -177,7 +185,6 @@ impl App {
                         progress = true;
                     }
                     Err(WriteError::Blocked) => writer.is_blocked = true,
-                    // Told by a notice, too.
                     Err(WriteError::Stopped(_)) => writer.remaining = 0,
                     Err(WriteError::Closed) => panic!("{id}: closed under its writer"),
                 }
@@ -187,11 +194,18 @@ impl App {
             if writer.remaining > 0 || !writer.finish {
                 return true;
             }
-            if session.finish(id).is_ok() {
-                oracle.flow(id, side).is_finished = true;
+            let flow = oracle.flow(id, side);
+            match session.finish(id) {
+                Ok(()) => flow.is_finished = true,
+                Err(error) => {
+                    // The peer's application wants no more: ours gives up, as a proxy would.
+                    let WriteError::Stopped(code) = error else { panic!("{id}: {error} under its writer") };
+                    flow.reset.get_or_insert(code);
+                    session.reset(id, code);
+                }
             }
             progress = true;
-            session.streams().stopped(id).is_some()
+            false
         });
         progress
     }

@@ -9,10 +9,21 @@
 
 mod app;
 mod arrival;
+mod chaos;
+mod establishing;
+mod faults;
+mod hostile;
 mod identities;
+mod joining;
+mod lanes;
+mod lies;
 mod link;
 mod node;
 mod oracle;
+mod pitfalls;
 mod random;
+mod rekeying;
+mod seeds;
+mod throughput;
 mod transfer;
 mod world;

@@ -13,7 +13,10 @@ use crate::oracle::Oracle;
 use crate::random::Random;
 
 /// More rounds than this at one moment are a loop.
-const ROUNDS_MAX: u32 = 200_000;
+const ROUNDS_MAX: u32 = 20_000;
+
+/// More steps than this in one run are a loop, too.
+const STEPS_MAX: u32 = 30_000;
 
 pub struct World {
     pub start: Instant,
@@ -24,6 +27,9 @@ pub struct World {
     pub oracle: Oracle,
     /// Everything that was written to a link, to look for what must not be there.
     pub transcript: Option<Vec<u8>>,
+    /// The byte to be damaged, among all that are written.
+    pub damage_at: Option<usize>,
+    written: usize,
     /// Instead of the usual TLS configurations.
     pub client_tls: Option<Arc<rustls::ClientConfig>>,
     pub server_tls: Option<Arc<rustls::ServerConfig>>,
@@ -48,6 +54,8 @@ impl World {
             links: Vec::new(),
             oracle: Oracle::default(),
             transcript: None,
+            damage_at: None,
+            written: 0,
             client_tls: None,
             server_tls: None,
         }
@@ -110,7 +118,8 @@ impl World {
     /// Runs until something is true. Returns whether it became so within `time`.
     pub fn run_until(&mut self, time: Duration, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
         let deadline = self.now + time;
-        loop {
+        for step in 0.. {
+            assert!(step < STEPS_MAX, "too many steps: {}", self.describe());
             self.settle();
             if is_done(self) {
                 return true;
@@ -125,6 +134,7 @@ impl World {
             self.deliver();
             self.expire();
         }
+        unreachable!("the steps are limited")
     }
 
     pub fn run_for(&mut self, time: Duration) {
@@ -135,10 +145,13 @@ impl World {
 
     /// Runs until every stream was read to its end.
     pub fn run_until_all_read(&mut self, time: Duration) {
-        let is_done = self.run_until(time, |world| {
-            world.oracle.is_all_over() && world.nodes.iter().all(|node| node.app.writers.is_empty())
-        });
+        let is_done = self.run_until(time, |world| world.is_all_read());
         assert!(is_done, "{}", self.describe());
+    }
+
+    /// Whether every stream was written and read to its end.
+    pub fn is_all_read(&self) -> bool {
+        self.oracle.is_all_over() && self.nodes.iter().all(|node| node.app.writers.is_empty())
     }
 
     fn next_time(&self) -> Option<Instant> {
@@ -266,11 +279,17 @@ impl World {
         let mut out = BytesMut::new();
         let layout = transmission.encode(&mut out).expect("sealing does not fail");
         session.on_encoded(lane, &layout);
+        let size_max = self.nodes[side].config.packet_bytes_max;
+        assert!(out.len() <= size_max, "a message of {} bytes, {size_max} are allowed", out.len());
         self.write(link, side, out);
         true
     }
 
-    pub fn write(&mut self, link: usize, side: usize, bytes: BytesMut) {
+    pub fn write(&mut self, link: usize, side: usize, mut bytes: BytesMut) {
+        if let Some(byte) = self.damage_at.and_then(|at| bytes.get_mut(at.checked_sub(self.written)?)) {
+            *byte ^= 0x20;
+        }
+        self.written += bytes.len();
         if let Some(transcript) = &mut self.transcript {
             transcript.extend_from_slice(&bytes);
         }

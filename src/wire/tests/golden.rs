@@ -132,6 +132,7 @@ fn messages() -> Vec<(&'static str, &'static str, Meaning)> {
         channel_binding: Bytes::copy_from_slice(&counting::<32>(0x40)),
         lane_count: 4,
         mac: counting(0x60),
+        weight: 5,
     };
     vec![
         vector!("message-handshake", Meaning::Message(opening, ClearMessage::Handshake(handshake))),
@@ -253,6 +254,7 @@ fn parameters() -> TransportParameters {
         idle_timeout: std::time::Duration::from_secs(45),
         survive: std::time::Duration::from_secs(120),
         software: "longhaul 0.1.0".into(),
+        first_lane_weight: 3,
     }
 }
 

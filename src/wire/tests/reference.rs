@@ -129,6 +129,7 @@ fn join(join: &Join) -> frame_message::Body {
         channel_binding: join.channel_binding.clone(),
         lane_count: join.lane_count,
         mac: copy(&join.mac),
+        weight: join.weight,
     })
 }
 

@@ -119,13 +119,21 @@ pub(super) fn head() -> impl Strategy<Value = Head> {
 }
 
 pub(super) fn clear_message() -> impl Strategy<Value = ClearMessage> {
-    let join = (number_u32(), any::<[u8; 16]>(), vec(any::<u8>(), 0..=64), 1..=limits::LANES_MAX, any::<[u8; 32]>())
-        .prop_map(|(kind, nonce, binding, lane_count, mac)| Join {
+    let join = (
+        number_u32(),
+        any::<[u8; 16]>(),
+        vec(any::<u8>(), 0..=64),
+        1..=limits::LANES_MAX,
+        any::<[u8; 32]>(),
+        1..=limits::LANE_WEIGHT_MAX,
+    )
+        .prop_map(|(kind, nonce, binding, lane_count, mac, weight)| Join {
             kind,
             nonce,
             channel_binding: binding.into(),
             lane_count,
             mac,
+            weight,
         });
     let parameters = || vec(any::<u8>(), 0..=limits::CONTROL_MESSAGE_BYTES_MAX).prop_map(Bytes::from);
     prop_oneof![
@@ -159,8 +167,8 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
     );
     let times = (number(64), number(64), number(64));
     let versions = vec(number_u32(), 0..=limits::VERSIONS_MAX);
-    (versions, any::<[u8; 16]>(), credits, sizes, times, "[ -~]{0,64}").prop_map(
-        |(versions, session_id, credits, sizes, times, software)| TransportParameters {
+    (versions, any::<[u8; 16]>(), credits, sizes, times, "[ -~]{0,64}", 1..=limits::LANE_WEIGHT_MAX).prop_map(
+        |(versions, session_id, credits, sizes, times, software, first_lane_weight)| TransportParameters {
             versions,
             session_id: SessionId(session_id),
             max_data: credits.0,
@@ -173,6 +181,7 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
             idle_timeout: Duration::from_millis(times.1),
             survive: Duration::from_millis(times.2),
             software,
+            first_lane_weight,
         },
     )
 }

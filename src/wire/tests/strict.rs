@@ -238,7 +238,7 @@ fn unknown_fields_are_refused_in_the_clear() {
         assert_eq!(message(&unknown), Err(WireError::UnknownField(number)));
     }
     for kind in [8, 12, 13, 14, 15, 16, 17, 18] {
-        for number in [6, 21, 22, 1000] {
+        for number in [7, 21, 22, 1000] {
             assert_eq!(message(&bytes(kind, &varint(number, 1))), Err(WireError::UnknownField(number)), "{kind}");
         }
     }
@@ -429,14 +429,24 @@ fn tokens_have_their_size() {
 #[test]
 fn a_join_is_in_range() {
     let join = |nonce: usize, binding: usize, lane_count: u64, mac: usize| {
-        let fields =
-            [bytes(2, &vec![1; nonce]), bytes(3, &vec![2; binding]), varint(4, lane_count), bytes(5, &vec![3; mac])];
+        let fields = [
+            bytes(2, &vec![1; nonce]),
+            bytes(3, &vec![2; binding]),
+            varint(4, lane_count),
+            bytes(5, &vec![3; mac]),
+            varint(6, 1000),
+        ];
         message(&bytes(12, &fields.concat())).map(drop)
     };
     assert_eq!(join(16, 64, 16, 32), Ok(()));
     assert_eq!(join(16, 0, 1, 32), Ok(()));
     for lane_count in [0, 17, u64::from(u32::MAX), 1 << 32 | 1] {
         assert_eq!(join(16, 0, lane_count, 32), Err(WireError::Range("lane count")), "{lane_count}");
+    }
+    for weight in [0, 1001] {
+        let fields = [bytes(2, &[1; 16]), varint(4, 1), bytes(5, &[3; 32]), varint(6, weight)];
+        let read = message(&bytes(12, &fields.concat())).map(drop);
+        assert_eq!(read, Err(WireError::Range("weight")), "{weight}");
     }
     assert_eq!(join(16, 65, 1, 32), Err(WireError::Range("channel binding")));
     assert_eq!(join(15, 0, 1, 32), Err(WireError::Range("nonce")));
@@ -459,7 +469,7 @@ fn encoded_parameters_are_short() {
 
 #[test]
 fn transport_parameters_are_in_range() {
-    let right = [bytes(2, &[1; 16]), varint(7, 1), varint(8, 65_536)].concat();
+    let right = [bytes(2, &[1; 16]), varint(7, 1), varint(8, 65_536), varint(13, 1)].concat();
     let with = |more: &[u8]| TransportParameters::decode(&[&right[..], more].concat()).map(drop);
     assert_eq!(with(&[]), Ok(()));
     assert_eq!(with(&bytes(1, &[1; 16])), Ok(()));
@@ -479,12 +489,12 @@ fn transport_parameters_are_in_range() {
         (65_536, Ok(())),
         (65_537, Err(WireError::Range("packet size"))),
     ] {
-        let parameters = [bytes(2, &[1; 16]), varint(7, 1), varint(8, size)].concat();
+        let parameters = [bytes(2, &[1; 16]), varint(7, 1), varint(8, size), varint(13, 1)].concat();
         assert_eq!(TransportParameters::decode(&parameters).map(drop), expected, "{size}");
     }
-    let no_lanes = [bytes(2, &[1; 16]), varint(8, 65_536)].concat();
+    let no_lanes = [bytes(2, &[1; 16]), varint(8, 65_536), varint(13, 1)].concat();
     assert_eq!(TransportParameters::decode(&no_lanes), Err(WireError::Range("lanes")));
-    let no_session = [varint(7, 1), varint(8, 65_536)].concat();
+    let no_session = [varint(7, 1), varint(8, 65_536), varint(13, 1)].concat();
     assert_eq!(TransportParameters::decode(&no_session), Err(WireError::Range("session id")));
 }
 

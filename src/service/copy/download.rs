@@ -1,0 +1,138 @@
+//! From the stream to the socket.
+//!
+//! Chunks are taken as they lie in the stream and written together. What the socket does not take stays here, at most
+//! [`QUEUED_BYTES_MAX`]; the rest waits in the stream, where flow control counts it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use super::{End, HalfWaker, ROUNDS_MAX, Step};
+use crate::base::StreamCode;
+use crate::node::RecvStream;
+use crate::service::counters::Counters;
+use crate::service::socket::Socket;
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Download {
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    /// The stream had nothing, and its signal tells when it has.
+    is_blocked: bool,
+    /// The stream was read to its end.
+    has_ended: bool,
+    is_over: bool,
+}
+
+impl Download {
+    /// Puts bytes in front of those of the stream.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.queued_bytes += chunk.len();
+            self.queue.push_back(chunk);
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket,
+        recv: &mut RecvStream,
+        readable: &HalfWaker,
+        counters: &Counters,
+    ) -> Result<Step, End> {
+        if self.is_over {
+            return Ok(Step::Over);
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.fill(recv, readable)?;
+            if self.queue.is_empty() {
+                return Ok(self.rest(socket));
+            }
+            match self.write(context, socket) {
+                Poll::Pending => return Ok(Step::Waiting),
+                Poll::Ready(Ok(count)) => counters.on_from_peer(count),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    // The application reads no more; what it has said may still have to be read.
+                    recv.stop(StreamCode::CONNECTION_RESET);
+                    *self = Self { is_over: true, ..Self::default() };
+                    return Ok(Step::Over);
+                }
+                Poll::Ready(Err(error)) => return Err(End::Socket(error)),
+            }
+        }
+        Ok(Step::More)
+    }
+
+    fn fill(&mut self, recv: &mut RecvStream, readable: &HalfWaker) -> Result<(), End> {
+        while !self.has_ended && self.queued_bytes < QUEUED_BYTES_MAX && self.queue.len() < SLICES_MAX {
+            if self.is_blocked && !readable.signal.take() {
+                break;
+            }
+            let size_max = QUEUED_BYTES_MAX - self.queued_bytes;
+            match recv.poll_read_chunk(&Context::from_waker(&readable.waker), size_max) {
+                Poll::Ready(chunk) => {
+                    self.is_blocked = false;
+                    match chunk? {
+                        Some(chunk) => self.push(chunk),
+                        None => self.has_ended = true,
+                    }
+                }
+                Poll::Pending => self.is_blocked = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, context: &mut Context<'_>, socket: &mut Socket) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = self.queue.len().min(SLICES_MAX);
+        for (slice, chunk) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(chunk);
+        }
+        let outcome = socket.poll_write(context, &slices[..count]);
+        if let Poll::Ready(Ok(count)) = &outcome {
+            self.advance(*count);
+        }
+        outcome
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.queued_bytes -= count;
+        while let Some(first) = self.queue.front_mut().filter(|_| count > 0) {
+            let taken = count.min(first.len());
+            first.advance(taken);
+            count -= taken;
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+    }
+
+    /// Nothing is there to be written: for now, or ever.
+    fn rest(&mut self, socket: &Socket) -> Step {
+        if self.queue.capacity() > SLICES_IDLE_MAX {
+            self.queue = VecDeque::new();
+        }
+        if !self.has_ended {
+            return Step::Waiting;
+        }
+        if let Err(error) = socket.shutdown_write() {
+            tracing::trace!(%error, "socket had ended before its sending direction");
+        }
+        self.is_over = true;
+        Step::Over
+    }
+}
+
+/// What a connection holds of a stream when its socket takes nothing.
+const QUEUED_BYTES_MAX: usize = 256 * 1024;
+
+/// Chunks in one write.
+const SLICES_MAX: usize = 16;
+
+/// Room for chunks that an idle connection keeps.
+const SLICES_IDLE_MAX: usize = 4;

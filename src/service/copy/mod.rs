@@ -1,0 +1,199 @@
+//! Carries bytes between a socket and a stream, both ways, until both directions have ended.
+//!
+//! Ends are passed on as what they are: an end of one direction as the end of that direction (`upload`, `download`), a
+//! reset as a reset. While nothing moves no buffer is held.
+
+mod download;
+mod scratch;
+mod upload;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use self::download::Download;
+pub(super) use self::scratch::with_scratch;
+use self::upload::Upload;
+use super::counters::Counters;
+use super::signal::Signal;
+use super::socket::Socket;
+use crate::base::StreamCode;
+use crate::node::{ReadError, RecvStream, SendStream, WriteError};
+use crate::session::CloseReason;
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Both directions reached their ends.
+    Complete,
+    /// The peer reset the stream.
+    Reset(StreamCode),
+    /// The socket failed, or was reset.
+    Socket(io::Error),
+    /// The session is over.
+    Session(CloseReason),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("both directions ended"),
+            Self::Reset(code) => write!(f, "peer reset the stream: {code}"),
+            Self::Socket(error) => write!(f, "local socket failed: {error}"),
+            Self::Session(reason) => write!(f, "session ended: {reason}"),
+        }
+    }
+}
+
+/// A connection: completes when it has ended, and has closed the socket and the stream accordingly then.
+pub(super) struct Copier {
+    socket: Socket,
+    send: SendStream,
+    recv: RecvStream,
+    upload: Upload,
+    download: Download,
+    wakers: Option<Wakers>,
+    counters: Arc<Counters>,
+}
+
+impl Copier {
+    pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>) -> Self {
+        Self { socket, send, recv, upload: Upload::default(), download: Download::default(), wakers: None, counters }
+    }
+
+    /// Bytes that go to the peer before those of the socket.
+    pub(super) fn begin_upload_with(&mut self, first: Bytes) {
+        self.upload.push(first);
+    }
+
+    /// Bytes that go to the socket before those of the peer.
+    pub(super) fn begin_download_with(&mut self, first: Bytes) {
+        self.download.push(first);
+    }
+
+    /// Both directions, once: whether there is more to do at once.
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
+        let wakers = match self.wakers.take() {
+            Some(wakers) if wakers.writable.signal.is_of(context) => wakers,
+            _ => Wakers::new(context.waker()),
+        };
+        let Wakers { readable, writable } = self.wakers.insert(wakers);
+        let (socket, counters) = (&mut self.socket, &*self.counters);
+        let down = self.download.poll(context, socket, &mut self.recv, readable, counters)?;
+        let up = self.upload.poll(context, socket, &mut self.send, writable, counters)?;
+        match (up, down) {
+            (Step::Over, Step::Over) => Err(End::Complete),
+            (Step::More, _) | (_, Step::More) => Ok(Step::More),
+            _ => Ok(Step::Waiting),
+        }
+    }
+
+    /// Passes an end that was no orderly one on to the other side.
+    fn close(&mut self, end: &End) {
+        match end {
+            End::Complete => {}
+            End::Reset(_) | End::Session(_) => {
+                self.send.reset(StreamCode::CONNECTION_RESET);
+                self.socket.reset_on_close();
+            }
+            End::Socket(_) => {
+                self.send.reset(StreamCode::CONNECTION_RESET);
+                self.recv.stop(StreamCode::CONNECTION_RESET);
+                self.socket.reset_on_close();
+            }
+        }
+    }
+}
+
+impl Future for Copier {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        let this = self.get_mut();
+        match this.advance(context) {
+            Ok(Step::More) => {
+                // Others of this thread go first.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(Step::Waiting | Step::Over) => Poll::Pending,
+            Err(end) => {
+                this.close(&end);
+                Poll::Ready(end)
+            }
+        }
+    }
+}
+
+/// What a direction came to in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It waits for the socket or the stream.
+    Waiting,
+    /// It could go on, and lets others go first.
+    More,
+    /// It has ended.
+    Over,
+}
+
+/// A waker of one half of the stream.
+struct HalfWaker {
+    signal: Arc<Signal>,
+    waker: Waker,
+}
+
+impl HalfWaker {
+    fn new(task: &Waker) -> Self {
+        let signal = Signal::new(task);
+        Self { waker: Waker::from(Arc::clone(&signal)), signal }
+    }
+}
+
+struct Wakers {
+    readable: HalfWaker,
+    writable: HalfWaker,
+}
+
+impl Wakers {
+    fn new(task: &Waker) -> Self {
+        Self { readable: HalfWaker::new(task), writable: HalfWaker::new(task) }
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(code) => Self::Reset(code),
+            ReadError::Session(reason) => Self::Session(reason),
+            // This side neither stops a stream that it reads nor bounds its length.
+            ReadError::Closed | ReadError::TooLong(_) => Self::Reset(StreamCode::CANCELLED),
+        }
+    }
+}
+
+/// The end that a failed write stands for; `None` when only this direction is over.
+fn end_of_write(error: WriteError) -> Option<End> {
+    match error {
+        WriteError::Session(reason) => Some(End::Session(reason)),
+        WriteError::Stopped(_) | WriteError::Closed => None,
+    }
+}
+
+/// Reads or writes of one direction before the other one, and other tasks, have their turn.
+const ROUNDS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection costs its task, which is little more than this, and what the session keeps of its stream.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Copier>() <= 512, "{} bytes", size_of::<Copier>());
+    }
+}

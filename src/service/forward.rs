@@ -1,0 +1,251 @@
+//! A forward: a local address that leads to a service of a peer.
+//!
+//! A client's connection, the request and the first bytes that the client has sent travel together: the first answer
+//! takes one round trip.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinHandle;
+
+use super::connections::{ConnectionGuard, Connections};
+use super::copy::{Copier, End, with_scratch};
+use super::counters::Counters;
+use super::logged::LogLimit;
+use super::peers::Peers;
+use super::proxy_protocol::ProxyHeader;
+use super::refusal::Refusal;
+use super::request::read_proxy_header;
+use super::socket::{Socket, local_tcp_options};
+use crate::channel::{Accepted, Address, AdmissionLimits, ListenError, ListenOptions, Listener, UnixOptions};
+use crate::crypto::identity::NodeId;
+use crate::node::{Priority, RecvStream, SendStream};
+use crate::wire::ServiceRequest;
+
+/// What a forward leads to.
+#[derive(Clone, Debug)]
+pub struct ForwardConfig {
+    /// Where applications connect: TCP or a Unix socket.
+    pub listen: Address,
+    /// Options of the Unix socket, if it is one.
+    pub unix: UnixOptions,
+    /// Whose service.
+    pub peer: NodeId,
+    /// Which service.
+    pub service: String,
+    /// Whether connections begin with a PROXY protocol header, as behind a load balancer. Whoever can connect can then
+    /// say who the client is.
+    pub accepts_proxy_protocol: bool,
+    /// Connections at once. Further ones are closed.
+    pub connections_max: u32,
+    /// How urgent its requests are.
+    pub priority: Priority,
+    /// How long a client waits for a session with the peer.
+    pub session_timeout: Duration,
+}
+
+impl ForwardConfig {
+    /// A forward with everything else as usual.
+    #[must_use]
+    pub fn new(listen: Address, peer: NodeId, service: &str) -> Self {
+        Self {
+            listen,
+            unix: UnixOptions::default(),
+            peer,
+            service: service.to_owned(),
+            accepts_proxy_protocol: false,
+            connections_max: CONNECTIONS_MAX,
+            priority: Priority::default(),
+            session_timeout: SESSION_TIMEOUT,
+        }
+    }
+}
+
+/// A forward that listens. It stops when it is dropped; connections that are open go on.
+#[derive(Debug)]
+pub struct Forward {
+    address: Address,
+    shared: Arc<Shared>,
+    listening: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ForwardConfig,
+    peers: Peers,
+    counters: Arc<Counters>,
+    connections: Connections,
+    log: LogLimit,
+}
+
+impl Forward {
+    /// Listens, and leads each connection to the peer's service.
+    ///
+    /// # Errors
+    /// [`ListenError`] when the address cannot be listened on.
+    pub async fn start(config: ForwardConfig, peers: Peers) -> Result<Self, ListenError> {
+        let options =
+            ListenOptions { tcp: local_tcp_options(), unix: config.unix.clone(), admission: unlimited_admission() };
+        let listener = Listener::bind(&config.listen, &options).await?;
+        let address = listener.local_address().clone();
+        let shared = Arc::new(Shared {
+            config,
+            peers,
+            counters: Arc::default(),
+            connections: Connections::new(),
+            log: LogLimit::new(),
+        });
+        let task = tokio::spawn(Arc::clone(&shared).listen(listener));
+        Ok(Self { address, shared, listening: std::sync::Mutex::new(Some(task)) })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    #[must_use]
+    pub fn local_address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What it leads to.
+    #[must_use]
+    pub fn config(&self) -> &ForwardConfig {
+        &self.shared.config
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// Connections that are open, those that wait for a session included.
+    #[must_use]
+    pub fn open_connections(&self) -> u32 {
+        self.shared.connections.open()
+    }
+
+    /// Stops listening: when it returns, the address is free. Connections that are open go on.
+    pub async fn stop(&self) {
+        let task = self.take_task();
+        if let Some(task) = task {
+            task.abort();
+            // Aborted: there is no other outcome.
+            let _ = task.await;
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub async fn ended(&self) {
+        self.shared.connections.ended().await;
+    }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if let Some(task) = self.take_task() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    async fn listen(self: Arc<Self>, mut listener: Listener) {
+        loop {
+            let Accepted { connection, permit, .. } = listener.accept().await;
+            drop(permit);
+            let Some(socket) = Socket::from_connection(connection) else { continue };
+            match self.connections.begin(self.config.connections_max) {
+                Some(guard) => drop(tokio::spawn(Arc::clone(&self).carry(socket, guard))),
+                None => self.refuse(&socket, Refusal::TooManyConnections),
+            }
+        }
+    }
+
+    async fn carry(self: Arc<Self>, mut socket: Socket, _guard: ConnectionGuard) {
+        // Boxed: what is needed to get here is given back before the connection is carried.
+        let (first, send, recv) = match Box::pin(self.open(&mut socket)).await {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse(&socket, refusal),
+        };
+        self.counters.on_connection();
+        let mut copier = Copier::new(socket, send, recv, Arc::clone(&self.counters));
+        copier.begin_upload_with(first);
+        match copier.await {
+            End::Complete => {}
+            End::Reset(code) if let Some(refusal) = Refusal::from_code(code) => self.on_refused(refusal),
+            end => {
+                let Shared { config: ForwardConfig { service, peer, .. }, .. } = &*self;
+                tracing::debug!(service, %peer, reason = %end, "connection broke off");
+            }
+        }
+    }
+
+    /// Opens a stream for a client: it, and its first bytes.
+    async fn open(&self, socket: &mut Socket) -> Result<(Bytes, SendStream, RecvStream), Refusal> {
+        let (mut source, mut destination) = socket.addresses();
+        let mut data = BytesMut::new();
+        if self.config.accepts_proxy_protocol {
+            let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, read_proxy_header(socket, &mut data)).await;
+            if let ProxyHeader::Tcp { source: from, destination: to } = header.unwrap_or(Err(Refusal::BadRequest))? {
+                (source, destination) = (Some(from), Some(to));
+            }
+        }
+        let opening = self.peers.open(&self.config.peer, self.config.priority);
+        let (send, recv) =
+            tokio::time::timeout(self.config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+        let service = self.config.service.clone();
+        let request = ServiceRequest { service, source: text(source), destination: text(destination) };
+        let mut first = BytesMut::from(&request.encode()[..]);
+        first.extend_from_slice(&data);
+        self.counters.on_to_peer(data.len());
+        with_scratch(|scratch| match socket.read_now(scratch) {
+            Ok(count) => {
+                self.counters.on_to_peer(count);
+                first.extend_from_slice(&scratch[..count]);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(Refusal::BadRequest),
+        })?;
+        Ok((first.freeze(), send, recv))
+    }
+
+    /// Closes the connection of a client at once.
+    fn refuse(&self, socket: &Socket, refusal: Refusal) {
+        socket.reset_on_close();
+        self.on_refused(refusal);
+    }
+
+    fn on_refused(&self, refusal: Refusal) {
+        self.counters.on_refused(refusal);
+        if let Some(suppressed) = self.log.take(Instant::now()) {
+            let ForwardConfig { service, peer, .. } = &self.config;
+            tracing::warn!(service, %peer, reason = %refusal, suppressed, "connection refused");
+        }
+    }
+}
+
+/// Local clients are bounded by how many are connected at once.
+fn unlimited_admission() -> AdmissionLimits {
+    AdmissionLimits {
+        pending_max: None,
+        pending_per_source_max: None,
+        rate_per_source: None,
+        ..AdmissionLimits::default()
+    }
+}
+
+/// As many as a peer's service takes without being asked for more.
+const CONNECTIONS_MAX: u32 = 1024;
+
+/// Long enough for a link to come up again, short enough for clients that would try another way.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A load balancer sends its header with the connection.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);

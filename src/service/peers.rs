@@ -1,0 +1,109 @@
+//! Which sessions lead to which peer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::base::SessionId;
+use crate::crypto::identity::NodeId;
+use crate::node::{Priority, RecvStream, SendStream, Session};
+
+/// The sessions of a node by peer, dialled and accepted. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Peers(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Oldest first.
+    sessions: Mutex<HashMap<NodeId, Vec<Entry>>>,
+    added: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: SessionId,
+    session: Session,
+    /// New streams may take it.
+    is_open: bool,
+}
+
+impl Peers {
+    /// No sessions yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a connected session, which streams to its peer take from now on.
+    pub fn add(&self, session: Session) {
+        let (peer, id) = (session.peer().node_id.clone(), session.id());
+        self.lock().entry(peer).or_default().push(Entry { id, session, is_open: true });
+        self.0.added.notify_waiters();
+    }
+
+    /// Forgets a session, once it is over.
+    pub fn remove(&self, peer: &NodeId, id: SessionId) {
+        let mut sessions = self.lock();
+        let Some(of_peer) = sessions.get_mut(peer) else { return };
+        of_peer.retain(|entry| entry.id != id);
+        if of_peer.is_empty() {
+            sessions.remove(peer);
+        }
+    }
+
+    /// The newest session with a peer that takes new streams.
+    #[must_use]
+    pub fn newest(&self, peer: &NodeId) -> Option<Session> {
+        self.newest_with_id(peer).map(|(_, session)| session)
+    }
+
+    /// All sessions, those that take no new streams included.
+    #[must_use]
+    pub fn all(&self) -> Vec<Session> {
+        self.lock().values().flatten().map(|entry| entry.session.clone()).collect()
+    }
+
+    /// Opens a stream to a peer over its newest session that takes one; waits for a session, and for one that allows
+    /// a further stream. Cancel safe.
+    pub async fn open(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
+        loop {
+            let (id, session) = self.wait(peer).await;
+            match session.open_bi_with(priority).await {
+                Ok(stream) => return stream,
+                // It is over, or its peer shuts down: in both cases it takes no stream ever again.
+                Err(error) => {
+                    tracing::debug!(%peer, session = %id, %error, "session takes no stream");
+                    self.retire(peer, id);
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, peer: &NodeId) -> (SessionId, Session) {
+        loop {
+            // Created before the look, so that no session is added unseen in between.
+            let added = self.0.added.notified();
+            match self.newest_with_id(peer) {
+                Some(found) => return found,
+                None => added.await,
+            }
+        }
+    }
+
+    fn retire(&self, peer: &NodeId, id: SessionId) {
+        let mut sessions = self.lock();
+        let entries = sessions.get_mut(peer).into_iter().flatten();
+        entries.filter(|entry| entry.id == id).for_each(|entry| entry.is_open = false);
+    }
+
+    fn newest_with_id(&self, peer: &NodeId) -> Option<(SessionId, Session)> {
+        let sessions = self.lock();
+        let entry = sessions.get(peer)?.iter().rev().find(|entry| entry.is_open)?;
+        Some((entry.id, entry.session.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<Entry>>> {
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,201 @@
+//! The services of a node: takes the streams that peers open, and leads each to its target.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::bench;
+use super::connections::{ConnectionGuard, Connections};
+use super::copy::{Copier, End};
+use super::counters::ServicesCounters;
+use super::logged::LogLimit;
+use super::refusal::Refusal;
+use super::request::read_request;
+use super::socket::Socket;
+use super::target::{Service, ServiceConfig};
+use crate::crypto::identity::NodeId;
+use crate::node::{RecvStream, SendStream, Session, SessionError};
+use crate::wire::ServiceRequest;
+
+/// What peers may reach at this node. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Services(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    services: RwLock<HashMap<String, Arc<Service>>>,
+    counters: ServicesCounters,
+    /// Streams that are answered or carried.
+    running: Connections,
+    is_closed: AtomicBool,
+    log: LogLimit,
+}
+
+impl Services {
+    /// Offers services; of several with one name the last one counts.
+    #[must_use]
+    pub fn new(configs: impl IntoIterator<Item = ServiceConfig>) -> Self {
+        let shared = Shared {
+            services: RwLock::default(),
+            counters: ServicesCounters::default(),
+            running: Connections::new(),
+            is_closed: AtomicBool::new(false),
+            log: LogLimit::new(),
+        };
+        let services = Self(Arc::new(shared));
+        services.replace(configs);
+        services
+    }
+
+    /// Offers these services from now on, and no others. Connections that are open go on.
+    pub fn replace(&self, configs: impl IntoIterator<Item = ServiceConfig>) {
+        let mut services = self.0.services.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *services);
+        for config in configs {
+            let name = config.name.clone();
+            let service = match before.get(&name) {
+                Some(known) => known.reconfigured(config),
+                None => Service::new(config),
+            };
+            services.insert(name, Arc::new(service));
+        }
+    }
+
+    /// The service of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Service>> {
+        self.0.services.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// All services, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Service>> {
+        self.0.services.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Counters of requests that led to no service.
+    #[must_use]
+    pub fn counters(&self) -> &ServicesCounters {
+        &self.0.counters
+    }
+
+    /// Streams that are answered or carried now.
+    #[must_use]
+    pub fn open_connections(&self) -> u32 {
+        self.0.running.open()
+    }
+
+    /// Takes the streams of a session until it is over, and says why it is.
+    pub async fn serve(&self, session: Session) -> SessionError {
+        let peer = Arc::new(session.peer().node_id.clone());
+        loop {
+            match session.accept_bi().await {
+                Ok((send, recv)) => {
+                    let Some(guard) = self.0.running.begin(u32::MAX) else { continue };
+                    tokio::spawn(Arc::clone(&self.0).answer(Arc::clone(&peer), send, recv, guard));
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Refuses all further streams; those that are carried go on.
+    pub fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Waits until no stream is answered or carried.
+    pub async fn ended(&self) {
+        self.0.running.ended().await;
+    }
+}
+
+/// A stream that leads to its target.
+struct Prepared {
+    service: Arc<Service>,
+    /// `None`: the node itself is the target.
+    socket: Option<Socket>,
+    guard: ConnectionGuard,
+    request: ServiceRequest,
+    first: Bytes,
+}
+
+impl Shared {
+    async fn answer(
+        self: Arc<Self>,
+        peer: Arc<NodeId>,
+        mut send: SendStream,
+        mut recv: RecvStream,
+        _: ConnectionGuard,
+    ) {
+        // Boxed: what is needed to get here is given back before the connection is carried.
+        let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
+            Ok(prepared) => prepared,
+            Err((refusal, service)) => {
+                send.reset(refusal.code());
+                recv.stop(refusal.code());
+                return self.log_refusal(&peer, refusal, &service);
+            }
+        };
+        let Prepared { service, socket, guard, request, first } = prepared;
+        send.set_priority(service.config().priority);
+        service.counters().on_connection();
+        let Some(socket) = socket else {
+            if let Err(error) = bench::serve_stream(send, recv, first).await {
+                tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+            }
+            return;
+        };
+        let mut copier = Copier::new(socket, send, recv, Arc::clone(service.counters()));
+        if let Some(greeting) = service.greeting(&request) {
+            copier.begin_download_with(greeting.into());
+        }
+        copier.begin_download_with(first);
+        drop(request);
+        let end = copier.await;
+        drop(guard);
+        if !matches!(end, End::Complete) {
+            tracing::debug!(service = %service.config().name, %peer, reason = %end, "connection broke off");
+        }
+    }
+
+    /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
+    async fn prepare(&self, peer: &NodeId, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
+        let nameless = |refusal| (refusal, String::new());
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(nameless(Refusal::ShuttingDown));
+        }
+        let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(recv)).await;
+        let (request, first) = request.unwrap_or(Err(Refusal::BadRequest)).map_err(nameless)?;
+        let service = self.services.read().unwrap_or_else(PoisonError::into_inner).get(&request.service).cloned();
+        let Some(service) = service else { return Err((Refusal::UnknownService, request.service)) };
+        match service.connect(peer).await {
+            Ok((socket, guard)) => Ok(Prepared { service, socket, guard, request, first }),
+            Err(refusal) => {
+                service.counters().on_refused(refusal);
+                Err((refusal, request.service))
+            }
+        }
+    }
+
+    fn log_refusal(&self, peer: &NodeId, refusal: Refusal, service: &str) {
+        let counter = match refusal {
+            Refusal::UnknownService => Some(&self.counters.unknown_service),
+            Refusal::BadRequest => Some(&self.counters.bad_request),
+            Refusal::ShuttingDown => Some(&self.counters.shutting_down),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(suppressed) = self.log.take(Instant::now()) {
+            tracing::warn!(service, %peer, reason = %refusal, suppressed, "stream refused");
+        }
+    }
+}
+
+/// From a stream's opening to its complete request, which commonly come together.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,162 @@
+//! One service: a target that peers may reach by name.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::allow::Allow;
+use super::connections::{ConnectionGuard, Connections};
+use super::counters::Counters;
+use super::proxy_protocol::{ProxyHeader, ProxyVersion};
+use super::refusal::Refusal;
+use super::socket::{Socket, local_tcp_options};
+use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
+use crate::crypto::identity::NodeId;
+use crate::node::Priority;
+use crate::wire::ServiceRequest;
+
+/// What a service leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// TCP or a Unix socket. A host name is resolved for each connection.
+    Address(Address),
+    /// The node itself, which answers `longhaul bench` of a peer. Written `bench:`.
+    Bench,
+}
+
+impl From<Address> for Target {
+    fn from(address: Address) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Bench => f.write_str(BENCH),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == BENCH { Ok(Self::Bench) } else { text.parse().map(Self::Address) }
+    }
+}
+
+/// How the target of `longhaul bench` is written.
+const BENCH: &str = "bench:";
+
+/// What a service leads to, and who may use it.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Its name, 1 to 64 bytes.
+    pub name: String,
+    /// Where connections are made to.
+    pub target: Target,
+    /// Who may use it.
+    pub allow: Allow,
+    /// The header that tells the target who the client is. What a peer says about its clients is believed.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Time to connect to the target.
+    pub connect_timeout: Duration,
+    /// How urgent its answers are.
+    pub priority: Priority,
+}
+
+impl ServiceConfig {
+    /// A service with everything else as usual.
+    #[must_use]
+    pub fn new(name: &str, target: impl Into<Target>, allow: Allow) -> Self {
+        Self {
+            name: name.to_owned(),
+            target: target.into(),
+            allow,
+            proxy_protocol: None,
+            connections_max: CONNECTIONS_MAX,
+            connect_timeout: CONNECT_TIMEOUT,
+            priority: Priority::default(),
+        }
+    }
+}
+
+/// A service that is offered.
+#[derive(Debug)]
+pub struct Service {
+    config: ServiceConfig,
+    dial: DialOptions,
+    counters: Arc<Counters>,
+    connections: Connections,
+}
+
+impl Service {
+    pub(super) fn new(config: ServiceConfig) -> Self {
+        Self::with_counters(config, Arc::default(), Connections::new())
+    }
+
+    /// The same service with another configuration: counters go on, and open connections count.
+    pub(super) fn reconfigured(&self, config: ServiceConfig) -> Self {
+        Self::with_counters(config, Arc::clone(&self.counters), self.connections.clone())
+    }
+
+    fn with_counters(config: ServiceConfig, counters: Arc<Counters>, connections: Connections) -> Self {
+        let dial = DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout };
+        Self { config, dial, counters, connections }
+    }
+
+    /// What it leads to.
+    #[must_use]
+    pub fn config(&self) -> &ServiceConfig {
+        &self.config
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open_connections(&self) -> u32 {
+        self.connections.open()
+    }
+
+    /// Connects to the target for a peer. Without a socket, the node itself is the target.
+    pub(super) async fn connect(&self, peer: &NodeId) -> Result<(Option<Socket>, ConnectionGuard), Refusal> {
+        if !self.config.allow.allows(peer) {
+            return Err(Refusal::NotAllowed);
+        }
+        let guard = self.connections.begin(self.config.connections_max).ok_or(Refusal::TooManyConnections)?;
+        let Target::Address(target) = &self.config.target else { return Ok((None, guard)) };
+        let connection = dial(target, &self.dial).await.map_err(|error| {
+            tracing::debug!(service = %self.config.name, %error, "target cannot be dialled");
+            match error {
+                DialError::Refused { .. } => Refusal::TargetRefused,
+                _ => Refusal::TargetUnreachable,
+            }
+        })?;
+        let socket = Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)?;
+        Ok((Some(socket), guard))
+    }
+
+    /// The bytes that go to the target before those of the client.
+    pub(super) fn greeting(&self, request: &ServiceRequest) -> Option<Vec<u8>> {
+        let address = |text: &str| text.parse::<SocketAddr>().ok();
+        let header = || ProxyHeader::between(address(&request.source), address(&request.destination));
+        self.config.proxy_protocol.map(|version| header().encode(version))
+    }
+}
+
+/// Enough for a pool of each of many clients, few enough that their streams fit one session's count.
+const CONNECTIONS_MAX: u32 = 1024;
+
+/// A target is near: one that takes longer is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,101 @@
+//! Streams that fill their path, and share it.
+
+use std::time::Duration;
+
+use longhaul::base::Direction;
+use longhaul::session::SessionConfig;
+use longhaul::session::scheduler::Policy;
+use longhaul::stream::Priority;
+
+use crate::link::Path;
+use crate::seeds::milliseconds;
+use crate::world::{CLIENT, SERVER, World};
+
+fn open(world: &mut World, priority: Priority, bytes: u64) -> longhaul::base::StreamId {
+    let node = &mut world.nodes[CLIENT];
+    let session = node.session.as_mut().unwrap();
+    let id = node.app.open(session, &mut world.oracle, Direction::Uni, priority, bytes).unwrap();
+    node.app.writers.get_mut(&id).unwrap().chunk_bytes = 256 * 1024;
+    id
+}
+
+/// Bytes a second that arrive during `time`.
+fn rate(world: &mut World, time: Duration) -> f64 {
+    let before = world.oracle.read_bytes();
+    world.run_for(time);
+    (world.oracle.read_bytes() - before) as f64 / time.as_secs_f64()
+}
+
+/// 150 ms round trip × 1 Gbit/s: 18.75 MB have to be on their way.
+#[test]
+fn window_grows_until_one_stream_fills_a_long_fat_path() {
+    let path = Path { delay: milliseconds(75), bytes_per_second: 125_000_000, buffer_bytes: 512 * 1024 };
+    let mut world = World::connected(1, 1, path);
+    open(&mut world, Priority::Normal, 3_000_000_000);
+    world.run_for(Duration::from_secs(3));
+    let rate = rate(&mut world, Duration::from_secs(3));
+    assert!(rate >= 0.95 * 125e6, "{:.1} MB/s", rate / 1e6);
+}
+
+#[test]
+fn four_lanes_together_fill_a_path() {
+    for policy in [Policy::LowestLatency, Policy::RoundRobin, Policy::Weighted, Policy::LeastLoaded] {
+        let path = Path { delay: milliseconds(20), bytes_per_second: 10_000_000, buffer_bytes: 256 * 1024 };
+        let config = SessionConfig { scheduler: policy, ..SessionConfig::default() };
+        let mut world = World::connected_with(1, 4, path, config);
+        open(&mut world, Priority::Normal, 1_000_000_000);
+        world.run_for(Duration::from_secs(2));
+        let rate = rate(&mut world, Duration::from_secs(2));
+        assert!(rate >= 0.95 * 40e6, "{policy}: {:.1} MB/s", rate / 1e6);
+    }
+}
+
+/// A slow lane beside a fast one must not make things slower than the fast one alone.
+#[test]
+fn slow_lane_does_not_hold_up_a_fast_one() {
+    let fast = Path { delay: milliseconds(10), bytes_per_second: 20_000_000, buffer_bytes: 256 * 1024 };
+    let slow = Path { delay: milliseconds(150), bytes_per_second: 300_000, buffer_bytes: 256 * 1024 };
+    let mut world = World::connected(1, 1, fast);
+    world.join(longhaul::session::LaneKind::Tcp, slow).unwrap();
+    world.run_for(Duration::from_secs(1));
+    open(&mut world, Priority::Normal, 1_000_000_000);
+    world.run_for(Duration::from_secs(2));
+    let rate = rate(&mut world, Duration::from_secs(3));
+    assert!(rate >= 0.95 * 20e6, "{:.1} MB/s", rate / 1e6);
+}
+
+#[test]
+fn no_priority_starves() {
+    let path = Path { delay: milliseconds(10), bytes_per_second: 10_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected(1, 1, path);
+    let ids = Priority::ALL.map(|priority| open(&mut world, priority, 100_000_000));
+    world.run_for(Duration::from_secs(5));
+    let read = ids.map(|id| world.oracle.flow(id, longhaul::base::Side::Client).read);
+    assert!(read[0] > read[3], "{read:?}");
+    assert!(read.iter().all(|bytes| *bytes > 1_000_000), "{read:?}");
+}
+
+#[test]
+fn streams_of_a_class_share_evenly() {
+    let path = Path { delay: milliseconds(10), bytes_per_second: 10_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected(1, 2, path);
+    let ids = [(); 4].map(|()| open(&mut world, Priority::Normal, 100_000_000));
+    world.run_for(Duration::from_secs(4));
+    let read = ids.map(|id| world.oracle.flow(id, longhaul::base::Side::Client).read);
+    let (least, most) = (read.iter().min().unwrap(), read.iter().max().unwrap());
+    assert!(*least as f64 > *most as f64 * 0.8, "{read:?}");
+}
+
+/// An urgent message does not wait behind what the windows hold.
+#[test]
+fn urgent_message_overtakes_a_bulk_transfer() {
+    let path = Path { delay: milliseconds(10), bytes_per_second: 10_000_000, buffer_bytes: 64 * 1024 };
+    let mut world = World::connected(1, 1, path);
+    open(&mut world, Priority::Background, 100_000_000);
+    world.run_for(Duration::from_secs(1));
+    let id = open(&mut world, Priority::Urgent, 100);
+    let begin = world.now;
+    world.run_until(Duration::from_secs(1), |world| world.oracle.flow(id, longhaul::base::Side::Client).read == 100);
+    assert!(world.now - begin < milliseconds(50), "{:?}", world.now - begin);
+    assert!(world.nodes[SERVER].closed().is_none());
+}
