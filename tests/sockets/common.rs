@@ -85,6 +85,15 @@ pub(crate) async fn pair(address: &str, count: u32) -> Pair {
     pair_with(address, |config| config.addresses[0].count = count).await
 }
 
+/// Connects a fresh node "a" to a node over its first address.
+pub(crate) async fn pair_to(b: Node) -> Pair {
+    let a = dialling("a").await;
+    let (link, session_a) =
+        a.connect(LinkConfig::new(id("b"), [b.local_addresses()[0].clone()])).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    Pair { a, b, link, session_a, session_b }
+}
+
 /// Connects two nodes, with a link that `change` changes.
 pub(crate) async fn pair_with(address: &str, change: impl FnOnce(&mut LinkConfig)) -> Pair {
     let b = listening("b", address).await;

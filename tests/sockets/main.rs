@@ -1,9 +1,15 @@
 //! Nodes over real sockets: every channel kind, faults in the middle, hostile peers, many of everything.
 
+mod alone;
 mod channels;
 mod common;
+mod dropping;
 mod faults;
+mod hostile;
 mod identities;
+mod limits;
+mod many;
+mod mixed;
 mod outages;
 mod proxy;
 mod rogue;

@@ -174,7 +174,7 @@ async fn a_restarted_peer_is_known_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_the_peer_closes_is_made_anew() {
-    let (mut pair, proxy) = proxied("tcp", 2).await;
+    let (mut pair, _proxy) = proxied("tcp", 2).await;
     pair.session_b.close(CloseCode::SHUTTING_DOWN, "maintenance");
     let reason = soon(pair.session_a.closed()).await;
     assert_eq!(reason, CloseReason::Peer { code: CloseCode::SHUTTING_DOWN, reason: "maintenance".to_owned() });

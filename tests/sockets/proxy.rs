@@ -96,7 +96,7 @@ impl Wire {
 }
 
 struct Shared {
-    target: Mutex<SocketAddr>,
+    target: SocketAddr,
     door: watch::Sender<Door>,
     wires: Mutex<Vec<Arc<Wire>>>,
     greeting: Mutex<Option<Greeting>>,
@@ -130,7 +130,7 @@ impl Proxy {
             other => panic!("no TCP under {other}"),
         };
         let shared = Arc::new(Shared {
-            target: Mutex::new(target_address.parse().unwrap()),
+            target: target_address.parse().unwrap(),
             door: watch::channel(Door::Open).0,
             wires: Mutex::default(),
             greeting: Mutex::default(),
@@ -143,12 +143,6 @@ impl Proxy {
     /// Where to dial.
     pub(crate) fn address(&self) -> Address {
         self.address.clone()
-    }
-
-    /// Sets where new connections lead to.
-    pub(crate) fn set_target(&self, target: &Address) {
-        let (Address::Tcp { host, port } | Address::Tls { host, port }) = target else { panic!("no TCP") };
-        *self.shared.target.lock().unwrap() = format!("{host}:{port}").parse().unwrap();
     }
 
     /// Sets what becomes of new connections.
@@ -235,7 +229,7 @@ fn take(shared: &Arc<Shared>, dialler: TcpStream, door: Door) {
         greeting(&wire);
     }
     shared.wires.lock().unwrap().push(Arc::clone(&wire));
-    let (target, is_framed) = (*shared.target.lock().unwrap(), shared.is_framed);
+    let (target, is_framed) = (shared.target, shared.is_framed);
     tokio::spawn(async move {
         carry(&wire, dialler, target, is_framed).await;
         wire.is_over.store(true, Ordering::Relaxed);

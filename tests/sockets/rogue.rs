@@ -111,7 +111,15 @@ impl Raw {
 
     /// Runs the dialling side's handshake to its end.
     pub(crate) async fn establish(&mut self, config: Arc<ClientConfig>) -> Result<(), EstablishError> {
-        let id = SessionId(std::array::from_fn(|index| index as u8));
+        self.establish_as(config, SessionId(std::array::from_fn(|index| index as u8))).await
+    }
+
+    /// The same, for a session of that name.
+    pub(crate) async fn establish_as(
+        &mut self,
+        config: Arc<ClientConfig>,
+        id: SessionId,
+    ) -> Result<(), EstablishError> {
         let mut establishing = Establishing::client(config, &SessionConfig::default(), id, VERSION)?;
         self.run(&mut establishing, None).await
     }

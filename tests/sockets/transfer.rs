@@ -127,11 +127,12 @@ async fn read(mut recv: RecvStream, seed: u64, progress: watch::Sender<Result<u6
         match outcome {
             Ok(len) => offset += len as u64,
             Err(error) => {
-                progress.send_replace(Err(error.clone()));
+                let _ = progress.send(Err(error.clone()));
                 return Err(error);
             }
         }
-        progress.send_replace(Ok(offset));
+        // Nobody may be looking.
+        let _ = progress.send(Ok(offset));
     }
 }
 
