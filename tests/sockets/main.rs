@@ -4,4 +4,5 @@ mod channels;
 mod common;
 mod faults;
 mod proxy;
+mod tampering;
 mod transfer;

@@ -1,7 +1,6 @@
 //! A TCP proxy between dialler and listener that tests break on purpose: per connection and for all, by bytes and, on
 //! raw channels, by whole messages. Knows no keys: it can do what anybody on the way can do.
 
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +41,7 @@ enum Fate {
     Reset,
 }
 
-/// Takes a message, and gives those that go on in its place.
+/// Takes a message, or inside TLS whatever came, and gives what goes on in its place.
 pub(crate) type Filter = Box<dyn FnMut(Vec<u8>, &mut Vec<Vec<u8>>) + Send>;
 
 type Greeting = Box<dyn Fn(&Arc<Wire>) + Send>;
@@ -350,8 +349,10 @@ impl<'a> Pipe<'a> {
             let whole = if self.has_ended || !self.is_framed { self.incoming.len() } else { whole(&self.incoming) };
             return self.outgoing.unsplit(self.incoming.split_to(whole));
         };
-        assert!(self.is_framed, "messages cannot be seen inside TLS");
         let mut out = Vec::new();
+        if !self.is_framed {
+            filter(self.incoming.split().to_vec(), &mut out);
+        }
         while let Ok(Some(size)) = message_size(&self.incoming, 1 << 20)
             && size <= self.incoming.len()
         {
@@ -417,14 +418,6 @@ pub(crate) fn truncate(size_min: usize, len: usize) -> impl FnMut(Vec<u8>, &mut 
         if is_done {
             message.truncate(len);
         }
-        out.push(message);
-    }
-}
-
-/// Sends what another connection left in the box in front of the next message of `size_min` bytes.
-pub(crate) fn insert(shelf: Arc<Mutex<VecDeque<Vec<u8>>>>) -> impl FnMut(Vec<u8>, &mut Vec<Vec<u8>>) {
-    move |message, out| {
-        out.extend(shelf.lock().unwrap().drain(..));
         out.push(message);
     }
 }

@@ -7,6 +7,8 @@ use longhaul::node::{RecvStream, SendStream, Session};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::common::pattern;
+
 /// Written at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -102,10 +104,10 @@ async fn write(
     bytes_min: u64,
     mut is_enough: watch::Receiver<bool>,
 ) -> Result<u64, String> {
-    let mut offset = 0;
+    let (pattern, mut offset) = (Pattern::new(seed), 0);
     // Whoever dropped the other end wants no more, too.
     while offset < bytes_min || !(is_enough.has_changed().is_err() || *is_enough.borrow_and_update()) {
-        let chunk = Pattern(seed).bytes(offset, CHUNK_BYTES);
+        let chunk = pattern.bytes(offset, CHUNK_BYTES);
         send.write_chunk(chunk).await.map_err(|error| error.to_string())?;
         offset += CHUNK_BYTES as u64;
     }
@@ -115,10 +117,10 @@ async fn write(
 }
 
 async fn read(mut recv: RecvStream, seed: u64, progress: watch::Sender<Result<u64, String>>) -> Result<u64, String> {
-    let mut offset = 0;
+    let (pattern, mut offset) = (Pattern::new(seed), 0);
     loop {
         let outcome = match recv.read_chunk(usize::MAX).await {
-            Ok(Some(chunk)) => Pattern(seed).check(offset, &chunk).map(|()| chunk.len()),
+            Ok(Some(chunk)) => pattern.check(offset, &chunk).map(|()| chunk.len()),
             Ok(None) => return Ok(offset),
             Err(error) => Err(error.to_string()),
         };
@@ -133,37 +135,37 @@ async fn read(mut recv: RecvStream, seed: u64, progress: watch::Sender<Result<u6
     }
 }
 
-/// Bytes that say where they belong.
-#[derive(Clone, Copy)]
-pub(crate) struct Pattern(pub(crate) u64);
+/// Bytes that say where they belong: they repeat after a prime number, which no size in the program is a multiple of.
+#[derive(Clone)]
+pub(crate) struct Pattern(Bytes);
 
 impl Pattern {
-    /// The bytes from `offset` on.
-    pub(crate) fn bytes(self, offset: u64, len: usize) -> Bytes {
-        let first = offset / 8;
-        let skip = (offset % 8) as usize;
-        let mut bytes = Vec::with_capacity(len + 16);
-        for word in first..first + (skip + len).div_ceil(8) as u64 {
-            bytes.extend_from_slice(&self.word(word).to_le_bytes());
-        }
-        Bytes::from(bytes).slice(skip..skip + len)
+    const PERIOD: usize = 262_139;
+
+    /// The pattern of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut bytes = pattern(Self::PERIOD, seed);
+        // Room to cut any chunk without copying.
+        bytes.extend_from_within(..);
+        Self(bytes.into())
     }
 
-    /// Where bytes differ from those from `offset` on.
-    fn check(self, offset: u64, bytes: &[u8]) -> Result<(), String> {
-        let expected = self.bytes(offset, bytes.len());
-        if expected == bytes {
-            return Ok(());
-        }
-        let differing = expected.iter().zip(bytes).position(|(expected, got)| expected != got);
-        Err(format!("byte {} is another one", offset + differing.expect("they differ") as u64))
+    /// At most a period of the bytes from `offset` on.
+    pub(crate) fn bytes(&self, offset: u64, len: usize) -> Bytes {
+        let start = (offset % Self::PERIOD as u64) as usize;
+        self.0.slice(start..start + len.min(Self::PERIOD))
     }
 
-    /// SplitMix64.
-    fn word(self, index: u64) -> u64 {
-        let mut z = self.0.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+    /// Whether bytes are those from `offset` on.
+    fn check(&self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let mut at = offset;
+        for part in bytes.chunks(Self::PERIOD) {
+            let expected = self.bytes(at, part.len());
+            if let Some(differing) = (expected != part).then(|| expected.iter().zip(part).position(|(a, b)| a != b)) {
+                return Err(format!("byte {} is another one", at + differing.unwrap_or(0) as u64));
+            }
+            at += part.len() as u64;
+        }
+        Ok(())
     }
 }
