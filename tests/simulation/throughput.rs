@@ -107,7 +107,9 @@ fn reader_that_never_reads_stops_its_writer() {
     let path = Path { delay: milliseconds(10), bytes_per_second: 100_000_000, buffer_bytes: 128 * 1024 };
     let mut world = World::connected(1, 2, path);
     world.nodes[SERVER].app.reading = Reading::Never;
-    (0..30).for_each(|_| drop(open(&mut world, Priority::Normal, 10_000_000)));
+    for _ in 0..30 {
+        open(&mut world, Priority::Normal, 10_000_000);
+    }
     world.run_for(Duration::from_secs(20));
     let held = world.nodes[SERVER].session().held_bytes();
     assert_eq!(held, longhaul::base::limits::SESSION_WINDOW_BYTES, "the whole window and no more");
