@@ -39,10 +39,6 @@ pub const SEAL_TAG_BYTES: usize = 16;
 /// TLS handshake bytes of one level. rustls refuses longer messages itself. More: the socket is closed.
 pub const HANDSHAKE_BYTES_PER_LEVEL_MAX: usize = 64 * 1024;
 
-/// Sealed packets that a server keeps until the client's Finished arrives (RFC 9001 §5.7). More: the lane waits, as
-/// the transport's own flow control stops the sender.
-pub const EARLY_PACKETS_BYTES_MAX: usize = 64 * 1024;
-
 /// From accept to the first complete `frame_message`.
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -51,9 +47,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From a join's first byte to the verified answer.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Slowest acceptable rate of a message before authentication: below, the socket is closed.
-pub const MESSAGE_RATE_BYTES_PER_SECOND_MIN: u32 = 1024;
 
 // ---- Streams and flow control ---------------------------------------------------------------------------------
 
@@ -79,9 +72,9 @@ pub const STREAMS_UNACCEPTED_MAX: usize = 4096;
 /// Gaps in the received bytes of one stream. More: `EXCESSIVE_LOAD` (quinn RUSTSEC-2026-0185).
 pub const STREAM_GAPS_MAX: usize = 1024;
 
-/// Bytes that a stream accepts from the application and has not had acknowledged, before the peer's window is known
-/// to be larger. Writers wait above it.
-pub const SEND_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
+/// A writer waits while more than this of its stream is unsent: enough to keep the lanes busy, little enough to stay in
+/// the caches.
+pub const STREAM_UNSENT_BYTES_MAX: u64 = 512 * 1024;
 
 /// A received slice is copied when it is smaller than this part of the allocation that it pins.
 pub const PINNED_SHARE_MIN: usize = 4;
@@ -103,9 +96,6 @@ pub const LOAD_BURST: u32 = 8192;
 
 /// Pongs that wait to be sent; further pings are answered by the newest one.
 pub const PONGS_QUEUED_MAX: usize = 16;
-
-/// Packets that could not be opened, over all lanes, until the session ends.
-pub const OPEN_FAILURES_MAX: u32 = 1024;
 
 // ---- Lanes ----------------------------------------------------------------------------------------------------
 

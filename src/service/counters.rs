@@ -14,7 +14,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Connections that were carried, those that are open included.
+    /// Connections that got as far as a stream (of a forward) or a target (of a service), those that are open
+    /// included. What a forward's peer refused is among them.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)

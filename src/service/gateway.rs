@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::forward::{Forward, ForwardConfig};
 use super::peers::Peers;
 use super::services::Services;
-use crate::base::CloseCode;
+use crate::base::{CloseCode, SessionId};
 use crate::channel::ListenError;
+use crate::crypto::identity::NodeId;
 use crate::node::{Link, Node, Session};
 
 /// A node with services and forwards. It stops when it is dropped.
@@ -19,7 +20,16 @@ pub struct Gateway {
     services: Services,
     forwards: Mutex<Vec<Arc<Forward>>>,
     links: Mutex<Vec<Link>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Wait for sessions: of the node, and of each link.
+    waiting: Mutex<JoinSet<()>>,
+    serving: Arc<Serving>,
+}
+
+/// Takes sessions, a task each.
+struct Serving {
+    peers: Peers,
+    services: Services,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Gateway {
@@ -27,21 +37,18 @@ impl Gateway {
     #[must_use]
     pub fn start(node: Node, services: Services) -> Self {
         let peers = Peers::new();
-        let accepting = tokio::spawn(accept(node.clone(), peers.clone(), services.clone()));
-        Self {
-            node,
-            peers,
-            services,
-            forwards: Mutex::default(),
-            links: Mutex::default(),
-            tasks: Mutex::new(vec![accepting]),
-        }
+        let serving = Serving { peers: peers.clone(), services: services.clone(), tasks: Mutex::default() };
+        let serving = Arc::new(serving);
+        let mut waiting = JoinSet::new();
+        waiting.spawn(Arc::clone(&serving).accept(node.clone()));
+        let (forwards, links, waiting) = (Mutex::default(), Mutex::default(), Mutex::new(waiting));
+        Self { node, peers, services, forwards, links, waiting, serving }
     }
 
     /// Uses the sessions of a link, as long as the gateway lives.
     pub fn add_link(&self, link: Link) {
         lock(&self.links).push(link.clone());
-        lock(&self.tasks).push(tokio::spawn(follow(link, self.peers.clone(), self.services.clone())));
+        lock(&self.waiting).spawn(Arc::clone(&self.serving).follow(link));
     }
 
     /// Starts a forward.
@@ -103,7 +110,7 @@ impl Gateway {
         };
         let is_drained = tokio::time::timeout(timeout, ended).await.is_ok();
         // A link would dial again when its session is closed.
-        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+        lock(&self.waiting).abort_all();
         lock(&self.links).clear();
         self.node.close(CloseCode::SHUTTING_DOWN, "node is shutting down").await;
         is_drained
@@ -119,33 +126,55 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+        lock(&self.waiting).abort_all();
+        // With them end the sessions, of which they are the holders.
+        lock(&self.serving.tasks).abort_all();
     }
 }
 
-async fn accept(node: Node, peers: Peers, services: Services) {
-    while let Some(session) = node.accept().await {
-        tokio::spawn(serve(session, peers.clone(), services.clone()));
-    }
-}
-
-async fn follow(mut link: Link, peers: Peers, services: Services) {
-    while let Ok(session) = link.session().await {
-        tokio::spawn(serve(session.clone(), peers.clone(), services.clone()));
-        session.closed().await;
-        // The link may not have noticed yet.
-        while link.status().session.is_some_and(|current| current.id() == session.id()) {
-            link.changed().await;
+impl Serving {
+    async fn accept(self: Arc<Self>, node: Node) {
+        while let Some(session) = node.accept().await {
+            self.begin(session);
         }
+    }
+
+    async fn follow(self: Arc<Self>, mut link: Link) {
+        while let Ok(session) = link.session().await {
+            self.begin(session.clone());
+            session.closed().await;
+            // The link may not have noticed yet.
+            while link.status().session.is_some_and(|current| current.id() == session.id()) {
+                link.changed().await;
+            }
+        }
+    }
+
+    fn begin(&self, session: Session) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(serve(session, self.peers.clone(), self.services.clone()));
     }
 }
 
 async fn serve(session: Session, peers: Peers, services: Services) {
-    let (peer, id) = (session.peer().node_id.clone(), session.id());
-    peers.add(session.clone());
+    let registered = Registered { peer: session.peer().node_id.clone(), id: session.id(), peers };
+    registered.peers.add(session.clone());
     let error = services.serve(session).await;
-    tracing::debug!(%peer, session = %id, %error, "session serves no more");
-    peers.remove(&peer, id);
+    tracing::debug!(peer = %registered.peer, session = %registered.id, %error, "session serves no more");
+}
+
+/// A session that streams may take, until this is dropped.
+struct Registered {
+    peers: Peers,
+    peer: NodeId,
+    id: SessionId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.peers.remove(&self.peer, self.id);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

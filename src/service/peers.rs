@@ -16,8 +16,16 @@ pub struct Peers(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// Oldest first.
-    sessions: Mutex<HashMap<NodeId, Vec<(SessionId, Session)>>>,
+    sessions: Mutex<HashMap<NodeId, Vec<Entry>>>,
     added: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: SessionId,
+    session: Session,
+    /// New streams may take it.
+    is_open: bool,
 }
 
 impl Peers {
@@ -30,36 +38,30 @@ impl Peers {
     /// Adds a connected session, which streams to its peer take from now on.
     pub fn add(&self, session: Session) {
         let (peer, id) = (session.peer().node_id.clone(), session.id());
-        self.lock().entry(peer).or_default().push((id, session));
+        self.lock().entry(peer).or_default().push(Entry { id, session, is_open: true });
         self.0.added.notify_waiters();
     }
 
-    /// Forgets a session: new streams take others. Its streams go on.
+    /// Forgets a session, once it is over.
     pub fn remove(&self, peer: &NodeId, id: SessionId) {
         let mut sessions = self.lock();
         let Some(of_peer) = sessions.get_mut(peer) else { return };
-        of_peer.retain(|(other, _)| *other != id);
+        of_peer.retain(|entry| entry.id != id);
         if of_peer.is_empty() {
             sessions.remove(peer);
         }
     }
 
-    /// The newest session with a peer.
+    /// The newest session with a peer that takes new streams.
     #[must_use]
     pub fn newest(&self, peer: &NodeId) -> Option<Session> {
         self.newest_with_id(peer).map(|(_, session)| session)
     }
 
-    /// All sessions that streams may take.
+    /// All sessions, those that take no new streams included.
     #[must_use]
     pub fn all(&self) -> Vec<Session> {
-        self.lock().values().flatten().map(|(_, session)| session.clone()).collect()
-    }
-
-    /// Peers with which there are sessions.
-    #[must_use]
-    pub fn connected(&self) -> Vec<NodeId> {
-        self.lock().keys().cloned().collect()
+        self.lock().values().flatten().map(|entry| entry.session.clone()).collect()
     }
 
     /// Opens a stream to a peer over its newest session that takes one; waits for a session, and for one that allows
@@ -72,7 +74,7 @@ impl Peers {
                 // It is over, or its peer shuts down: in both cases it takes no stream ever again.
                 Err(error) => {
                     tracing::debug!(%peer, session = %id, %error, "session takes no stream");
-                    self.remove(peer, id);
+                    self.retire(peer, id);
                 }
             }
         }
@@ -89,11 +91,19 @@ impl Peers {
         }
     }
 
-    fn newest_with_id(&self, peer: &NodeId) -> Option<(SessionId, Session)> {
-        self.lock().get(peer)?.last().cloned()
+    fn retire(&self, peer: &NodeId, id: SessionId) {
+        let mut sessions = self.lock();
+        let entries = sessions.get_mut(peer).into_iter().flatten();
+        entries.filter(|entry| entry.id == id).for_each(|entry| entry.is_open = false);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<(SessionId, Session)>>> {
+    fn newest_with_id(&self, peer: &NodeId) -> Option<(SessionId, Session)> {
+        let sessions = self.lock();
+        let entry = sessions.get(peer)?.iter().rev().find(|entry| entry.is_open)?;
+        Some((entry.id, entry.session.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<Entry>>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

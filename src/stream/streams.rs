@@ -14,9 +14,6 @@ use super::send::{Piece, SendBuffer};
 use crate::base::{CloseCode, Direction, Side, StreamCode, StreamId, limits};
 use crate::wire::{Frame, StreamData};
 
-/// A writer waits while more than this is unsent: enough to keep the lanes busy, little enough to stay in the caches.
-const UNSENT_BYTES_MAX: u64 = 512 * 1024;
-
 /// Sizes of windows and counts of streams.
 #[derive(Clone, Debug)]
 pub struct StreamsConfig {
@@ -690,7 +687,7 @@ impl Streams {
         if sending.buffer.is_finished() {
             return Err(WriteError::Closed);
         }
-        let room = UNSENT_BYTES_MAX.saturating_sub(sending.buffer.unsent_bytes());
+        let room = limits::STREAM_UNSENT_BYTES_MAX.saturating_sub(sending.buffer.unsent_bytes());
         if room == 0 {
             sending.is_waited_for = true;
             return Err(WriteError::Blocked);
@@ -729,7 +726,7 @@ impl Streams {
 
     fn wake_writer(&mut self, id: StreamId) {
         let Some(sending) = self.streams.get_mut(&id).and_then(|stream| stream.sending.as_mut()) else { return };
-        if sending.is_waited_for && sending.buffer.unsent_bytes() <= UNSENT_BYTES_MAX / 2 {
+        if sending.is_waited_for && sending.buffer.unsent_bytes() <= limits::STREAM_UNSENT_BYTES_MAX / 2 {
             sending.is_waited_for = false;
             self.notices.push_back(StreamNotice::Writable(id));
         }

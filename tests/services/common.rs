@@ -87,8 +87,13 @@ pub fn open_service(name: &str, target: Address) -> ServiceConfig {
 
 /// Connects to where a forward listens.
 pub async fn client(forward: &Forward) -> TcpStream {
+    connect(forward).await.unwrap()
+}
+
+/// The same, for a connection that may be reset at once.
+pub async fn connect(forward: &Forward) -> io::Result<TcpStream> {
     let Address::Tcp { host, port } = forward.local_address() else { panic!("the forward listens on TCP") };
-    TcpStream::connect((host.as_str(), *port)).await.unwrap()
+    TcpStream::connect((host.as_str(), *port)).await
 }
 
 /// An application's listener.
@@ -170,8 +175,7 @@ pub async fn is_reset(stream: &mut TcpStream) -> bool {
 
 /// Whether the next client of a forward is reset, which it may be before it knows that it is connected.
 pub async fn next_is_reset(forward: &Forward) -> bool {
-    let Address::Tcp { host, port } = forward.local_address() else { panic!("the forward listens on TCP") };
-    match TcpStream::connect((host.as_str(), *port)).await {
+    match connect(forward).await {
         Ok(mut stream) => is_reset(&mut stream).await,
         Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
     }

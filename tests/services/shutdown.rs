@@ -6,7 +6,9 @@ use longhaul::service::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{Net, PATIENCE, client, echo, exchange, id, is_reset, open_service, pattern, soon, target, until};
+use crate::common::{
+    Net, PATIENCE, client, connect, echo, exchange, id, is_reset, open_service, pattern, soon, target, until,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_may_end_and_nothing_new_is_taken() {
@@ -16,6 +18,7 @@ async fn what_runs_may_end_and_nothing_new_is_taken() {
     let mut running = client(&forward).await;
     running.write_all(b"x").await.unwrap();
     let (mut server, _) = soon(listener.accept()).await.unwrap();
+    assert_eq!(soon(server.read_u8()).await.unwrap(), b'x');
     let (services, peers, forwards) = (net.b.services().clone(), net.a.peers().clone(), net.a.forwards());
     let Net { b, .. } = &net;
     let shutdown = b.shutdown(PATIENCE);
@@ -23,7 +26,8 @@ async fn what_runs_may_end_and_nothing_new_is_taken() {
         // The peer learns that no new stream is taken, and looks for another session.
         let mut late = Vec::new();
         while peers.newest(&id("b")).is_some() {
-            late.push(client(&forward).await);
+            // It may be refused before it knows that it is connected.
+            late.extend(connect(&forward).await);
             tokio::task::yield_now().await;
         }
         let answer = pattern(1 << 20, 3);
@@ -66,4 +70,16 @@ async fn a_forward_that_stops_frees_its_address() {
     assert!(TcpStream::connect(address).await.is_err());
     assert_eq!(soon(exchange(running, b"goes on")).await.unwrap(), b"goes on");
     assert_eq!(forward.counters().refused(Refusal::NoSession), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_dropped_ends_its_sessions() {
+    let net = Net::new([open_service("echo", echo().await)]).await;
+    let forward = net.forward("echo").await;
+    assert_eq!(soon(exchange(client(&forward).await, b"hello")).await.unwrap(), b"hello");
+    let Net { a, b, .. } = net;
+    let session = b.peers().newest(&id("a")).unwrap();
+    drop(a);
+    soon(session.closed()).await;
+    until(|| b.peers().all().is_empty()).await;
 }

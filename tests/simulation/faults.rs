@@ -85,6 +85,9 @@ impl World {
         let random = self.random.below(u64::MAX);
         let writes = &mut self.links[link].pipes[side].writes;
         let bytes = &mut writes[which].bytes;
+        if bytes.is_empty() {
+            return false;
+        }
         let at = (random % bytes.len() as u64) as usize;
         match fault {
             Fault::Corrupt => bytes[at] ^= 1 << (random >> 60 & 7),

@@ -184,7 +184,8 @@ fn work_without_data() {
 fn new_keys_without_end() {
     let mut world = connected();
     for epoch in 1..limits::LOAD_BURST + 100 {
-        inject_at(&mut world, SERVER, LaneId::FIRST, Epoch(epoch), true, vec![Frame::Ping { sequence: 1 }]);
+        let nothing = Frame::Pong { sequence: 1, delay_us: 0 };
+        inject_at(&mut world, SERVER, LaneId::FIRST, Epoch(epoch), true, vec![nothing]);
     }
     assert_eq!(code_sent(&mut world, SERVER), Some(CloseCode::EXCESSIVE_LOAD));
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamId};
+use longhaul::session::scheduler::Policy;
 use longhaul::session::{CloseReason, Event, LaneEnd, LaneKind, SessionConfig};
-use longhaul::stream::Priority;
+use longhaul::stream::{Priority, StreamsConfig};
 use longhaul::wire::{Ack, Frame, Head};
 
 use crate::link::Path;
@@ -203,4 +204,42 @@ fn lane_close_of_one_side_ends_it_on_the_other() {
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.nodes[SERVER].lane_end(lane), Some(&LaneEnd::Closed(CloseCode::LANE_SURPLUS)));
     assert!(world.nodes[CLIENT].lane_end(lane).is_some());
+}
+
+/// Frames that any lane may carry must not wait in one that acknowledges nothing.
+#[test]
+fn tied_streams_leave_a_suspect_lane_together_with_their_credits() {
+    let windows = StreamsConfig { stream_window: 64_000, stream_window_max: 64_000, ..StreamsConfig::default() };
+    let config = SessionConfig { scheduler: Policy::Hash, streams: windows, ..SessionConfig::default() };
+    let mut world = World::connected_with(1, 2, SLOW, config);
+    let now = world.now;
+    for _ in 0..8 {
+        send(&mut world, MEGABYTE / 4);
+    }
+    world.links[0].pipes[SERVER].black_hole(now);
+    world.run_until_all_read(Duration::from_secs(5));
+}
+
+/// Each stream that finds its credit used up says so: with many of them in one packet, that has to fit, too.
+#[test]
+fn blocked_signals_of_many_streams_fit_into_packets() {
+    let windows = StreamsConfig { stream_window: 10, stream_window_max: 20, ..StreamsConfig::default() };
+    let config = SessionConfig { packet_bytes_max: 2048, streams: windows, ..SessionConfig::default() };
+    let mut world = World::connected_with(1, 1, SLOW, config);
+    for _ in 0..300 {
+        send(&mut world, 100);
+    }
+    world.run_until_all_read(Duration::from_secs(20));
+}
+
+/// When the only other lane comes back to life, it takes over what a stalled one holds.
+#[test]
+fn lane_that_recovers_takes_over_from_one_that_does_not() {
+    let mut world = World::connected(1, 2, SLOW);
+    send(&mut world, MEGABYTE / 2);
+    world.run_for(milliseconds(50));
+    let now = world.now;
+    world.links[0].pipes[CLIENT].stall(now, milliseconds(1500));
+    world.links[1].pipes[CLIENT].stall(now, milliseconds(5500));
+    world.run_until_all_read(milliseconds(2500));
 }

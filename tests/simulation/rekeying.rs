@@ -78,14 +78,17 @@ fn both_sides_may_change_keys_at_once() {
 fn lane_that_lags_an_epoch_keeps_its_packets() {
     let config = SessionConfig { key_packets_max: 30, ..SessionConfig::default() };
     let mut world = World::connected_with(1, 2, Path::default(), config);
-    let now = world.now;
     let node = &mut world.nodes[CLIENT];
     let session = node.session.as_mut().unwrap();
     node.app.open(session, &mut world.oracle, Direction::Uni, Priority::Normal, 2_000_000).unwrap();
     // Packets of the first epoch wait in the link while the other lane goes on.
     world.settle();
+    let now = world.now;
+    assert!(world.links[1].pipes[CLIENT].next_arrival(now).is_some());
     world.links[1].pipes[CLIENT].stall(now, Duration::from_secs(5));
     transfer(&mut world, 20_000_000);
+    let [client, server] = epochs(&mut world);
+    assert!(client <= 1 && server <= 1, "no second step while a lane has packets under the first keys");
     world.run_for(Duration::from_secs(6));
     no_lane_was_lost(&mut world);
     transfer(&mut world, 20_000_000);

@@ -186,3 +186,14 @@ fn end_of_write(error: WriteError) -> Option<End> {
 
 /// Reads or writes of one direction before the other one, and other tasks, have their turn.
 const ROUNDS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection costs its task, which is little more than this, and what the session keeps of its stream.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Copier>() <= 512, "{} bytes", size_of::<Copier>());
+    }
+}
