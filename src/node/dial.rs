@@ -15,7 +15,10 @@ use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, li
 use crate::channel::{Address, ChannelKind, Connection, DialOptions, OuterTls, TlsError, connect_tls, dial};
 use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure};
-use crate::session::{Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session, SessionConfig};
+use crate::session::{
+    CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
+    SessionConfig,
+};
 use crate::wire::{Body, ClearMessage, WireError, encode_clear};
 
 /// Exporter of RFC 9266: what a join over TLS is bound to.
@@ -131,16 +134,16 @@ impl Dialler {
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
             shared.with(|inner| {
-                if let Some(reason) = inner.closed() {
-                    return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone())));
+                match inner.closed() {
+                    // The peer ended the channel instead of accepting the session.
+                    Some(CloseReason::ChannelsLost { .. }) => {
+                        return std::task::Poll::Ready(Err(EstablishError::Refused.into()));
+                    }
+                    Some(reason) => return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone()))),
+                    None => {}
                 }
                 if inner.session.is_connected() {
                     return std::task::Poll::Ready(Ok(()));
-                }
-                if inner.session.lane_count() == 0 {
-                    return std::task::Poll::Ready(Err(ConnectError::Establish(
-                        crate::session::EstablishError::Refused,
-                    )));
                 }
                 inner.wait_connected(context);
                 std::task::Poll::Pending
@@ -237,16 +240,13 @@ impl Attempt<'_> {
         let (message, _) = reader.next().await.map_err(std::io::Error::from)?;
         let parameters = match message.body {
             Body::Started(parameters) => parameters,
-            Body::Refused => return Err(crate::session::EstablishError::Refused.into()),
+            Body::Refused => return Err(EstablishError::Refused.into()),
             Body::VersionList(theirs) => {
                 let common = config.versions.iter().find(|v| theirs.contains(v) && **v != self.version);
-                let error = crate::session::EstablishError::NoCommonVersion {
-                    theirs: theirs.clone(),
-                    ours: config.versions.clone(),
-                };
+                let error = EstablishError::NoCommonVersion { theirs: theirs.clone(), ours: config.versions.clone() };
                 return common.map(|version| Made::Retry(*version)).ok_or(error.into());
             }
-            _ => return Err(crate::session::EstablishError::Wire(WireError::Missing("started")).into()),
+            _ => return Err(EstablishError::Wire(WireError::Missing("started")).into()),
         };
         let session = Established::over_tls(
             Side::Client,

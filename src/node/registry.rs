@@ -36,7 +36,8 @@ impl Registry {
 
     /// All sessions that live.
     pub(super) fn all(&self) -> Vec<Arc<Shared>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
+        let known: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
+        known.into_iter().filter(|shared| shared.closed().is_none()).collect()
     }
 
     /// Forgets the sessions that are over.

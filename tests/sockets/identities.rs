@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use longhaul::crypto::identity::{ALPN_TLS, TlsSettings};
+use longhaul::crypto::identity::{ALPN_TLS, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 
-use crate::common::{authority, dialling, id, listening, settings};
+use crate::common::{authority, dialling, id, listening, settings, settings_by};
 use crate::rogue::{Papers, forge, listen, refused_over_raw, refused_over_tls};
 use crate::transfer::{both_ways, soon};
 
@@ -141,4 +141,21 @@ async fn another_protocol_above_tls_is_refused() {
     let error = refused_over_tls(&a, &papers, &address, b"longhaul/1").await;
     assert!(error.contains("NoApplicationProtocol"), "{error}");
     peaceful.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_refused_is_told_where_to_look() {
+    let impostor =
+        CertificateAuthority::generate("test", KeyType::P256, Validity::from_now(Duration::from_secs(3600))).unwrap();
+    let b = listening("b", "tcp://127.0.0.1:0").await;
+    // It trusts b, and b does not trust it.
+    let identity = settings_by(&impostor, "a").identity();
+    let anchors = TrustAnchors::from_pem(authority().certificate_pem().as_bytes()).unwrap();
+    let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let a = TlsSettings::new(identity, anchors, default_provider(), time).unwrap();
+    let a = Node::builder(a).build().await.unwrap();
+    let refused = soon(a.connect(LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]))).await;
+    let error = refused.err().expect("b does not trust it").to_string();
+    assert!(error.contains("the peer refused the handshake; its log says why"), "{error}");
+    assert_eq!(a.session_count() + b.session_count(), 0);
 }

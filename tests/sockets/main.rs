@@ -1,5 +1,7 @@
 //! Nodes over real sockets: every channel kind, faults in the middle, hostile peers, many of everything.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod alone;
 mod channels;
 mod common;
