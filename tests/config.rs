@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longhaul::channel::{Address, Congestion};
-use longhaul::config::{Allow, Config, ConfigError, Scheduler};
+use longhaul::config::{Config, ConfigError};
 use longhaul::crypto::identity::default_provider;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
+use longhaul::service::Allow;
+use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
 
 const IDENTITY: &str = "[identity]\ncertificate = 'a.crt'\nkey = 'a.key'\ntrust_anchors = 'ca.crt'\n";
@@ -178,7 +180,7 @@ fn values_mean_what_they_say() {
     let config = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.node.id.to_string(), "spiffe://example/node/a");
     let link = &config.links[0];
-    assert_eq!((link.peer.name(), link.scheduler, link.survive), ("b", Scheduler::Weighted, config.node.survive));
+    assert_eq!((link.peer.name(), link.scheduler, link.survive), ("b", Policy::Weighted, config.node.survive));
     assert_eq!(link.dial.tcp.congestion, Congestion::Named("cubic".to_owned()));
     assert_eq!(link.dial.tcp.bind, Some("[::1]:0".parse().unwrap()));
     assert_eq!((link.addresses[0].count, link.addresses[0].weight), (3, 2));

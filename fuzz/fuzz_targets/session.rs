@@ -54,6 +54,8 @@ fn connected() -> World {
         packet_bytes_max: 4096,
         key_packets_max: 20,
         seal_always: true,
+        // An input may leave the session without lanes for as long as it likes.
+        survive: Duration::from_secs(1_000_000),
         ..SessionConfig::default()
     };
     let mut world = World::new(1, config.clone(), config);

@@ -9,6 +9,7 @@ use std::net::Shutdown;
 
 use bytes::BytesMut;
 use socket2::SockRef;
+use tokio::io::Interest;
 
 use super::connection::Io;
 
@@ -60,8 +61,12 @@ impl ReadHalf {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no spare capacity to read into"));
         }
         match &self.io {
-            Io::Tcp(stream) => unless_blocked(stream.try_read_buf(buffer)),
-            Io::Unix(stream) => unless_blocked(stream.try_read_buf(buffer)),
+            Io::Tcp(stream) => {
+                read_once(buffer, |read| stream.try_io(Interest::READABLE, read), |buffer| stream.try_read_buf(buffer))
+            }
+            Io::Unix(stream) => {
+                read_once(buffer, |read| stream.try_io(Interest::READABLE, read), |buffer| stream.try_read_buf(buffer))
+            }
             Io::Tls(tls) => tls.0.try_read(buffer, &mut self.deferred),
         }
     }
@@ -175,6 +180,26 @@ impl WriteHalf {
             Io::Unix(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
             Io::Tls(tls) => poll_fn(|context| tls.0.poll_shutdown(context)).await,
         }
+    }
+}
+
+/// Reads, and when that left room in the buffer, marks the socket as not readable: there is nothing more, and asking the
+/// system again to hear so would cost a call for each message. What arrives meanwhile marks it anew, as the mark is of
+/// the moment before the read.
+fn read_once(
+    buffer: &mut BytesMut,
+    try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    mut read: impl FnMut(&mut BytesMut) -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    let room = buffer.capacity() - buffer.len();
+    let mut count = None;
+    let outcome = try_io(&mut || {
+        let read = *count.insert(read(buffer)?);
+        if (1..room).contains(&read) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (count, outcome) {
+        (Some(count), _) => Ok(Some(count)),
+        (None, outcome) => unless_blocked(outcome.map(|()| 0)),
     }
 }
 

@@ -135,7 +135,7 @@ async fn dial(peer: &str, file: &std::path::Path) -> Result<(Node, Link, Session
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let settings = TlsSettings::new(identity, anchors, provider, time).map_err(failed)?;
     let node = Node::builder(settings).build().await.map_err(failed)?;
-    let connected = node.connect(super::run::settings::link(link)?).await;
+    let connected = node.connect(super::run::settings::link(link)).await;
     let (link, session) = connected.map_err(|error| {
         let message = format!("{id} cannot be reached: {error}");
         if error.is_refusal() { CliError::Refused(message) } else { CliError::Unreachable(message) }

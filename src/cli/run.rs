@@ -75,14 +75,14 @@ async fn start(config: Config) -> Result<Gateway, CliError> {
     for service in &services {
         tracing::info!(service = %service.name, target = %service.target, "service offered");
     }
-    let gateway = Gateway::start(running, Services::new(services.into_iter().map(settings::service)));
+    let gateway = Gateway::start(running, Services::new(services));
     for forward in forwards {
         let forward = gateway.forward(settings::forward(forward)).await.context("forward cannot be started")?;
         let (address, config) = (forward.local_address(), forward.config());
         tracing::info!(%address, service = %config.service, peer = %config.peer, "forwarding");
     }
     for link in links {
-        let link = settings::link(link)?;
+        let link = settings::link(link);
         let addresses: Vec<_> = link.addresses.iter().map(|wanted| wanted.address.to_string()).collect();
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));

@@ -1,7 +1,7 @@
 //! `[[link]]`: a peer that is dialled, and how.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -13,6 +13,8 @@ use super::{NodeConfig, file, values};
 use crate::base::limits;
 use crate::channel::{Address, DialOptions};
 use crate::crypto::identity::NodeId;
+use crate::node::LinkAddress;
+use crate::session::scheduler::Policy;
 use crate::wire::PaddingPolicy;
 
 /// A peer that is dialled.
@@ -23,7 +25,7 @@ pub struct LinkConfig {
     /// Where; at least one.
     pub addresses: Vec<LinkAddress>,
     /// Which channel gets the next packet.
-    pub scheduler: Scheduler,
+    pub scheduler: Policy,
     /// How packets are padded.
     pub padding: PaddingPolicy,
     /// How long streams wait without any channel.
@@ -34,68 +36,26 @@ pub struct LinkConfig {
     pub dial: DialOptions,
 }
 
-/// One address of a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkAddress {
-    /// What to dial.
-    pub address: Address,
-    /// Channels to keep there.
-    pub count: u32,
-    /// Share of the packets, relative to the other addresses, under [`Scheduler::Weighted`].
-    pub weight: u32,
-}
-
-macro_rules! words {
-    ($(#[$doc:meta])* $type:ident: $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)*) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub enum $type {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $text,)* })
-            }
-        }
-
-        impl $type {
-            fn parse(text: &str) -> Result<Self, String> {
-                match text {
-                    $($text => Ok(Self::$variant),)*
-                    other => Err(format!("\"{other}\" is not known; expected {}", [$($text),*].join(", "))),
-                }
-            }
-        }
-    };
-}
-
-words! {
-    /// Which channel gets the next packet.
-    Scheduler:
-    /// The one with the earliest estimated delivery.
-    #[default]
-    LowestLatency = "lowest-latency",
-    /// Each in turn.
-    RoundRobin = "round-robin",
-    /// By the weights of the addresses.
-    Weighted = "weighted",
-    /// The one with the fewest bytes under way.
-    LeastLoaded = "least-loaded",
-    /// Always the same one for a stream.
-    Hash = "hash",
-    /// Two at once, for small and urgent data.
-    Redundant = "redundant",
-}
-
-words! {
-    /// When packets are sealed inside channels that are encrypted already.
-    Seal:
+/// When packets are sealed inside channels that are encrypted already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seal {
     /// Only where the channel does not encrypt up to the peer itself.
     #[default]
-    Auto = "auto",
+    Auto,
     /// On every channel.
-    Always = "always",
+    Always,
+}
+
+impl FromStr for Seal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            other => Err(format!("{other:?} is not known; expected auto or always")),
+        }
+    }
 }
 
 pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems: &mut Problems) -> Option<LinkConfig> {
@@ -112,9 +72,9 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
     let addresses = addresses(&section.addresses, problems);
     let padding = value(section.padding.as_ref(), str::parse, PaddingPolicy::default(), problems);
-    let scheduler = value(section.scheduler.as_ref(), Scheduler::parse, Scheduler::default(), problems);
+    let scheduler = value(section.scheduler.as_ref(), str::parse, Policy::default(), problems);
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
-    let seal = value(section.seal.as_ref(), Seal::parse, Seal::default(), problems);
+    let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let peer = peer(&section.peer, &node.id, problems)?;
     Some(LinkConfig { peer, addresses, scheduler, padding, survive, seal, dial })
 }

@@ -25,10 +25,9 @@ use rustls::crypto::CryptoProvider;
 
 pub use forward::ForwardConfig;
 pub use identity::{IdentityFiles, LoadedIdentity};
-pub use link::{LinkAddress, LinkConfig, Scheduler, Seal};
+pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};
-pub use service::{Allow, ServiceConfig};
 
 use self::problem::Problems;
 use crate::crypto::identity::NodeId;
@@ -47,7 +46,7 @@ pub struct Config {
     /// `[[link]]`: peers that are dialled. No peer twice, never this node.
     pub links: Vec<LinkConfig>,
     /// `[[service]]`: what peers may reach here. No name twice.
-    pub services: Vec<ServiceConfig>,
+    pub services: Vec<crate::service::ServiceConfig>,
     /// `[[forward]]`: local ports that lead to services of peers. No address twice.
     pub forwards: Vec<ForwardConfig>,
     /// What is allowed but probably not meant, for the log.

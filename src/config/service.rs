@@ -9,51 +9,9 @@ use super::resolve::{number, service_name, value};
 use super::{file, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
-use crate::service::Target;
 use crate::service::proxy_protocol::ProxyVersion;
+use crate::service::{Allow, ServiceConfig, Target};
 use crate::stream::Priority;
-
-/// A target that peers may reach by name.
-#[derive(Clone, Debug)]
-pub struct ServiceConfig {
-    /// Its name.
-    pub name: String,
-    /// Where connections are made to.
-    pub target: Target,
-    /// Who may use it.
-    pub allow: Allow,
-    /// The header that tells the target who the client is.
-    pub proxy_protocol: Option<ProxyVersion>,
-    /// Connections at once.
-    pub connections_max: u32,
-    /// Time to connect to the target.
-    pub connect_timeout: Duration,
-    /// How urgent its answers are.
-    pub priority: Priority,
-}
-
-/// Who may use a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allow {
-    /// Every node of a trust domain.
-    TrustDomain(String),
-    /// Every authenticated node.
-    Everyone,
-    /// These nodes.
-    Nodes(Vec<NodeId>),
-}
-
-impl Allow {
-    /// Whether `peer` may use the service.
-    #[must_use]
-    pub fn allows(&self, peer: &NodeId) -> bool {
-        match self {
-            Self::TrustDomain(domain) => peer.trust_domain() == domain,
-            Self::Everyone => true,
-            Self::Nodes(nodes) => nodes.contains(peer),
-        }
-    }
-}
 
 pub(super) fn resolve(
     section: &Spanned<file::Service>,

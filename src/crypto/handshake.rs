@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, DirectionalKeys, KeyChange, Keys, Version};
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 
+use super::identity::VerifyFailure;
 use super::schedule::SessionSecrets;
 use crate::base::{SessionId, Side, limits};
 use crate::wire::HandshakeLevel;
@@ -29,7 +30,7 @@ pub struct Flight {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// rustls refused what the peer sent, or the peer's certificate.
-    #[error("TLS handshake failed: {source}")]
+    #[error("TLS handshake failed: {}", VerifyFailure::explain(source))]
     Tls {
         /// What rustls says.
         source: rustls::Error,

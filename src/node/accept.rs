@@ -11,7 +11,7 @@ use ring::hmac;
 use tokio::sync::mpsc;
 
 use super::config::NodeConfig;
-use super::dial::{channel_binding, lane_kind, outer_secrets};
+use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::error::ConnectError;
 use super::lane::{LaneIo, spawn_lane};
 use super::messages::MessageReader;
@@ -83,8 +83,7 @@ impl Acceptor {
         let (kind, peer_address) = (connection.info.kind, connection.info.peer.clone());
         let (connection, outer) = if kind == ChannelKind::Tls {
             let config = self.tls.server_config(ALPN_TLS)?;
-            let tls =
-                accept_tls(connection, config).await.map_err(|error| ConnectError::OuterTls(error.to_string()))?;
+            let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             (tls.connection, Some(tls.outer))
         } else {
             (connection, None)

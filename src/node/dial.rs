@@ -12,9 +12,9 @@ use super::messages::MessageReader;
 use super::registry::Registry;
 use super::shared::{LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
-use crate::channel::{Address, ChannelKind, Connection, DialOptions, OuterTls, connect_tls, dial};
+use crate::channel::{Address, ChannelKind, Connection, DialOptions, OuterTls, TlsError, connect_tls, dial};
 use crate::crypto::SessionSecrets;
-use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings};
+use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure};
 use crate::session::{Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session, SessionConfig};
 use crate::wire::{Body, ClearMessage, WireError, encode_clear};
 
@@ -44,8 +44,7 @@ impl Dialler {
                 return Ok(Dialled { connection, outer: None });
             }
             let config = self.tls.client_config(Some(&self.config.peer), ALPN_TLS)?;
-            let tls =
-                connect_tls(connection, config).await.map_err(|error| ConnectError::OuterTls(error.to_string()))?;
+            let tls = connect_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             Ok(Dialled { connection: tls.connection, outer: Some(tls.outer) })
         };
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
@@ -290,6 +289,15 @@ pub(super) fn outer_secrets(
         .and_then(rustls::Tls13CipherSuite::quic_suite)
         .ok_or_else(|| ConnectError::OuterTls("its cipher suite protects no packets".to_owned()))?;
     Ok((secrets, suite))
+}
+
+/// What went wrong in the handshake of a `tls://` channel, in the verifier's words if it was that.
+pub(super) fn outer_tls_error(error: &TlsError) -> ConnectError {
+    let verified = match error {
+        TlsError::Handshake(io) => io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        _ => None,
+    };
+    ConnectError::OuterTls(verified.map_or_else(|| error.to_string(), VerifyFailure::explain))
 }
 
 /// What a join over TLS is bound to.

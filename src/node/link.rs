@@ -34,6 +34,10 @@ const RESCUE_PATIENCE: Duration = Duration::from_secs(10);
 /// repeats a lost SYN after a second only, so it is not worth waiting for.
 const RESCUE_TIMEOUT: Duration = Duration::from_millis(1200);
 
+/// Joins that wait for their answer at once while no channel works. At `RESCUE_INTERVAL` the oldest of them has then
+/// waited longer than any round trip on earth.
+const JOINING_MAX: usize = 8;
+
 /// Shortest pause before a slot is dialled again.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
@@ -192,6 +196,9 @@ struct Pool<'a> {
     session: Session,
     slots: Vec<Slot>,
     dials: JoinSet<DialOutcome>,
+    /// Lanes that the peer has not admitted yet, oldest first, and the addresses that they were dialled at. Until then
+    /// they fill no slot: a path may take connections and still lead nowhere.
+    joining: Vec<(LaneId, usize)>,
     next_rescue: Instant,
     /// Since when no channel works.
     alone_since: Option<Instant>,
@@ -216,7 +223,16 @@ impl<'a> Pool<'a> {
         if let Some(first) = slots.iter_mut().find(|slot| slot.address == first_address) {
             first.lane = Some(LaneId::FIRST);
         }
-        Self { dialler, session, slots, dials: JoinSet::new(), next_rescue: now, alone_since: None, rescue_turn: 0 }
+        Self {
+            dialler,
+            session,
+            slots,
+            dials: JoinSet::new(),
+            joining: Vec::new(),
+            next_rescue: now,
+            alone_since: None,
+            rescue_turn: 0,
+        }
     }
 
     /// Keeps the channels up until the session is over: why it is.
@@ -254,6 +270,7 @@ impl<'a> Pool<'a> {
         }
         let since = *self.alone_since.get_or_insert(now);
         if self.next_rescue <= now {
+            self.make_room();
             let slot = self.rescue_turn % self.slots.len();
             self.rescue_turn += 1;
             self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
@@ -276,37 +293,88 @@ impl<'a> Pool<'a> {
     }
 
     fn on_dialled(&mut self, (address, outcome): DialOutcome) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.dial_count > 0) {
-            slot.dial_count -= 1;
-        }
         match outcome {
-            Ok(lane) => self.assign(address, lane),
+            Ok(lane) => {
+                self.joining.push((lane, address));
+                match self.lane_state(lane) {
+                    // Its events have gone by already.
+                    Some(LaneState::Active) => self.on_joined(lane),
+                    None | Some(LaneState::Dead) => {
+                        self.on_join_failed(lane);
+                    }
+                    Some(LaneState::Joining | LaneState::Suspect) => {}
+                }
+            }
             Err(error) => {
                 tracing::debug!(peer = %self.dialler.config.peer, %error, "channel cannot be dialled");
+                self.end_dial(address);
                 self.on_failure(address);
             }
         }
     }
 
+    /// The peer has admitted a lane.
+    fn on_joined(&mut self, lane: LaneId) {
+        let Some(index) = self.joining.iter().position(|(joining, _)| *joining == lane) else { return };
+        let (_, address) = self.joining.remove(index);
+        let was_alone = self.alone_since.is_some();
+        self.end_dial(address);
+        self.assign(address, lane);
+        if was_alone {
+            // What began earlier and has no answer yet went nowhere, and the data on it should not wait.
+            self.joining.iter().filter(|(joining, _)| *joining < lane).for_each(|(joining, _)| self.give_up(*joining));
+        }
+    }
+
+    /// A lane ended before the peer admitted it. Returns whether it did.
+    fn on_join_failed(&mut self, lane: LaneId) -> bool {
+        let Some(index) = self.joining.iter().position(|(joining, _)| *joining == lane) else { return false };
+        let (_, address) = self.joining.remove(index);
+        self.end_dial(address);
+        self.on_failure(address);
+        true
+    }
+
+    fn end_dial(&mut self, address: usize) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.dial_count > 0) {
+            slot.dial_count -= 1;
+        }
+    }
+
     /// Gives a fresh lane to a slot that wants one.
     fn assign(&mut self, address: usize, lane: LaneId) {
-        let state = self.session.shared().look(|inner| inner.session.lane_state(lane));
-        if state.is_none_or(|state| state == LaneState::Dead) {
-            return self.on_failure(address);
-        }
         let wanting = self.slots.iter_mut().find(|slot| slot.address == address && slot.needs_lane());
         let surplus = match wanting {
             Some(slot) => {
                 slot.is_suspect = false;
+                slot.failure_count = 0;
                 slot.lane.replace(lane)
             }
             None => Some(lane),
         };
         if let Some(surplus) = surplus {
-            self.session.shared().with_timer(|inner| {
-                inner.session.remove_lane(surplus, LaneEnd::Closed(CloseCode::LANE_SURPLUS), Instant::now());
-            });
+            self.give_up(surplus);
         }
+    }
+
+    /// Keeps an attempt possible while none of many lanes answers.
+    fn make_room(&mut self) {
+        let is_full = self.session.shared().look(|inner| inner.session.lane_count() >= limits::LANES_MAX as usize);
+        let oldest = self.joining.first().map(|(lane, _)| *lane);
+        if self.joining.len() >= JOINING_MAX || is_full {
+            let suspect = || self.slots.iter().find(|slot| slot.is_suspect).and_then(|slot| slot.lane);
+            oldest.or_else(suspect).into_iter().for_each(|lane| self.give_up(lane));
+        }
+    }
+
+    fn give_up(&self, lane: LaneId) {
+        self.session.shared().with_timer(|inner| {
+            inner.session.remove_lane(lane, LaneEnd::Closed(CloseCode::LANE_SURPLUS), Instant::now());
+        });
+    }
+
+    fn lane_state(&self, lane: LaneId) -> Option<LaneState> {
+        self.session.shared().look(|inner| inner.session.lane_state(lane))
     }
 
     fn on_failure(&mut self, address: usize) {
@@ -320,11 +388,7 @@ impl<'a> Pool<'a> {
     fn on_event(&mut self, event: &LaneEvent) {
         let find = |slots: &mut Vec<Slot>, lane| slots.iter_mut().position(|slot| slot.lane == Some(lane));
         match *event {
-            LaneEvent::Up(lane) => {
-                if let Some(index) = find(&mut self.slots, lane) {
-                    self.slots[index].failure_count = 0;
-                }
-            }
+            LaneEvent::Up(lane) => self.on_joined(lane),
             LaneEvent::Suspect(lane) => {
                 if let Some(index) = find(&mut self.slots, lane) {
                     self.slots[index].is_suspect = true;
@@ -332,11 +396,15 @@ impl<'a> Pool<'a> {
                 }
             }
             LaneEvent::Recovered(lane) => {
+                self.on_joined(lane);
                 if let Some(index) = find(&mut self.slots, lane) {
                     self.slots[index].is_suspect = false;
                 }
             }
             LaneEvent::Down(lane) => {
+                if self.on_join_failed(lane) {
+                    return;
+                }
                 if let Some(index) = find(&mut self.slots, lane) {
                     let max = self.dialler.config.backoff_max;
                     let slot = &mut self.slots[index];

@@ -207,19 +207,19 @@ impl Inner {
     }
 
     pub(super) fn wait_accept(&mut self, direction: Direction, context: &Context<'_>) {
-        self.accepting[direction as usize].push(context.waker().clone());
+        remember(&mut self.accepting[direction as usize], context);
     }
 
     pub(super) fn wait_open(&mut self, direction: Direction, context: &Context<'_>) {
-        self.opening[direction as usize].push(context.waker().clone());
+        remember(&mut self.opening[direction as usize], context);
     }
 
     pub(super) fn wait_connected(&mut self, context: &Context<'_>) {
-        self.connecting.push(context.waker().clone());
+        remember(&mut self.connecting, context);
     }
 
     pub(super) fn wait_closed(&mut self, context: &Context<'_>) {
-        self.ending.push(context.waker().clone());
+        remember(&mut self.ending, context);
     }
 
     /// Registers the tasks of a lane.
@@ -304,5 +304,12 @@ impl Inner {
         {
             self.listener = None;
         }
+    }
+}
+
+/// Adds the task that polls, once.
+fn remember(waiting: &mut Vec<Waker>, context: &Context<'_>) {
+    if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+        waiting.push(context.waker().clone());
     }
 }

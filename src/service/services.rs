@@ -135,9 +135,13 @@ impl Shared {
         let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
             Ok(prepared) => prepared,
             Err((refusal, service)) => {
+                self.count(refusal);
                 send.reset(refusal.code());
                 recv.stop(refusal.code());
-                return self.log_refusal(&peer, refusal, &service);
+                if let Some(suppressed) = self.log.take(Instant::now()) {
+                    tracing::warn!(service, %peer, reason = %refusal, suppressed, "stream refused");
+                }
+                return;
             }
         };
         let Prepared { service, socket, guard, request, first } = prepared;
@@ -181,19 +185,15 @@ impl Shared {
         }
     }
 
-    fn log_refusal(&self, peer: &NodeId, refusal: Refusal, service: &str) {
+    /// Counts what no service counts.
+    fn count(&self, refusal: Refusal) {
         let counter = match refusal {
-            Refusal::UnknownService => Some(&self.counters.unknown_service),
-            Refusal::BadRequest => Some(&self.counters.bad_request),
-            Refusal::ShuttingDown => Some(&self.counters.shutting_down),
-            _ => None,
+            Refusal::UnknownService => &self.counters.unknown_service,
+            Refusal::BadRequest => &self.counters.bad_request,
+            Refusal::ShuttingDown => &self.counters.shutting_down,
+            _ => return,
         };
-        if let Some(counter) = counter {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(suppressed) = self.log.take(Instant::now()) {
-            tracing::warn!(service, %peer, reason = %refusal, suppressed, "stream refused");
-        }
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

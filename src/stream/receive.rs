@@ -136,7 +136,8 @@ impl ReceiveBuffer {
         };
         self.ready_bytes -= chunk.len() as u64;
         if self.ready_bytes == 0 {
-            // An idle stream costs its state alone.
+            // An idle stream costs its state alone, and next time as little room as it needed.
+            self.tail_size /= 4;
             self.tail = BytesMut::new();
             self.ready = VecDeque::new();
         }

@@ -178,7 +178,9 @@ impl SendBuffer {
             self.chunks.pop_front();
         }
         if self.base == self.end {
-            // Nothing is held, so nothing should be: an idle stream costs its state alone.
+            // Nothing is held, so nothing should be: an idle stream costs its state alone. Who writes little between
+            // acknowledgements needs little room next time.
+            self.tail_size /= 4;
             self.tail = BytesMut::new();
             self.chunks = VecDeque::new();
         }

@@ -3,9 +3,7 @@
 use bytes::BytesMut;
 use longhaul::base::{CloseCode, LaneId, limits};
 use longhaul::crypto::{LaneOpener, SessionSecrets};
-use longhaul::session::{
-    EstablishError, Established, Establishing, JoinRefused, LaneEnd, LaneKind, LaneSetup, Progress,
-};
+use longhaul::session::{EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress};
 use longhaul::wire::{Body, ClearMessage, FrameMessage, decode_message, decode_packet, encode_clear, message_size};
 
 use crate::identities::IDENTITIES;
@@ -25,7 +23,7 @@ pub const RESET_TOKEN: [u8; 16] = [0x7e; 16];
 pub enum Broken {
     Wire,
     Seal,
-    Join(Option<JoinRefused>),
+    Join,
     Violation,
     Establish(EstablishError),
 }
@@ -35,7 +33,7 @@ impl Broken {
         match self {
             Self::Wire => CloseCode::ENCODING_ERROR,
             Self::Seal => CloseCode::SEAL_ERROR,
-            Self::Join(_) => CloseCode::JOIN_REFUSED,
+            Self::Join => CloseCode::JOIN_REFUSED,
             Self::Violation => CloseCode::PROTOCOL_VIOLATION,
             Self::Establish(_) => CloseCode::HANDSHAKE_FAILED,
         }
@@ -118,7 +116,7 @@ impl World {
                 let Body::Joined(joined) = message.body else { return Err(Broken::Violation) };
                 let (lane, session) = (*lane, self.nodes[CLIENT].session());
                 if !session.complete_join(request, &joined) {
-                    return Err(Broken::Join(None));
+                    return Err(Broken::Join);
                 }
                 self.open(link, side, lane);
                 Ok(())
@@ -236,9 +234,8 @@ impl World {
         let (now, mut random) = (self.now, self.random.fork());
         let setup = LaneSetup { kind: self.links[link].kind, weight: 1 };
         let session = self.nodes[SERVER].session.as_mut().ok_or(Broken::Violation)?;
-        let joined = session
-            .handle_join(&message.head, &join, setup, &binding, &mut random, now)
-            .map_err(|refused| Broken::Join(Some(refused)))?;
+        let joined =
+            session.handle_join(&message.head, &join, setup, &binding, &mut random, now).map_err(|_| Broken::Join)?;
         let mut out = BytesMut::new();
         encode_clear(&mut out, &longhaul::wire::Head::default(), &ClearMessage::Joined(joined));
         self.write(link, SERVER, out);

@@ -7,6 +7,7 @@ use longhaul::session::SessionConfig;
 use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
 
+use crate::app::Reading;
 use crate::link::Path;
 use crate::seeds::milliseconds;
 use crate::world::{CLIENT, SERVER, World};
@@ -98,4 +99,24 @@ fn urgent_message_overtakes_a_bulk_transfer() {
     world.run_until(Duration::from_secs(1), |world| world.oracle.flow(id, longhaul::base::Side::Client).read == 100);
     assert!(world.now - begin < milliseconds(50), "{:?}", world.now - begin);
     assert!(world.nodes[SERVER].closed().is_none());
+}
+
+/// What nobody reads waits at the writer, and costs both sides a window at most.
+#[test]
+fn reader_that_never_reads_stops_its_writer() {
+    let path = Path { delay: milliseconds(10), bytes_per_second: 100_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected(1, 2, path);
+    world.nodes[SERVER].app.reading = Reading::Never;
+    for _ in 0..30 {
+        open(&mut world, Priority::Normal, 10_000_000);
+    }
+    world.run_for(Duration::from_secs(20));
+    let held = world.nodes[SERVER].session().held_bytes();
+    assert_eq!(held, longhaul::base::limits::SESSION_WINDOW_BYTES, "the whole window and no more");
+    // Nothing is left to be said: an idle link with a stopped reader is quiet.
+    let before = world.nodes[CLIENT].session().stats().packets_sent;
+    world.run_for(Duration::from_secs(60));
+    assert!(world.nodes[CLIENT].session().stats().packets_sent - before < 20);
+    world.nodes[SERVER].app.reading = Reading::AtOnce;
+    world.run_until_all_read(Duration::from_secs(10));
 }

@@ -38,10 +38,6 @@ pub struct World {
 pub const CLIENT: usize = 0;
 pub const SERVER: usize = 1;
 
-pub fn index(side: Side) -> usize {
-    side as usize
-}
-
 impl World {
     /// Two nodes that do not know each other yet.
     pub fn new(seed: u64, client: SessionConfig, server: SessionConfig) -> Self {

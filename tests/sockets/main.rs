@@ -3,6 +3,9 @@
 mod channels;
 mod common;
 mod faults;
+mod identities;
+mod outages;
 mod proxy;
+mod rogue;
 mod tampering;
 mod transfer;

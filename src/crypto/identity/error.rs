@@ -176,6 +176,12 @@ impl VerifyFailure {
             _ => None,
         }
     }
+
+    /// A handshake's error for people: what rustls wraps around a failure of ours is left out.
+    #[must_use]
+    pub fn explain(error: &rustls::Error) -> String {
+        Self::of(error).map_or_else(|| error.to_string(), |failure| failure.to_string())
+    }
 }
 
 impl From<VerifyFailure> for rustls::Error {

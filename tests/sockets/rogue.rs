@@ -1,0 +1,203 @@
+//! Peers that do as they like: any certificate, any bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use longhaul::base::SessionId;
+use longhaul::channel::Address;
+use longhaul::crypto::identity::{ALPN_SESSION, ALPN_TLS, TlsSettings, server_name};
+use longhaul::issue::CertificateAuthority;
+use longhaul::session::{EstablishError, Establishing, Progress, SessionConfig};
+use longhaul::wire::{Body, FrameMessage, VERSION, decode_message};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What a rogue presents: `None` is no certificate at all.
+pub(crate) type Papers = Option<Arc<CertifiedKey>>;
+
+/// A certificate that names node `name` of `domain`, with whatever `change` does to it.
+pub(crate) fn forge(
+    authority: &CertificateAuthority,
+    domain: &str,
+    name: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Papers {
+    let mut params = CertificateParams::default();
+    let uri = format!("spiffe://{domain}/node/{name}");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    change(&mut params);
+    let issuer_key = KeyPair::from_pem(&authority.key_pem()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(authority.certificate_pem(), issuer_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = longhaul::crypto::identity::default_provider();
+    Some(Arc::new(CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider).unwrap()))
+}
+
+/// The dialling side's configuration of `base`, with other papers.
+pub(crate) fn client_config(base: &TlsSettings, papers: &Papers, alpn: &[u8]) -> Arc<ClientConfig> {
+    let mut config = (*base.client_config(None, alpn).unwrap()).clone();
+    config.client_auth_cert_resolver = match papers {
+        Some(key) => Arc::new(SingleCertAndKey::from((**key).clone())),
+        None => Arc::new(Nothing),
+    };
+    Arc::new(config)
+}
+
+/// The accepting side's configuration of `base`, with other papers.
+pub(crate) fn server_config(base: &TlsSettings, papers: &Papers, alpn: &[u8]) -> Arc<ServerConfig> {
+    let mut config = (*base.server_config(alpn).unwrap()).clone();
+    let key = papers.as_ref().expect("a server without a certificate cannot begin");
+    config.cert_resolver = Arc::new(SingleCertAndKey::from((**key).clone()));
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl rustls::client::ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// A raw channel, message by message.
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Raw {
+    pub(crate) async fn dial(address: &Address) -> Self {
+        Self::on(TcpStream::connect(socket_address(address)).await.unwrap())
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// Writes, unless the other end has gone: that it has is for the reader to find.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// The next message; `None` at the end, however it comes.
+    pub(crate) async fn next(&mut self) -> Option<FrameMessage> {
+        loop {
+            if let Some(message) = decode_message(&mut self.buffer, 1 << 16).expect("a message") {
+                return Some(message);
+            }
+            let read = tokio::time::timeout(Duration::from_secs(30), self.stream.read_buf(&mut self.buffer)).await;
+            match read.expect("an answer or an end in time") {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Runs the dialling side's handshake to its end.
+    pub(crate) async fn establish(&mut self, config: Arc<ClientConfig>) -> Result<(), EstablishError> {
+        let id = SessionId(std::array::from_fn(|index| index as u8));
+        let mut establishing = Establishing::client(config, &SessionConfig::default(), id, VERSION)?;
+        self.run(&mut establishing, None).await
+    }
+
+    /// Runs the accepting side's handshake to its end.
+    pub(crate) async fn accept(&mut self, config: Arc<ServerConfig>) -> Result<(), EstablishError> {
+        let first = self.next().await.ok_or(EstablishError::Refused)?;
+        let mut establishing = Establishing::server(config, &SessionConfig::default(), &first.head)?;
+        self.run(&mut establishing, Some(first)).await
+    }
+
+    async fn run(
+        &mut self,
+        establishing: &mut Establishing,
+        mut message: Option<FrameMessage>,
+    ) -> Result<(), EstablishError> {
+        loop {
+            let progress = match message.take() {
+                Some(message) => establishing.handle_message(message)?,
+                None => Progress::Continue,
+            };
+            while let Some(output) = establishing.poll_output() {
+                self.send(&output).await;
+            }
+            if progress == Progress::Complete {
+                return Ok(());
+            }
+            message = Some(self.next().await.ok_or(EstablishError::Refused)?);
+        }
+    }
+
+    /// Whether the other end refuses as it refuses all strangers, and ends.
+    pub(crate) async fn is_refused(&mut self) -> bool {
+        let refusal = self.next().await.map(|message| message.body);
+        matches!(refusal, Some(Body::Refused)) && self.next().await.is_none()
+    }
+}
+
+/// The host and port of a TCP address.
+pub(crate) fn socket_address(address: &Address) -> String {
+    match address {
+        Address::Tcp { host, port } | Address::Tls { host, port } => format!("{host}:{port}"),
+        other => panic!("no TCP under {other}"),
+    }
+}
+
+/// Dials a session on a raw channel: whether the peer refuses, once the handshake is through on this side.
+pub(crate) async fn refused_over_raw(base: &TlsSettings, papers: &Papers, address: &Address) -> bool {
+    let mut raw = Raw::dial(address).await;
+    // A client is done before the server has looked at its certificate.
+    raw.establish(client_config(base, papers, ALPN_SESSION)).await.expect("this side is content");
+    raw.is_refused().await
+}
+
+/// Dials the outer TLS of a channel, and begins a session in it: the error that comes for it.
+pub(crate) async fn refused_over_tls(base: &TlsSettings, papers: &Papers, address: &Address, alpn: &[u8]) -> String {
+    let stream = TcpStream::connect(socket_address(address)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(client_config(base, papers, alpn));
+    let mut tls = match connector.connect(server_name(), stream).await {
+        Ok(tls) => tls,
+        Err(error) => return error.to_string(),
+    };
+    let id = SessionId([9; 16]);
+    let start = longhaul::session::Established::start_message(&SessionConfig::default(), id, VERSION);
+    let _ = tls.write_all(&start).await;
+    let mut answer = Vec::new();
+    match tls.read_to_end(&mut answer).await {
+        Ok(_) => format!("{} bytes, and the end", answer.len()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A listener that answers with whatever papers, on a raw channel or inside TLS; its address.
+pub(crate) async fn listen(base: TlsSettings, papers: Papers, scheme: &str) -> Address {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("{scheme}://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let is_tls = scheme == "tls";
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if is_tls {
+                let config = server_config(&base, &papers, ALPN_TLS);
+                let _ = tokio_rustls::TlsAcceptor::from(config).accept(stream).await;
+            } else {
+                let _ = Raw::on(stream).accept(server_config(&base, &papers, ALPN_SESSION)).await;
+            }
+        }
+    });
+    address
+}
