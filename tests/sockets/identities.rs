@@ -14,6 +14,7 @@ use crate::rogue::{Papers, forge, listen, refused_over_raw, refused_over_tls};
 use crate::transfer::{both_ways, soon};
 
 /// Papers that are wrong in one way each, and what the peer that verifies them finds.
+#[expect(clippy::needless_pass_by_value, reason = "a role is a word")]
 fn wrong_papers(role: ExtendedKeyUsagePurpose) -> Vec<(Papers, &'static str)> {
     let valid = || Validity::from_now(Duration::from_secs(3600));
     let impostor = CertificateAuthority::generate("test", KeyType::P256, valid()).unwrap();
@@ -50,7 +51,7 @@ async fn dial(papers: Papers, scheme: &str) -> String {
     let address = listen(base, papers, scheme).await;
     let a = dialling("a").await;
     let refused = soon(a.connect(LinkConfig::new(id("b"), [address]))).await;
-    refused.err().expect("the wrong one").to_string()
+    refused.expect_err("the wrong one").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +70,7 @@ async fn a_dialler_refuses_another_node() {
         let c = listening("c", &format!("{scheme}://127.0.0.1:0")).await;
         let a = dialling("a").await;
         let refused = a.connect(LinkConfig::new(id("b"), [c.local_addresses()[0].clone()])).await;
-        let error = refused.err().expect("another node").to_string();
+        let error = refused.expect_err("another node").to_string();
         let said = "spiffe://test/node/c; expected spiffe://test/node/b";
         assert!(error.contains(said), "{scheme}: {error}");
         assert!(c.accept().now_or_never().is_none(), "nothing was made of it");
@@ -155,7 +156,7 @@ async fn a_node_that_is_refused_is_told_where_to_look() {
     let a = TlsSettings::new(identity, anchors, default_provider(), time).unwrap();
     let a = Node::builder(a).build().await.unwrap();
     let refused = soon(a.connect(LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]))).await;
-    let error = refused.err().expect("b does not trust it").to_string();
+    let error = refused.expect_err("b does not trust it").to_string();
     assert!(error.contains("the peer refused the handshake; its log says why"), "{error}");
     assert_eq!(a.session_count() + b.session_count(), 0);
 }
