@@ -14,7 +14,7 @@ use crate::rogue::{Papers, forge, listen, refused_over_raw, refused_over_tls};
 use crate::transfer::{both_ways, soon};
 
 /// Papers that are wrong in one way each, and what the peer that verifies them finds.
-fn wrong_papers(role: ExtendedKeyUsagePurpose) -> Vec<(Papers, &'static str)> {
+fn wrong_papers(role: &ExtendedKeyUsagePurpose) -> Vec<(Papers, &'static str)> {
     let valid = || Validity::from_now(Duration::from_secs(3600));
     let impostor = CertificateAuthority::generate("test", KeyType::P256, valid()).unwrap();
     let foreign = CertificateAuthority::generate("elsewhere", KeyType::P256, valid()).unwrap();
@@ -50,12 +50,12 @@ async fn dial(papers: Papers, scheme: &str) -> String {
     let address = listen(base, papers, scheme).await;
     let a = dialling("a").await;
     let refused = soon(a.connect(LinkConfig::new(id("b"), [address]))).await;
-    refused.err().expect("the wrong one").to_string()
+    refused.expect_err("the wrong one").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dialler_says_what_answered_instead_of_what() {
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ServerAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ServerAuth) {
         for scheme in ["tcp", "tls"] {
             let error = dial(papers.clone(), scheme).await;
             assert!(error.contains(finding), "{scheme}: {error:?} should tell {finding:?}");
@@ -69,7 +69,7 @@ async fn a_dialler_refuses_another_node() {
         let c = listening("c", &format!("{scheme}://127.0.0.1:0")).await;
         let a = dialling("a").await;
         let refused = a.connect(LinkConfig::new(id("b"), [c.local_addresses()[0].clone()])).await;
-        let error = refused.err().expect("another node").to_string();
+        let error = refused.expect_err("another node").to_string();
         let said = "spiffe://test/node/c; expected spiffe://test/node/b";
         assert!(error.contains(said), "{scheme}: {error}");
         assert!(c.accept().now_or_never().is_none(), "nothing was made of it");
@@ -108,7 +108,7 @@ async fn strangers_are_refused_and_not_told_why() {
     let address = peaceful.b.local_addresses()[0].clone();
     let base = settings("rogue");
     assert!(refused_over_raw(&base, &None, &address).await, "no certificate");
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ClientAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ClientAuth) {
         assert!(refused_over_raw(&base, &papers, &address).await, "{finding}");
     }
     peaceful.check().await;
@@ -121,7 +121,7 @@ async fn strangers_are_refused_under_tls() {
     let base = settings("rogue");
     let without = refused_over_tls(&base, &None, &address, ALPN_TLS).await;
     assert!(without.contains("CertificateRequired"), "{without}");
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ClientAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ClientAuth) {
         let error = refused_over_tls(&base, &papers, &address, ALPN_TLS).await;
         assert!(error.contains("received fatal alert"), "{finding}: {error}");
         assert!(!error.contains("rogue") && !error.contains("issuer"), "{finding}: {error}");
@@ -155,7 +155,7 @@ async fn a_node_that_is_refused_is_told_where_to_look() {
     let a = TlsSettings::new(identity, anchors, default_provider(), time).unwrap();
     let a = Node::builder(a).build().await.unwrap();
     let refused = soon(a.connect(LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]))).await;
-    let error = refused.err().expect("b does not trust it").to_string();
+    let error = refused.expect_err("b does not trust it").to_string();
     assert!(error.contains("the peer refused the handshake; its log says why"), "{error}");
     assert_eq!(a.session_count() + b.session_count(), 0);
 }
