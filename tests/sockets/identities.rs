@@ -14,8 +14,7 @@ use crate::rogue::{Papers, forge, listen, refused_over_raw, refused_over_tls};
 use crate::transfer::{both_ways, soon};
 
 /// Papers that are wrong in one way each, and what the peer that verifies them finds.
-#[expect(clippy::needless_pass_by_value, reason = "a role is a word")]
-fn wrong_papers(role: ExtendedKeyUsagePurpose) -> Vec<(Papers, &'static str)> {
+fn wrong_papers(role: &ExtendedKeyUsagePurpose) -> Vec<(Papers, &'static str)> {
     let valid = || Validity::from_now(Duration::from_secs(3600));
     let impostor = CertificateAuthority::generate("test", KeyType::P256, valid()).unwrap();
     let foreign = CertificateAuthority::generate("elsewhere", KeyType::P256, valid()).unwrap();
@@ -56,7 +55,7 @@ async fn dial(papers: Papers, scheme: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dialler_says_what_answered_instead_of_what() {
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ServerAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ServerAuth) {
         for scheme in ["tcp", "tls"] {
             let error = dial(papers.clone(), scheme).await;
             assert!(error.contains(finding), "{scheme}: {error:?} should tell {finding:?}");
@@ -109,7 +108,7 @@ async fn strangers_are_refused_and_not_told_why() {
     let address = peaceful.b.local_addresses()[0].clone();
     let base = settings("rogue");
     assert!(refused_over_raw(&base, &None, &address).await, "no certificate");
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ClientAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ClientAuth) {
         assert!(refused_over_raw(&base, &papers, &address).await, "{finding}");
     }
     peaceful.check().await;
@@ -122,7 +121,7 @@ async fn strangers_are_refused_under_tls() {
     let base = settings("rogue");
     let without = refused_over_tls(&base, &None, &address, ALPN_TLS).await;
     assert!(without.contains("CertificateRequired"), "{without}");
-    for (papers, finding) in wrong_papers(ExtendedKeyUsagePurpose::ClientAuth) {
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ClientAuth) {
         let error = refused_over_tls(&base, &papers, &address, ALPN_TLS).await;
         assert!(error.contains("received fatal alert"), "{finding}: {error}");
         assert!(!error.contains("rogue") && !error.contains("issuer"), "{finding}: {error}");
