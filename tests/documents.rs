@@ -102,6 +102,7 @@ fn limits_are_listed_with_their_values() {
         LANE_CREDIT,
         LANE_IDLE_TIMEOUT,
         LANE_WEIGHT_MAX,
+        LINK_LANES_MAX,
         LOAD_BURST,
         PING_INTERVAL,
         PINNED_SHARE_MIN,

@@ -102,6 +102,9 @@ pub const PONGS_QUEUED_MAX: usize = 16;
 /// Lanes of a session that may live at once.
 pub const LANES_MAX: u32 = 16;
 
+/// Lanes that a link keeps up: one place is left, so that a replacement can join before a suspect lane goes.
+pub const LINK_LANES_MAX: u32 = LANES_MAX - 1;
+
 /// Weight of a lane under the scheduler `weighted`.
 pub const LANE_WEIGHT_MAX: u32 = 1000;
 

@@ -85,8 +85,8 @@ fn addresses(list: &Spanned<Vec<Spanned<file::LinkAddress>>>, problems: &mut Pro
     }
     let addresses: Vec<_> = list.get_ref().iter().filter_map(|item| address(item, problems)).collect();
     let count = addresses.iter().fold(0_u32, |sum, address| sum.saturating_add(address.count));
-    if count > limits::LANES_MAX {
-        let message = format!("the link asks for {count} channels; a session has at most {}", limits::LANES_MAX);
+    if count > limits::LINK_LANES_MAX {
+        let message = format!("the link asks for {count} channels; a link keeps at most {}", limits::LINK_LANES_MAX);
         problems.push(Problem::new(message).at(list.span()).help("give some addresses a smaller count"));
     }
     addresses

@@ -219,7 +219,7 @@ impl<'a> Pool<'a> {
             .flat_map(|(address, wanted)| (0..wanted.count).map(move |_| address))
             .map(slot)
             .collect();
-        slots.truncate(limits::LANES_MAX as usize - 1);
+        slots.truncate(limits::LINK_LANES_MAX as usize);
         if let Some(first) = slots.iter_mut().find(|slot| slot.address == first_address) {
             first.lane = Some(LaneId::FIRST);
         }

@@ -25,7 +25,7 @@ pub struct TransportParameters {
     pub max_streams_bi: u64,
     /// Unidirectional streams that the peer may open.
     pub max_streams_uni: u64,
-    /// Lanes that may live at once.
+    /// From the server: lane ids below this one may be used for joins.
     pub max_lanes: u32,
     /// Longest message that the side takes, in bytes.
     pub packet_bytes_max: u32,
