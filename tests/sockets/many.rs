@@ -141,13 +141,12 @@ fn short_sessions_leave_nothing() {
     alone::run("many::short_sessions_leave_nothing", async {
         let b = listening("b", "tcp://127.0.0.1:0").await;
         let a = dialling("a").await;
-        for _ in 0..50 {
+        for _ in 0..30 {
             short_session(&a, &b).await;
         }
         eventually("no session is left", || a.session_count() + b.session_count() == 0).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
         let before = Usage::now();
-        for _ in 0..scaled(150) {
+        for _ in 0..scaled(100) {
             short_session(&a, &b).await;
         }
         eventually("no session is left", || a.session_count() + b.session_count() == 0).await;

@@ -43,7 +43,7 @@ async fn outlive(seconds: &[f64], cut: impl Fn(&Proxy), mend: impl Fn(&Proxy)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_outlives_refused_connections() {
-    outlive(&[10.0, 1.0, 1.0], Proxy::cut, |proxy| proxy.set_door(Door::Open)).await;
+    outlive(&[10.0, 0.5, 0.5], Proxy::cut, |proxy| proxy.set_door(Door::Open)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,13 +52,13 @@ async fn a_transfer_outlives_connections_that_are_reset_at_once() {
         proxy.set_door(Door::Reset);
         proxy.wires().iter().for_each(|wire| wire.reset());
     };
-    outlive(&[1.0, 2.0, 1.0], cut, |proxy| proxy.set_door(Door::Open)).await;
+    outlive(&[0.5, 1.5, 0.5], cut, |proxy| proxy.set_door(Door::Open)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_outlives_silence_of_which_nothing_comes_back() {
     // What was connected before and during the silence stays silent, as behind a firewall that forgot it.
-    outlive(&[1.0, 4.0, 2.0], Proxy::swallow, |proxy| proxy.set_door(Door::Open)).await;
+    outlive(&[1.0, 3.5, 1.0], Proxy::swallow, |proxy| proxy.set_door(Door::Open)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +67,7 @@ async fn a_transfer_outlives_silence_that_ends() {
         proxy.set_door(Door::Open);
         proxy.wires().iter().for_each(|wire| wire.release());
     };
-    outlive(&[1.0, 4.0, 2.0], Proxy::swallow, mend).await;
+    outlive(&[1.0, 3.5, 1.0], Proxy::swallow, mend).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +79,7 @@ async fn an_idle_session_outlives_an_outage() {
         pair.session_a.stats().lanes.is_empty() && pair.session_b.stats().lanes.is_empty()
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.set_door(Door::Open);
     soon(both_ways(&pair.session_a, &pair.session_b, 2, 1 << 16)).await;
     assert_eq!(pair.link.status().session.expect("a session").id(), pair.session_a.id());

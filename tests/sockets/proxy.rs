@@ -206,15 +206,18 @@ async fn listen(shared: Arc<Shared>, local: SocketAddr, first: TcpListener) {
             }
             (_, None) => listener = Some(open(local)),
             (_, Some(socket)) => tokio::select! {
-                accepted = socket.accept() => take(&shared, accepted.unwrap().0, state),
+                accepted = socket.accept() => take(&shared, accepted.unwrap().0),
                 changed = door.changed() => changed.unwrap(),
             },
         }
     }
 }
 
-fn take(shared: &Arc<Shared>, dialler: TcpStream, door: Door) {
-    if door == Door::Reset {
+fn take(shared: &Arc<Shared>, dialler: TcpStream) {
+    // Whoever closes the door first and looks at the connections then, sees this one or has it refused.
+    let mut wires = shared.wires.lock().unwrap();
+    let door = *shared.door.borrow();
+    if matches!(door, Door::Reset | Door::Refuse) {
         SockRef::from(&dialler).set_linger(Some(Duration::ZERO)).unwrap();
         return;
     }
@@ -228,7 +231,7 @@ fn take(shared: &Arc<Shared>, dialler: TcpStream, door: Door) {
     if let Some(greeting) = &*shared.greeting.lock().unwrap() {
         greeting(&wire);
     }
-    shared.wires.lock().unwrap().push(Arc::clone(&wire));
+    wires.push(Arc::clone(&wire));
     let (target, is_framed) = (shared.target, shared.is_framed);
     tokio::spawn(async move {
         carry(&wire, dialler, target, is_framed).await;
