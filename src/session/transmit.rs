@@ -204,6 +204,7 @@ impl Session {
                     id: lane.id,
                     weight: lane.setup.weight,
                     round_trip_min: lane.round_trip.minimum(),
+                    round_trip: lane.round_trip.smoothed(),
                     bytes_per_second: lane.rate.bytes_per_second(),
                     in_flight_bytes: lane.in_flight_bytes,
                     sent_bytes: lane.counters.bytes_sent,

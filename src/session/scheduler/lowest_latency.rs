@@ -4,7 +4,9 @@
 use super::{LaneView, Scheduler};
 use crate::base::limits;
 
-/// A lane whose round trip is so many times the best one is left out: it would only hold the others up.
+/// A lane whose shortest round trip is so many times what the best lane takes now is left out: it would only hold the
+/// others up. The best lane's shortest one would not do: a lane that joins under load never sees the path without the
+/// queues, and would be left out for good.
 const ROUND_TRIP_SPREAD_MAX: f64 = 5.0;
 
 /// Round trips below this are equal: inside one machine their ratio says nothing.
@@ -18,7 +20,8 @@ pub(super) struct LowestLatency;
 
 impl Scheduler for LowestLatency {
     fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize> {
-        let best = lanes.iter().filter_map(round_trip).fold(f64::INFINITY, f64::min);
+        let now = |lane: &LaneView| lane.round_trip.map(|round_trip| round_trip.as_secs_f64());
+        let best = lanes.iter().filter_map(now).fold(f64::INFINITY, f64::min);
         let too_slow = |lane: &LaneView| {
             round_trip(lane).is_some_and(|own| {
                 own.max(ROUND_TRIP_FLOOR_SECONDS) > ROUND_TRIP_SPREAD_MAX * best.max(ROUND_TRIP_FLOOR_SECONDS)
@@ -67,6 +70,13 @@ mod tests {
     fn a_lane_with_five_times_the_round_trip_is_left_out() {
         let lanes = [view(0, 10, 60.0, 700_000, false), view(1, 300, 0.6, 0, true)];
         assert_eq!(LowestLatency.pick(&lanes, None), None);
+    }
+
+    #[test]
+    fn a_lane_that_joined_under_load_is_used() {
+        let mut lanes = [view(0, 10, 60.0, 4_000_000, false), view(1, 80, 60.0, 0, true)];
+        lanes[0].round_trip = Some(std::time::Duration::from_millis(75));
+        assert_eq!(LowestLatency.pick(&lanes, None), Some(1));
     }
 
     #[test]

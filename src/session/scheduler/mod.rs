@@ -24,6 +24,8 @@ pub struct LaneView {
     pub weight: u32,
     /// Shortest round-trip time measured.
     pub round_trip_min: Option<Duration>,
+    /// Smoothed round-trip time, what waits on the way included.
+    pub round_trip: Option<Duration>,
     /// Bytes a second that it delivers.
     pub bytes_per_second: Option<f64>,
     /// Bytes sent and not acknowledged.
@@ -125,6 +127,7 @@ pub(super) fn view(
         id: LaneId(id),
         weight: 1,
         round_trip_min: Some(Duration::from_millis(round_trip_ms)),
+        round_trip: Some(Duration::from_millis(round_trip_ms)),
         bytes_per_second: Some(megabytes_per_second * 1e6),
         in_flight_bytes,
         sent_bytes: 0,
