@@ -48,23 +48,30 @@ async fn all_up(pair: &Pair, proxy: &Proxy) {
 impl Stage {
     /// Tampers with one channel in both ways, one after the other, while data is under way.
     async fn tamper(&self, tamper: impl Fn(&Wire, Way)) {
-        let [a, b] = [&self.pair.session_a, &self.pair.session_b];
-        let mut cost_min = u64::MAX;
         for way in [Way::ToListener, Way::ToDialler] {
-            all_up(&self.pair, &self.proxy).await;
-            let lost_before = a.stats().lanes_lost;
-            let mut transfer = Transfer::start(a, b, 7, 2 << 20).await;
-            let victim = Arc::clone(&self.proxy.passing()[2]);
-            tamper(&victim, way);
-            while !victim.is_over() {
-                soon(transfer.advance(64 * 1024)).await;
+            // A machine that stands still for a moment costs channels too, but not each time.
+            let mut costs = Vec::new();
+            while costs.len() < 5 && !costs.contains(&1) {
+                costs.push(self.tamper_once(&tamper, way).await);
             }
-            soon(transfer.finish()).await;
-            cost_min = cost_min.min(a.stats().lanes_lost - lost_before);
+            assert!(costs.contains(&1), "one channel, and no other: {costs:?}");
         }
-        // A machine that stands still for a moment costs channels too, but not each time.
-        assert_eq!(cost_min, 1, "one channel, and no other");
-        assert!(a.close_reason().is_none() && b.close_reason().is_none());
+        assert!(self.pair.session_a.close_reason().is_none() && self.pair.session_b.close_reason().is_none());
+    }
+
+    /// How many channels it costs.
+    async fn tamper_once(&self, tamper: impl Fn(&Wire, Way), way: Way) -> u64 {
+        let [a, b] = [&self.pair.session_a, &self.pair.session_b];
+        all_up(&self.pair, &self.proxy).await;
+        let lost_before = a.stats().lanes_lost;
+        let mut transfer = Transfer::start(a, b, 7, 2 << 20).await;
+        let victim = Arc::clone(&self.proxy.passing()[2]);
+        tamper(&victim, way);
+        while !victim.is_over() {
+            soon(transfer.advance(64 * 1024)).await;
+        }
+        soon(transfer.finish()).await;
+        a.stats().lanes_lost - lost_before
     }
 
     /// Nobody else has noticed anything.
