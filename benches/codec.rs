@@ -1,6 +1,6 @@
 //! Messages and packets: bytes ↔ values, without sealing.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use longhaul::base::{Direction, LaneId, PacketNumber, Side, StreamId, limits};
 use longhaul::wire::{
@@ -11,7 +11,7 @@ const SIZE_MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
 
 fn data(index: u64, size: usize) -> Frame {
     let stream_id = StreamId::new(Side::Client, Direction::Bi, index);
-    Frame::Stream(StreamData { stream_id, offset: 1 << 30, fin: false, data: Bytes::from(vec![7; size]) })
+    Frame::Stream(StreamData { stream_id, offset: 1 << 30, fin: false, data: vec![7; size].into() })
 }
 
 fn ack() -> Frame {

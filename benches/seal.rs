@@ -1,6 +1,6 @@
 //! Sealing and opening packets, by size and suite.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use longhaul::base::{Direction, LaneId, SessionId, Side, StreamId, limits};
 use longhaul::crypto::identity::default_provider;
@@ -21,7 +21,7 @@ fn schedules(suite: rustls::quic::Suite) -> [KeySchedule; 2] {
 
 fn message(size: usize) -> (BytesMut, usize) {
     let stream_id = StreamId::new(Side::Client, Direction::Bi, 0);
-    let data = StreamData { stream_id, offset: 0, fin: false, data: Bytes::from(vec![7; size]) };
+    let data = StreamData { stream_id, offset: 0, fin: false, data: vec![7; size].into() };
     let (mut out, frames) = (BytesMut::new(), [Frame::Stream(data)]);
     let padding = PaddingPolicy::Block32;
     let layout = encode_packet_message(&mut out, &Head::default(), SealedKind::Traffic, &frames, padding, SIZE_MAX);

@@ -19,6 +19,9 @@ const PIECE_BYTES_MIN: usize = 64;
 /// Frames that carry no stream data, in one packet: the others wait for the next.
 const CONTROL_FRAMES_MAX: usize = limits::FRAMES_PER_PACKET_MAX / 2;
 
+/// The most by which the head of a frame of stream data grows with its data: its three sizes, its end.
+const FRAME_GROWTH_MAX: usize = 3 * 2 + 2;
+
 /// The most that a frame about a stream takes, without data: keys, sizes and three numbers.
 const STREAM_CONTROL_BYTES_MAX: usize = 64;
 
@@ -156,16 +159,27 @@ impl Session {
         let kept = STREAM_CONTROL_BYTES_MAX.min(room);
         let mut room = room - kept;
         let lane_id = self.lanes[index].id;
-        let mut last = None;
-        while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && frames.len() < limits::FRAMES_PER_PACKET_MAX - 4 {
+        let (mut last, mut piece_count) = (None, frames.len());
+        while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && piece_count < limits::FRAMES_PER_PACKET_MAX - 4 {
             let (scheduler, views) = (&self.scheduler, &self.views);
             let wanted = |id| views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id);
             let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
-            let data = StreamData { stream_id: id, offset: piece.offset, fin: piece.fin, data: piece.data };
-            let frame = Frame::Stream(data);
+            piece_count += 1;
+            last = Some(id);
+            if let Some(Frame::Stream(previous)) = frames.last_mut()
+                && previous.stream_id == id
+                && !previous.fin
+                && previous.offset + previous.data.len() as u64 == piece.offset
+            {
+                room -= piece.data.len() + FRAME_GROWTH_MAX;
+                previous.fin = piece.fin;
+                previous.data.push(piece.data);
+                continue;
+            }
+            let frame = StreamData { stream_id: id, offset: piece.offset, fin: piece.fin, data: piece.data.into() };
+            let frame = Frame::Stream(frame);
             room -= frame.encoded_len();
             frames.push(frame);
-            last = Some(id);
         }
         if let Some(id) = last {
             self.streams.end_turn(id);

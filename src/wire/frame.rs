@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
+use super::payload::Payload;
 use super::varint::{put_varint, varint_len};
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId, limits};
 
@@ -48,7 +49,7 @@ pub struct StreamData {
     /// The stream ends after these bytes.
     pub fin: bool,
     /// The bytes.
-    pub data: Bytes,
+    pub data: Payload,
 }
 
 /// Packets of one lane that were received.
@@ -95,7 +96,30 @@ pub enum Frame {
 struct Parts<'a> {
     kind: u32,
     varints: [(u32, u64); 3],
-    bytes: Option<(u32, &'a [u8])>,
+    bytes: Option<(u32, ByteString<'a>)>,
+}
+
+/// A byte string in one piece or more.
+#[derive(Clone, Copy)]
+enum ByteString<'a> {
+    One(&'a [u8]),
+    Many(&'a Payload),
+}
+
+impl ByteString<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::One(bytes) => bytes.len(),
+            Self::Many(payload) => payload.len(),
+        }
+    }
+
+    fn put(self, out: &mut BytesMut) {
+        match self {
+            Self::One(bytes) => out.extend_from_slice(bytes),
+            Self::Many(payload) => payload.pieces().for_each(|piece| out.extend_from_slice(piece)),
+        }
+    }
 }
 
 impl Frame {
@@ -131,11 +155,11 @@ impl Frame {
             }
         }
         if let Some((number, bytes)) = parts.bytes
-            && !bytes.is_empty()
+            && bytes.len() > 0
         {
             put_varint(out, u64::from(number << 3 | 2));
             put_varint(out, bytes.len() as u64);
-            out.extend_from_slice(bytes);
+            bytes.put(out);
         }
     }
 
@@ -148,7 +172,7 @@ impl Frame {
         let varints: usize =
             parts.varints.iter().filter(|(_, value)| *value != 0).map(|(_, v)| 1 + varint_len(*v)).sum();
         let bytes = match parts.bytes {
-            Some((_, bytes)) if !bytes.is_empty() => 1 + varint_len(bytes.len() as u64) + bytes.len(),
+            Some((_, bytes)) if bytes.len() > 0 => 1 + varint_len(bytes.len() as u64) + bytes.len(),
             _ => 0,
         };
         let ranges: usize = match self {
@@ -162,11 +186,12 @@ impl Frame {
     fn parts(&self) -> Parts<'_> {
         const NONE: (u32, u64) = (0, 0);
         let varints = |kind, varints| Parts { kind, varints, bytes: None };
+        let one = |number, bytes| Some((number, ByteString::One(bytes)));
         match self {
             Self::Stream(frame) => Parts {
                 kind: 1,
                 varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin))],
-                bytes: Some((4, &frame.data)),
+                bytes: Some((4, ByteString::Many(&frame.data))),
             },
             Self::StreamOpen { stream_id, priority } => varints(2, [(1, stream_id.0), (2, u64::from(*priority)), NONE]),
             Self::StreamReset { stream_id, code, final_size } => {
@@ -192,18 +217,18 @@ impl Frame {
             Self::Handshake(frame) => Parts {
                 kind: 15,
                 varints: [(1, frame.level as u64), (2, frame.offset), NONE],
-                bytes: Some((3, &frame.data)),
+                bytes: one(3, &frame.data),
             },
-            Self::Accepted { reset_token } => Parts { kind: 16, varints: [NONE; 3], bytes: Some((1, reset_token)) },
+            Self::Accepted { reset_token } => Parts { kind: 16, varints: [NONE; 3], bytes: one(1, reset_token) },
             Self::MaxLanes { maximum } => varints(17, [(1, u64::from(*maximum)), NONE, NONE]),
             Self::LaneClose { lane_id, code } => varints(18, [(1, u64::from(lane_id.0)), (2, code.0), NONE]),
             Self::Close { code, reason } => {
-                Parts { kind: 19, varints: [(1, code.0), NONE, NONE], bytes: Some((2, reason.as_bytes())) }
+                Parts { kind: 19, varints: [(1, code.0), NONE, NONE], bytes: one(2, reason.as_bytes()) }
             }
             Self::GoAway { code, reason } => {
-                Parts { kind: 20, varints: [(1, code.0), NONE, NONE], bytes: Some((2, reason.as_bytes())) }
+                Parts { kind: 20, varints: [(1, code.0), NONE, NONE], bytes: one(2, reason.as_bytes()) }
             }
-            Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 3], bytes: Some((1, nonce)) },
+            Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 3], bytes: one(1, nonce) },
         }
     }
 
@@ -235,7 +260,8 @@ impl Frame {
                 let data = body.slice(fields.range(4));
                 let offset = bounded(fields.varint(2), "offset")?;
                 bounded(offset + data.len() as u64, "offset")?;
-                Self::Stream(StreamData { stream_id: stream_id(&fields)?, offset, fin: fields.flag(3, "fin")?, data })
+                let (stream_id, fin) = (stream_id(&fields)?, fields.flag(3, "fin")?);
+                Self::Stream(StreamData { stream_id, offset, fin, data: data.into() })
             }
             2 => {
                 let fields = read(TWO)?;

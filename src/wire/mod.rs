@@ -16,6 +16,7 @@ mod message;
 mod packet;
 mod padding;
 mod parameters;
+mod payload;
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -39,6 +40,7 @@ pub use message::{Body, FrameMessage, Head, Join, Joined, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;
 pub use parameters::TransportParameters;
+pub use payload::Payload;
 pub use service::ServiceRequest;
 
 /// The version of the protocol that this program speaks best.

@@ -16,8 +16,8 @@ fn draw_frame(random: &mut Random) -> Frame {
     let direction = random.pick(&[Direction::Bi, Direction::Uni]);
     match random.below(22) {
         0..6 => {
-            let data = vec![1; random.sized(12) as usize].into();
-            Frame::Stream(StreamData { stream_id, offset, fin: random.one_in(8), data })
+            let data = vec![1; random.sized(12) as usize];
+            Frame::Stream(StreamData { stream_id, offset, fin: random.one_in(8), data: data.into() })
         }
         6 => Frame::StreamOpen { stream_id, priority: random.below(8) as u8 },
         7 => Frame::StreamReset { stream_id, code: StreamCode(code), final_size: offset },

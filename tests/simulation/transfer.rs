@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use longhaul::base::{CloseCode, Direction};
+use longhaul::base::{CloseCode, Direction, LaneId};
 use longhaul::session::{CloseReason, LaneKind};
 use longhaul::stream::Priority;
+use longhaul::wire::Frame;
 
 use crate::app::Answer;
 use crate::link::Path;
@@ -63,4 +64,34 @@ fn a_channel_that_is_tls_needs_no_seal() {
     world.run_for(Duration::from_millis(100));
     assert_eq!(world.nodes[SERVER].session().lane_count(), 3);
     transfer_and_close(&mut world);
+}
+
+#[test]
+fn what_was_written_in_pieces_leaves_in_one_frame() {
+    let mut world = World::connected(1, 1, Path::default());
+    let now = world.now;
+    let session = world.nodes[CLIENT].session();
+    let id = session.open(Direction::Uni, Priority::Normal).unwrap();
+    let written: Vec<u8> = (0..150_000_u32).map(|index| (index % 251) as u8).collect();
+    // Sizes that neither fit packets nor one another.
+    let mut pieces = written.chunks(7_777);
+    let mut sent = Vec::new();
+    loop {
+        for piece in pieces.by_ref().take(9) {
+            session.write_chunk(id, piece.to_vec().into()).unwrap();
+        }
+        let Some(transmission) = session.poll_transmit(now, LaneId::FIRST) else { break };
+        let streams: Vec<_> = transmission
+            .frames()
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Stream(data) => Some(data),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(streams.len(), 1, "a packet carries one frame of the stream");
+        assert_eq!(streams[0].offset, sent.len() as u64);
+        sent.extend_from_slice(&streams[0].data.to_bytes());
+    }
+    assert_eq!(sent, written);
 }

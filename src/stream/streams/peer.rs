@@ -30,7 +30,7 @@ impl Streams {
         let is_wanted = !receiving.is_stopped && receiving.reset.is_none();
         let news = receiving
             .buffer
-            .insert(frame.offset, &frame.data, frame.fin)
+            .insert(frame.offset, &frame.data.to_bytes(), frame.fin)
             .map_err(|error| StreamFault::Receive { id, error })?;
         if is_wanted {
             if news {

@@ -198,7 +198,7 @@ fn head_of_the_largest_size() -> Head {
 
 fn stream_data(data: Bytes) -> Frame {
     let offset = (1 << 62) - 1 - data.len() as u64;
-    Frame::Stream(StreamData { stream_id: StreamId::MAX, offset, fin: true, data })
+    Frame::Stream(StreamData { stream_id: StreamId::MAX, offset, fin: true, data: data.into() })
 }
 
 fn stream_overhead(size: usize) -> usize {

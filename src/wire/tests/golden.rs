@@ -236,7 +236,7 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
 
 fn stream_data() -> Frame {
     let data = Bytes::from_static(b"hello");
-    Frame::Stream(StreamData { stream_id: StreamId(4), offset: 70_000, fin: true, data })
+    Frame::Stream(StreamData { stream_id: StreamId(4), offset: 70_000, fin: true, data: data.into() })
 }
 
 /// Values of this test's own, so that a changed default changes no vector.

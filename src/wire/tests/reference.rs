@@ -17,7 +17,7 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
             stream_id: frame.stream_id.0,
             offset: frame.offset,
             fin: frame.fin,
-            data: frame.data,
+            data: frame.data.to_bytes(),
         }),
         Frame::StreamOpen { stream_id, priority } => {
             Kind::StreamOpen(proto::StreamOpen { stream_id: stream_id.0, priority: priority.into() })

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, ServiceRequest,
-    StreamData, TransportParameters,
+    Ack, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, Payload,
+    ServiceRequest, StreamData, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -36,6 +36,15 @@ fn data() -> impl Strategy<Value = Bytes> {
         .prop_flat_map(|len| any::<u8>().prop_map(move |byte| Bytes::from(vec![byte; len])))
 }
 
+/// As a sender gathers them: pieces that may be empty.
+fn payload() -> impl Strategy<Value = Payload> {
+    vec(data(), 1..4).prop_map(|pieces| {
+        let mut payload = Payload::default();
+        pieces.into_iter().for_each(|piece| payload.push(piece));
+        payload
+    })
+}
+
 fn reason() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..=limits::REASON_BYTES_MAX / 4).prop_map(String::from_iter)
 }
@@ -57,7 +66,7 @@ fn ack() -> impl Strategy<Value = Ack> {
 }
 
 pub(super) fn frame() -> impl Strategy<Value = Frame> {
-    let stream = (stream_id(), number(61), any::<bool>(), data())
+    let stream = (stream_id(), number(61), any::<bool>(), payload())
         .prop_map(|(stream_id, offset, fin, data)| Frame::Stream(StreamData { stream_id, offset, fin, data }));
     let streams = || number(60);
     prop_oneof![
