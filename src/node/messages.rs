@@ -7,9 +7,14 @@ use bytes::BytesMut;
 use crate::channel::ReadHalf;
 use crate::wire::{FrameMessage, WireError, decode_message, message_size};
 
-/// Room for the first read after an idle time, and the largest: two full messages. It grows while reads fill it.
+/// Room for the first read after an idle time, and the largest for messages that are not known yet. It grows while reads
+/// fill it.
 const READ_BYTES_MIN: usize = 2 * 1024;
-const READ_BYTES_MAX: usize = 128 * 1024 + 256;
+const READ_BYTES_MAX: usize = 32 * 1024;
+
+/// What is read beyond a message that is longer than that: enough to know the size of the next one. More would have to
+/// be moved, since a message keeps the buffer that it was read into.
+const LOOKAHEAD_BYTES: usize = 16;
 
 /// Why no message came.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +39,14 @@ pub(super) struct MessageReader {
     half: ReadHalf,
     buffer: BytesMut,
     read_size: usize,
+    /// Of the message before: the next one is probably as long.
+    last_size: usize,
     size_max: usize,
 }
 
 impl MessageReader {
     pub(super) fn new(half: ReadHalf, size_max: usize) -> Self {
-        Self { half, buffer: BytesMut::new(), read_size: READ_BYTES_MIN, size_max }
+        Self { half, buffer: BytesMut::new(), read_size: READ_BYTES_MIN, last_size: 0, size_max }
     }
 
     /// Sets the longest message from now on: it grows when the peer is authenticated.
@@ -51,7 +58,10 @@ impl MessageReader {
     pub(super) fn next_buffered(&mut self) -> Result<Option<(FrameMessage, usize)>, WireError> {
         let before = self.buffer.len();
         let message = decode_message(&mut self.buffer, self.size_max)?;
-        Ok(message.map(|message| (message, before - self.buffer.len())))
+        Ok(message.map(|message| {
+            self.last_size = before - self.buffer.len();
+            (message, self.last_size)
+        }))
     }
 
     /// Waits for bytes and reads them. Cancel safe.
@@ -90,11 +100,65 @@ impl MessageReader {
     }
 
     fn make_room(&mut self) -> Result<(), WireError> {
-        let needed = message_size(&self.buffer, self.size_max)?.unwrap_or(0);
-        let wanted = needed.max(self.read_size).max(self.buffer.len() + 1);
+        let needed = message_size(&self.buffer, self.size_max)?.unwrap_or(self.last_size.max(self.buffer.len() + 1));
+        let wanted = if needed > self.read_size { needed + LOOKAHEAD_BYTES } else { self.read_size };
         if self.buffer.capacity() < wanted {
             self.buffer.reserve(wanted - self.buffer.len());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::base::limits;
+    use crate::channel::Io;
+    use crate::wire::{Body, Frame, Head, PaddingPolicy, SealedKind, StreamData, encode_packet_message};
+
+    async fn pair() -> (TcpStream, MessageReader) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (writer, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (read, _write) = Io::Tcp(Arc::new(accepted.unwrap().0)).split();
+        (writer.unwrap(), MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_MAX))
+    }
+
+    fn message(number: u8, size: usize) -> BytesMut {
+        let data = vec![number; size].into();
+        let frames = [Frame::Stream(StreamData { stream_id: crate::base::StreamId(0), offset: 0, fin: false, data })];
+        let mut out = BytesMut::new();
+        let max = limits::FRAME_MESSAGE_BYTES_MAX;
+        encode_packet_message(&mut out, &Head::default(), SealedKind::Plain, &frames, PaddingPolicy::None, max);
+        out
+    }
+
+    /// Sizes on both sides of every limit of the reader, so that messages begin and end anywhere in what is read.
+    const SIZES: [usize; 14] =
+        [1, 65_000, 65_000, 0, 40, 2_040, 2_041, 32_700, 32_800, 10, 64_000, 500, 20_000, 65_000];
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn messages_of_all_sizes_arrive_whole() {
+        for cut in [usize::MAX, 16_384, 1_000, 7] {
+            let (mut writer, mut reader) = pair().await;
+            let sent: Vec<_> = (0..).zip(SIZES).map(|(number, size)| message(number, size)).collect();
+            let bytes: Vec<u8> = sent.iter().flatten().copied().collect();
+            tokio::spawn(async move {
+                for part in bytes.chunks(cut.min(bytes.len())) {
+                    writer.write_all(part).await.unwrap();
+                }
+            });
+            for expected in sent {
+                let (message, size) = reader.next().await.unwrap();
+                assert_eq!(size, expected.len());
+                let Body::Plain(content) = message.body else { panic!("a packet in the clear was sent") };
+                assert!(expected.ends_with(&content));
+            }
+            assert!(matches!(reader.next().await, Err(ReadMessageError::Io(_))), "the end comes last");
+        }
     }
 }
