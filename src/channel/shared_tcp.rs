@@ -1,38 +1,74 @@
 //! A TCP stream behind an `Arc` as an asynchronous reader and writer, so that TLS over it can be ended from outside.
+//!
+//! It reads ahead: rustls asks for 4 KiB at a time, and a call of the system for each would cost more than copying them.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// One of possibly several owners of a stream. At most one of them may read, and one write, at a time.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedTcp(pub(crate) Arc<TcpStream>);
+/// What is read at once: about what a packet takes. The room is held only while bytes are in it.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// One of possibly several owners of a stream, the only one that reads it. At most one of them may write at a time.
+#[derive(Debug)]
+pub(crate) struct SharedTcp {
+    stream: Arc<TcpStream>,
+    /// Read, and not asked for yet.
+    ahead: BytesMut,
+}
+
+impl SharedTcp {
+    pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
+        Self { stream, ahead: BytesMut::new() }
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
+    /// Reads as much as fits into a buffer of our own.
+    fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(context))?;
+            self.ahead = BytesMut::with_capacity(READ_AHEAD_BYTES);
+            match self.stream.try_read_buf(&mut self.ahead) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ahead = BytesMut::new(),
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
 
 impl AsyncRead for SharedTcp {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome.map(drop)),
-            }
+        if this.ahead.is_empty() {
+            ready!(this.poll_read_ahead(context))?;
         }
+        let count = this.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&this.ahead[..count]);
+        this.ahead.advance(count);
+        if this.ahead.is_empty() {
+            this.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for SharedTcp {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write(bytes) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
@@ -45,8 +81,8 @@ impl AsyncWrite for SharedTcp {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write_vectored(slices) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
@@ -62,6 +98,6 @@ impl AsyncWrite for SharedTcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

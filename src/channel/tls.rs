@@ -131,7 +131,7 @@ pub async fn accept_tls(tcp: Connection, config: Arc<ServerConfig>) -> Result<Tl
 
 fn socket_of(connection: Connection) -> Result<(SharedTcp, ChannelInfo), TlsError> {
     match connection.io {
-        Io::Tcp(stream) => Ok((SharedTcp(stream), connection.info)),
+        Io::Tcp(stream) => Ok((SharedTcp::new(stream), connection.info)),
         Io::Unix(_) | Io::Tls(_) => Err(TlsError::NotTcp { kind: connection.info.kind }),
     }
 }

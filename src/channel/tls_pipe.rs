@@ -22,7 +22,7 @@ pub(crate) struct TlsPipe {
 
 impl TlsPipe {
     pub(crate) fn new(stream: TlsStream<SharedTcp>) -> Self {
-        let socket = Arc::clone(&stream.get_ref().0.0);
+        let socket = Arc::clone(stream.get_ref().0.stream());
         Self { stream: Mutex::new(stream), socket }
     }
 
