@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -13,6 +13,9 @@ use super::error::WriteError;
 use super::shared::{Inner, Shared, Wait};
 use crate::base::{StreamCode, StreamId};
 use crate::stream::{self, Priority};
+
+/// Writes of at least this size are copied before the session is locked, for which it is locked twice.
+const COPIED_OUTSIDE_BYTES_MIN: usize = 8 * 1024;
 
 /// Writes to a stream. Bytes leave by themselves: there is no need to flush. Dropping it without
 /// [`finish`](Self::finish) resets the stream.
@@ -147,7 +150,13 @@ impl AsyncWrite for SendStream {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.get_mut().poll(context, |inner, id| inner.session.write(id, data)).map_err(Into::into)
+        let this = self.get_mut();
+        if data.len() < COPIED_OUTSIDE_BYTES_MIN {
+            return this.poll(context, |inner, id| inner.session.write(id, data)).map_err(Into::into);
+        }
+        let room = ready!(this.poll(context, |inner, id| inner.session.write_room(id)))?;
+        let chunk = Bytes::copy_from_slice(&data[..data.len().min(room)]);
+        this.poll_write_chunk(context, &chunk).map_ok(|()| chunk.len()).map_err(Into::into)
     }
 
     /// There is nothing to flush: bytes leave by themselves.

@@ -161,11 +161,16 @@ pub async fn throughput(
 async fn fill(mut send: SendStream, mut recv: RecvStream, end: Instant, write_size: usize) -> Result<u64, BenchError> {
     /// A look at the clock costs as much as a small write.
     const WRITES_PER_LOOK: usize = 64;
-    let message = vec![0x2a; write_size];
-    let writes = if write_size < 4096 { WRITES_PER_LOOK } else { 1 };
+    /// Larger writes are handed over as they are, as a program does that has its data in `Bytes`.
+    const CHUNK_BYTES_MIN: usize = 4096;
+    let message = Bytes::from(vec![0x2a; write_size]);
     while Instant::now() < end {
-        for _ in 0..writes {
-            send.write_all(&message).await.map_err(failed)?;
+        if write_size >= CHUNK_BYTES_MIN {
+            send.write_chunk(message.clone()).await.map_err(failed)?;
+        } else {
+            for _ in 0..WRITES_PER_LOOK {
+                send.write_all(&message).await.map_err(failed)?;
+            }
         }
     }
     send.finish().map_err(failed)?;

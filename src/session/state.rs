@@ -290,6 +290,14 @@ impl Session {
         written
     }
 
+    /// How many bytes a stream takes now, at least one.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_room(&mut self, id: StreamId) -> Result<usize, WriteError> {
+        self.streams.write_room(id)
+    }
+
     /// Writes a chunk to a stream, whole and without copying.
     ///
     /// # Errors

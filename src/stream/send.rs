@@ -12,6 +12,9 @@ use crate::base::RangeSet;
 const TAIL_BYTES_MIN: usize = 256;
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 
+/// A chunk of at most this size is copied to the others before it.
+const COPIED_CHUNK_BYTES_MAX: usize = 256;
+
 /// A part of a stream to be sent, at most as long as was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -68,11 +71,11 @@ impl SendBuffer {
         self.end += data.len() as u64;
     }
 
-    /// Appends bytes without copying them.
+    /// Appends bytes without copying them, unless they are so few that keeping them apart would cost more.
     pub fn write_chunk(&mut self, data: Bytes) {
         debug_assert!(self.fin == Fin::Open);
-        if data.is_empty() {
-            return;
+        if data.len() <= COPIED_CHUNK_BYTES_MAX {
+            return self.write(&data);
         }
         self.seal_tail();
         let start = self.end;

@@ -42,6 +42,14 @@ impl Streams {
         self.streams.get(&id).map(|stream| stream.priority)
     }
 
+    /// How many bytes the stream has room for, at least one.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_room(&mut self, id: StreamId) -> Result<usize, WriteError> {
+        self.room(id).map(|room| room as usize)
+    }
+
     /// Appends bytes by copying: returns how many were taken.
     ///
     /// # Errors
