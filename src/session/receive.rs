@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, Protection};
 use super::state::{Session, State};
-use crate::base::{CloseCode, Epoch, LaneId, Side, limits};
+use crate::base::{CloseCode, Epoch, LaneId, Secret, Side, limits};
 use crate::stream::Priority;
 use crate::wire::{Frame, Head};
 
@@ -165,7 +165,7 @@ impl Session {
         Ok(())
     }
 
-    fn on_accepted(&mut self, lane_id: LaneId, reset_token: [u8; 16]) -> Result<(), SessionFault> {
+    fn on_accepted(&mut self, lane_id: LaneId, reset_token: Secret<16>) -> Result<(), SessionFault> {
         self.require_from(Side::Server)?;
         if !matches!(self.state, State::Connecting) || lane_id != LaneId::FIRST {
             return Err(SessionFault::Violation("second accept"));

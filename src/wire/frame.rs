@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::varint::{put_varint, varint_len};
-use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId, limits};
+use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, StreamCode, StreamId, limits};
 
 /// The most that a [`StreamData`] adds to its data: keys, sizes, and numbers below 2^62.
 pub const STREAM_DATA_OVERHEAD_MAX: usize = 2 * (1 + 4) + (1 + 4) + (1 + 9) + (1 + 9) + 2 + (1 + 4);
@@ -83,7 +83,7 @@ pub enum Frame {
     Pong { sequence: u64, delay_us: u64 },
     KeyUpdate { epoch: Epoch },
     Handshake(HandshakeData),
-    Accepted { reset_token: [u8; 16] },
+    Accepted { reset_token: Secret<16> },
     MaxLanes { maximum: u32 },
     LaneClose { lane_id: LaneId, code: CloseCode },
     Close { code: CloseCode, reason: String },
@@ -194,7 +194,9 @@ impl Frame {
                 varints: [(1, frame.level as u64), (2, frame.offset), NONE],
                 bytes: Some((3, &frame.data)),
             },
-            Self::Accepted { reset_token } => Parts { kind: 16, varints: [NONE; 3], bytes: Some((1, reset_token)) },
+            Self::Accepted { reset_token } => {
+                Parts { kind: 16, varints: [NONE; 3], bytes: Some((1, reset_token.expose())) }
+            }
             Self::MaxLanes { maximum } => varints(17, [(1, u64::from(*maximum)), NONE, NONE]),
             Self::LaneClose { lane_id, code } => varints(18, [(1, u64::from(lane_id.0)), (2, code.0), NONE]),
             Self::Close { code, reason } => {
@@ -280,7 +282,7 @@ impl Frame {
             }
             14 => Self::KeyUpdate { epoch: Epoch(read(ONE)?.varint_u32(1, "epoch")?) },
             15 => Self::Handshake(decode_handshake(body, true)?),
-            16 => Self::Accepted { reset_token: array(body, &read(TOKEN)?, 1, "reset token")? },
+            16 => Self::Accepted { reset_token: Secret::new(array(body, &read(TOKEN)?, 1, "reset token")?) },
             17 => Self::MaxLanes { maximum: read(ONE)?.varint_u32(1, "maximum")? },
             18 => {
                 let fields = read(TWO)?;

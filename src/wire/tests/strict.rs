@@ -427,6 +427,13 @@ fn tokens_have_their_size() {
 }
 
 #[test]
+fn a_reset_token_does_not_print_itself() {
+    let frames = packet(&frame(16, &bytes(1, &[0xab; 16]))).unwrap();
+    let printed = format!("{frames:?} {frames:#?}");
+    assert!(printed.contains("Accepted") && !printed.contains("171") && !printed.contains("ab"), "{printed}");
+}
+
+#[test]
 fn a_join_is_in_range() {
     let join = |nonce: usize, binding: usize, lane_count: u64, mac: usize| {
         let fields = [
