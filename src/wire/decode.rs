@@ -6,7 +6,7 @@ use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::frame::{array, decode_handshake};
 use super::message::{Body, FrameMessage, Head, Join, Joined, Sealed};
-use super::varint::read_varint;
+use super::varint::{read_varint, varint_len};
 use crate::base::{Epoch, LaneId, PacketNumber, SessionId, limits};
 
 /// A lane's consecutive lanes, and its channel binding: bounds of a join.
@@ -18,6 +18,14 @@ const CHANNEL_BINDING_BYTES_MAX: usize = 64;
 /// # Errors
 /// [`WireError`] when no message can begin so; it is known before more bytes are read.
 pub fn message_size(buffer: &[u8], size_max: usize) -> Result<Option<usize>, WireError> {
+    // A size that is allowed needs no more bytes than this: one that goes on is not waited for.
+    let delimiter_max = varint_len(size_max.saturating_sub(1) as u64);
+    if let Some(start) = buffer.get(..delimiter_max)
+        && start.iter().all(|byte| *byte >= 0x80)
+    {
+        let size_min = 1u64.checked_shl(7 * delimiter_max as u32).ok_or(WireError::Varint)?;
+        return Err(WireError::TooLong { size: size_min, size_max });
+    }
     let Some((size, delimiter_len)) = read_varint(buffer)? else { return Ok(None) };
     if size > (size_max - delimiter_len.min(size_max)) as u64 {
         return Err(WireError::TooLong { size, size_max });

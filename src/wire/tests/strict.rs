@@ -92,8 +92,7 @@ fn the_delimiter_alone_refuses_a_message() {
     assert_eq!(message_size(&[], MAX), Ok(None));
     assert_eq!(message_size(&[0], MAX), Err(WireError::Missing("body")));
     assert_eq!(message_size(&OVERLONG_ZERO, MAX), Err(WireError::Varint));
-    assert_eq!(message_size(&[0xff; 10], MAX), Err(WireError::Varint));
-    for size in [MAX as u64 - 2, MAX as u64, 1 << 32, u64::MAX >> 1, u64::MAX] {
+    for size in [MAX as u64 - 2, MAX as u64, (1 << 21) - 1] {
         let refused = WireError::TooLong { size, size_max: MAX };
         assert_eq!(message_size(&delimiter(size), MAX), Err(refused), "{size}");
         assert_eq!(decode_message(&mut BytesMut::from(&delimiter(size)[..]), MAX), Err(refused), "{size}");
@@ -106,6 +105,27 @@ fn the_delimiter_alone_refuses_a_message() {
     for size_max in 0..3 {
         assert!(matches!(message_size(&[2], size_max), Err(WireError::TooLong { size: 2, .. })));
     }
+}
+
+/// A size that is allowed has no further byte to be waited for.
+#[test]
+fn a_delimiter_that_goes_on_is_refused_before_its_end() {
+    let before = limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX;
+    for (size_max, len) in [(MAX, 3), (before, 2), (limits::CONTROL_MESSAGE_BYTES_MAX, 2), (128, 1), (129, 2)] {
+        // The least that a delimiter of more bytes can say: the same, wherever the bytes that are here end.
+        let refused = WireError::TooLong { size: 1 << (7 * len), size_max };
+        for byte in [0x80, 0xff] {
+            assert_eq!(message_size(&vec![byte; len - 1], size_max), Ok(None), "{size_max}");
+            for count in len..12 {
+                assert_eq!(message_size(&vec![byte; count], size_max), Err(refused), "{size_max} {count}");
+            }
+        }
+        for size in [1 << (7 * len), 1 << 32, u64::MAX >> 1, u64::MAX] {
+            assert_eq!(message_size(&delimiter(size), size_max), Err(refused), "{size_max} {size}");
+        }
+    }
+    assert_eq!(message_size(&[0xff; 10], usize::MAX), Err(WireError::Varint));
+    assert!(matches!(ServiceRequest::decode(&[0xff; 2]), Err(WireError::TooLong { .. })));
 }
 
 #[test]
