@@ -25,7 +25,7 @@ pub const REASON_BYTES_MAX: usize = 256;
 /// Unknown fields that are skipped in one protobuf message, so that later versions may add some.
 pub const UNKNOWN_FIELDS_MAX: usize = 16;
 
-/// A message that is decoded by the general protobuf decoder (parameters, requests of services).
+/// A message that comes alone, beside the frames: transport parameters, requests of services.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// Versions in a version list.

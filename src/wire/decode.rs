@@ -99,7 +99,7 @@ fn decode_head(message: &[u8]) -> Result<(Head, u64, std::ops::Range<usize>), Wi
 }
 
 fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
-    let closed = |varints, bytes| Fields::read(body, Schema { varints, bytes, last: 0, is_open: false });
+    let closed = |varints, bytes| Fields::read(body, Schema { bytes, is_open: false, ..Schema::varints(varints) });
     Ok(match kind {
         8 => Body::Handshake(decode_handshake(body, false)?),
         11 => Body::Plain(body.clone()),
@@ -134,7 +134,10 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
             }
             if kind == 14 { Body::Start(parameters) } else { Body::Started(parameters) }
         }
-        16 => Body::VersionList(decode_versions(body)?),
+        16 => {
+            Fields::read(body, Schema { repeated: bit(1), is_open: false, ..Schema::varints(0) })?;
+            Body::VersionList(versions(body)?)
+        }
         17 => {
             closed(0, 0)?;
             Body::Refused
@@ -149,13 +152,13 @@ pub(super) fn weight(value: u64) -> Result<u32, WireError> {
     if (1..=limits::LANE_WEIGHT_MAX).contains(&weight) { Ok(weight) } else { Err(WireError::Range("weight")) }
 }
 
-/// A list of versions: packed, or a field each, as protobuf allows.
-fn decode_versions(body: &[u8]) -> Result<Vec<u32>, WireError> {
+/// The versions in a message's field 1: packed, or a field each, as protobuf allows. Other fields are left alone.
+pub(super) fn versions(body: &[u8]) -> Result<Vec<u32>, WireError> {
     let mut versions = Vec::new();
     let mut reader = FieldReader::new(body);
     while let Some((number, value)) = reader.next()? {
         match value {
-            _ if number != 1 => return Err(WireError::UnknownField(number)),
+            _ if number != 1 => {}
             Value::Varint(value) => push_version(&mut versions, value)?,
             Value::Bytes(range) => {
                 let mut packed = &body[range];

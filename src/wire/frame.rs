@@ -227,13 +227,12 @@ impl Frame {
         const ONE: Schema = Schema::varints(bit(1));
         const TWO: Schema = Schema::varints(bit(1) | bit(2));
         const THREE: Schema = Schema::varints(bit(1) | bit(2) | bit(3));
-        const TOKEN: Schema = Schema { varints: 0, bytes: bit(1), last: 0, is_open: true };
-        const REASON: Schema = Schema { varints: bit(1), bytes: bit(2), last: 0, is_open: true };
+        const TOKEN: Schema = Schema { bytes: bit(1), ..Schema::varints(0) };
+        const REASON: Schema = Schema { bytes: bit(2), ..Schema::varints(bit(1)) };
         let read = |schema| Fields::read(body, schema);
         Ok(match kind {
             1 => {
-                let schema = Schema { varints: bit(1) | bit(2) | bit(3), bytes: bit(4), last: bit(4), is_open: true };
-                let fields = read(schema)?;
+                let fields = read(Schema { bytes: bit(4), last: bit(4), ..THREE })?;
                 let data = body.slice(fields.range(4));
                 let offset = bounded(fields.varint(2), "offset")?;
                 bounded(offset + data.len() as u64, "offset")?;
@@ -305,7 +304,7 @@ impl Frame {
 
 /// Reads handshake bytes, in a frame (`is_open`) or in the clear, where everything has to be known.
 pub(super) fn decode_handshake(body: &Bytes, is_open: bool) -> Result<HandshakeData, WireError> {
-    let schema = Schema { varints: bit(1) | bit(2), bytes: bit(3), last: bit(3), is_open };
+    let schema = Schema { bytes: bit(3), last: bit(3), is_open, ..Schema::varints(bit(1) | bit(2)) };
     let fields = Fields::read(body, schema)?;
     let level = match fields.varint(1) {
         0 => HandshakeLevel::Initial,
@@ -413,9 +412,8 @@ fn direction(fields: &Fields) -> Result<Direction, WireError> {
 }
 
 fn reason(body: &[u8], fields: &Fields) -> Result<String, WireError> {
-    let bytes = &body[fields.range(2)];
-    if bytes.len() > limits::REASON_BYTES_MAX {
+    if fields.range(2).len() > limits::REASON_BYTES_MAX {
         return Err(WireError::Range("reason"));
     }
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::Text("reason"))
+    fields.text(body, 2, "reason")
 }
