@@ -18,6 +18,7 @@ impl Session {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
+        self.on_running(now);
         // A lane that this side gave up may still deliver: it counts, as long as the lane is remembered.
         let Some(index) = self.lane_index(head.lane_id) else { return };
         let lane = &mut self.lanes[index];

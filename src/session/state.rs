@@ -101,6 +101,10 @@ pub struct Session {
     pub(super) wakes: VecDeque<LaneId>,
     pub(super) resets: TokenBucket,
     pub(super) idle_frames: TokenBucket,
+    /// When this side was last seen to run.
+    pub(super) ran_at: Instant,
+    /// When it ran again after it had not for a while.
+    pub(super) resumed_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
@@ -144,6 +148,8 @@ impl Session {
             wakes: VecDeque::new(),
             resets: TokenBucket::new(limits::RESETS_PER_SECOND_MAX, limits::LOAD_BURST),
             idle_frames: TokenBucket::new(limits::IDLE_FRAMES_PER_SECOND_MAX, limits::LOAD_BURST),
+            ran_at: now,
+            resumed_at: now,
             alone_since: None,
             peer_goes_away: None,
             ping_sequence: 0,
