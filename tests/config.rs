@@ -193,6 +193,32 @@ fn values_mean_what_they_say() {
 }
 
 #[test]
+fn unix_sockets_have_the_same_options_wherever_they_are_listened_on() {
+    let place = Place::new();
+    let options = "mode = '0600'\nuid = 7\ngid = 8\nallow_uids = [1, 2]\nallow_gids = [3]\n";
+    let sections = format!(
+        "[[listen]]\naddress = 'unix:///run/a'\n{options}
+         [[forward]]\nlisten = 'unix:///run/b'\npeer = 'b'\nservice = 's'\n{options}"
+    );
+    let config = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_or_else(|error| panic!("{error}"));
+    for unix in [&config.listeners[0].options.unix, &config.forwards[0].unix] {
+        assert_eq!((unix.mode, unix.uid, unix.gid), (0o600, Some(7), Some(8)));
+        assert_eq!((&unix.allow_uids[..], &unix.allow_gids[..]), (&[1, 2][..], &[3][..]));
+    }
+    for option in options.lines() {
+        for section in
+            ["[[listen]]\naddress = 'tcp://x:1'\n", "[[forward]]\nlisten = 'tcp://x:1'\npeer = 'b'\nservice = 's'\n"]
+        {
+            let other = "[[listen]]\naddress = 'tcp://y:1'\n";
+            let mistakes = place.mistakes(&format!("{section}{option}\n{other}"));
+            let name = option.split(' ').next().unwrap();
+            let part = format!("{name} is an option of unix addresses; tcp");
+            assert!(mistakes.len() == 1 && mistakes[0].starts_with(&part), "{section}{option}\n{mistakes:?}");
+        }
+    }
+}
+
+#[test]
 fn a_mistake_is_told_with_its_place_and_what_to_do() {
     let place = Place::new();
     let error = place.check("a.toml", &format!("{IDENTITY}\n[node]\nsurvive = 'soon'\n")).unwrap_err().to_string();

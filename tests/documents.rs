@@ -113,6 +113,7 @@ fn limits_are_listed_with_their_values() {
         SEAL_TAG_BYTES,
         SESSION_WINDOW_BYTES,
         SESSION_WINDOW_BYTES_MAX,
+        STALL_MIN,
         STREAMS_MAX,
         STREAMS_UNACCEPTED_MAX,
         STREAM_GAPS_MAX,

@@ -25,7 +25,7 @@ pub const REASON_BYTES_MAX: usize = 256;
 /// Unknown fields that are skipped in one protobuf message, so that later versions may add some.
 pub const UNKNOWN_FIELDS_MAX: usize = 16;
 
-/// A message that is decoded by the general protobuf decoder (parameters, requests of services).
+/// A message that comes alone, beside the frames: transport parameters, requests of services.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// Versions in a version list.
@@ -130,6 +130,11 @@ pub const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// Shortest time without an acknowledgement after which a lane is dead, when data waits for one.
 pub const DEAD_TIMEOUT_MIN: Duration = Duration::from_secs(6);
 
+/// A deadline that is missed by more than this, while nothing else happens either, shows that this side did not run:
+/// its process was stopped, or its machine paused. A machine that is merely busy lets a task wait for less. The lanes
+/// get the time back, as their acknowledgements may have waited to be read.
+pub const STALL_MIN: Duration = Duration::from_millis(25);
+
 /// Time without any channel after which a session's streams fail.
 pub const SURVIVE: Duration = Duration::from_secs(120);
 
@@ -151,6 +156,7 @@ pub const KEY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 pub const PREVIOUS_KEY_TIME: Duration = Duration::from_secs(10);
 
 const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
+const _: () = assert!(STALL_MIN.as_millis() < SUSPECT_TIMEOUT_MIN.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX <= SESSION_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX as u128 >= 2 * 150 * 1_000_000_000 / 8 / 1000);
 const _: () = assert!(FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX <= FRAME_MESSAGE_BYTES_MAX);

@@ -77,7 +77,7 @@ async fn start(config: Config) -> Result<Gateway, CliError> {
     }
     let gateway = Gateway::start(running, Services::new(services));
     for forward in forwards {
-        let forward = gateway.forward(settings::forward(forward)).await.context("forward cannot be started")?;
+        let forward = gateway.forward(forward).await.context("forward cannot be started")?;
         let (address, config) = (forward.local_address(), forward.config());
         tracing::info!(%address, service = %config.service, peer = %config.peer, "forwarding");
     }

@@ -13,6 +13,9 @@ pub(super) type Text = Option<Spanned<String>>;
 /// A number with its place in the file.
 pub(super) type Number = Option<Spanned<u32>>;
 
+/// A list of numbers with its place in the file.
+pub(super) type Numbers = Option<Spanned<Vec<u32>>>;
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,8 +64,8 @@ pub(super) struct Listen {
     pub(super) mode: Text,
     pub(super) uid: Number,
     pub(super) gid: Number,
-    pub(super) allow_uids: Option<Spanned<Vec<u32>>>,
-    pub(super) allow_gids: Option<Spanned<Vec<u32>>>,
+    pub(super) allow_uids: Numbers,
+    pub(super) allow_gids: Numbers,
 }
 
 /// `[[link]]`
@@ -117,6 +120,10 @@ pub(super) struct Forward {
     pub(super) connections_max: Number,
     pub(super) priority: Text,
     pub(super) mode: Text,
+    pub(super) uid: Number,
+    pub(super) gid: Number,
+    pub(super) allow_uids: Numbers,
+    pub(super) allow_gids: Numbers,
 }
 
 impl<'de> Deserialize<'de> for LinkAddress {

@@ -2,34 +2,14 @@
 
 use toml::Spanned;
 
-use super::problem::{Problem, Problems};
+use super::file;
+use super::problem::Problems;
 use super::resolve::{peer, service_name, value};
 use super::service::{connections_max, plain_address};
-use super::{file, values};
-use crate::channel::{Address, UnixOptions};
+use super::unix::{UnixKeys, refuse};
+use crate::channel::Address;
 use crate::crypto::identity::NodeId;
-use crate::stream::Priority;
-
-/// A local address that leads to a service of a peer.
-#[derive(Clone, Debug)]
-pub struct ForwardConfig {
-    /// Where applications connect: TCP or a Unix socket.
-    pub listen: Address,
-    /// Options of the Unix socket, if it is one.
-    pub unix: UnixOptions,
-    /// Whose service.
-    pub peer: NodeId,
-    /// Which service.
-    pub service: String,
-    /// Whether connections begin with a PROXY protocol header, as behind a load balancer.
-    pub accepts_proxy_protocol: bool,
-    /// Connections at once.
-    pub connections_max: u32,
-    /// How urgent its requests are.
-    pub priority: Priority,
-    /// The address as it was typed.
-    pub(super) listen_text: String,
-}
+use crate::service::ForwardConfig;
 
 pub(super) fn resolve(
     section: &Spanned<file::Forward>,
@@ -40,26 +20,22 @@ pub(super) fn resolve(
     let listen = plain_address(&section.listen, problems);
     let peer = peer(&section.peer, own, problems);
     let service = service_name(&section.service, problems);
+    let unix = UnixKeys {
+        mode: &section.mode,
+        uid: &section.uid,
+        gid: &section.gid,
+        allow_uids: &section.allow_uids,
+        allow_gids: &section.allow_gids,
+    };
+    if let Some(Address::Tcp { .. }) = listen {
+        refuse(unix.given(), "unix", "tcp", problems);
+    }
+    let unix = unix.resolve(problems);
     let accepts_proxy_protocol = value(section.proxy_protocol.as_ref(), accepts, false, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
-    let priority = value(section.priority.as_ref(), str::parse, Priority::default(), problems);
-    let mut unix = UnixOptions::default();
-    unix.mode = value(section.mode.as_ref(), values::mode, unix.mode, problems);
-    let listen = listen?;
-    if let (Address::Tcp { .. }, Some(mode)) = (&listen, &section.mode) {
-        let message = "mode is an option of unix addresses; tcp addresses have none";
-        problems.push(Problem::new(message).at(mode.span()).help("remove it"));
-    }
-    Some(ForwardConfig {
-        listen,
-        unix,
-        peer: peer?,
-        service: service?,
-        accepts_proxy_protocol,
-        connections_max,
-        priority,
-        listen_text: section.listen.get_ref().clone(),
-    })
+    let priority = value(section.priority.as_ref(), str::parse, Default::default(), problems);
+    let usual = ForwardConfig::new(listen?, peer?, &service?);
+    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, priority, ..usual })
 }
 
 fn accepts(text: &str) -> Result<bool, String> {

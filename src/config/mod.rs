@@ -15,6 +15,7 @@ pub(crate) mod secret_file;
 mod service;
 mod tcp;
 pub(crate) mod text;
+mod unix;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
-pub use forward::ForwardConfig;
 pub use identity::{IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
@@ -48,7 +48,7 @@ pub struct Config {
     /// `[[service]]`: what peers may reach here. No name twice.
     pub services: Vec<crate::service::ServiceConfig>,
     /// `[[forward]]`: local ports that lead to services of peers. No address twice.
-    pub forwards: Vec<ForwardConfig>,
+    pub forwards: Vec<crate::service::ForwardConfig>,
     /// What is allowed but probably not meant, for the log.
     pub warnings: Vec<String>,
 }

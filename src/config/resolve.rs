@@ -8,10 +8,11 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::problem::{Problem, Problems};
-use super::{Config, ForwardConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
+use super::{Config, LinkConfig, LoadedIdentity, NodeConfig, file, values};
 use super::{forward, link, listen, service};
 use crate::base::limits;
 use crate::crypto::identity::NodeId;
+use crate::service::ForwardConfig;
 
 /// Turns a file into a configuration. `None`, and what is missing, if something essential is.
 pub(super) fn resolve(
@@ -28,10 +29,14 @@ pub(super) fn resolve(
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
     let services: Vec<_> =
         file.service.iter().filter_map(|section| service::resolve(section, &own, problems)).collect();
-    let forwards: Vec<_> =
-        file.forward.iter().filter_map(|section| forward::resolve(section, &own, problems)).collect();
+    let mut forwards = Vec::new();
+    for section in &file.forward {
+        if let Some(forward) = forward::resolve(section, &own, problems) {
+            check_peer(file, section, &forward, &links, problems);
+            forwards.push(forward);
+        }
+    }
     check_unique(file, problems);
-    check_peers(file, &forwards, &links, problems);
     let mut warnings = Vec::new();
     if listeners.is_empty() && links.is_empty() {
         warnings.push("there is neither a [[listen]] nor a [[link]]: no peer can be reached".to_owned());
@@ -139,20 +144,22 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a Spanned<String>>, prob
 }
 
 /// A peer that is not dialled has to be able to dial us.
-fn check_peers(file: &file::File, forwards: &[ForwardConfig], links: &[LinkConfig], problems: &mut Problems) {
-    if !file.listen.is_empty() || file.link.len() != links.len() {
+fn check_peer(
+    file: &file::File,
+    section: &Spanned<file::Forward>,
+    forward: &ForwardConfig,
+    links: &[LinkConfig],
+    problems: &mut Problems,
+) {
+    // A link that is wrong may be the one.
+    let may_dial = file.link.len() != links.len() || links.iter().any(|link| link.peer == forward.peer);
+    if !file.listen.is_empty() || may_dial {
         return;
     }
-    for forward in forwards.iter().filter(|forward| links.iter().all(|link| link.peer != forward.peer)) {
-        let section = file.forward.iter().find(|section| section.get_ref().listen.get_ref() == &forward.listen_text);
-        let message =
-            format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer.name());
-        let problem = Problem::new(message).help("add a [[link]] to this peer, or a [[listen]]");
-        problems.push(match section {
-            Some(section) => problem.at(section.get_ref().peer.span()),
-            None => problem,
-        });
-    }
+    let message =
+        format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer.name());
+    let place = section.get_ref().peer.span();
+    problems.push(Problem::new(message).at(place).help("add a [[link]] to this peer, or a [[listen]]"));
 }
 
 /// Stands for the own trust domain while the certificate that names it cannot be read; never in a [`Config`].

@@ -1,8 +1,8 @@
 //! A link: the session with one peer, and the channels under it, kept up.
 //!
 //! Each address has as many *slots* as channels are wanted. A slot whose lane died, or acknowledges nothing, is dialled
-//! again: with a growing, jittered pause while others carry the data, and at once and side by side while none does,
-//! because then streams wait. Dialling afresh during an outage beats waiting for the timers of old connections.
+//! again: with a growing, jittered pause (`slot`) while others carry the data, and at once and side by side while none
+//! does, because then streams wait. Dialling afresh during an outage beats waiting for the timers of old connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use super::error::ConnectError;
 use super::registry::Registry;
 use super::session::Session;
 use super::shared::LaneEvent;
-use crate::base::{CloseCode, Entropy, LaneId, SystemEntropy, limits};
+use super::slot::{EarlyDeaths, Slot, backoff, jittered};
+use crate::base::{CloseCode, LaneId, limits};
 use crate::crypto::identity::{NodeId, TlsSettings};
 use crate::session::{CloseReason, LaneEnd, LaneState};
 
@@ -24,10 +25,10 @@ use crate::session::{CloseReason, LaneEnd, LaneState};
 /// return.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(150);
 
-/// The same when no stream waits, after a while.
-const RESCUE_INTERVAL_IDLE: Duration = Duration::from_secs(2);
+/// The same when no stream waits, or the channels that are made die at once, after a while.
+const RESCUE_INTERVAL_RARE: Duration = Duration::from_secs(2);
 
-/// How long no stream waits until attempts become rare.
+/// How long that is so until attempts become rare.
 const RESCUE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest time of an attempt while no channel works. Over a path that is back it takes a round trip; the kernel
@@ -37,9 +38,6 @@ const RESCUE_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Joins that wait for their answer at once while no channel works. At `RESCUE_INTERVAL` the oldest of them has then
 /// waited longer than any round trip on earth.
 const JOINING_MAX: usize = 8;
-
-/// Shortest pause before a slot is dialled again.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// The link to one peer. It is closed when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -171,23 +169,7 @@ impl Supervisor {
     }
 }
 
-/// A channel that is wanted.
-struct Slot {
-    address: usize,
-    lane: Option<LaneId>,
-    is_suspect: bool,
-    dial_count: u32,
-    failure_count: u32,
-    next_dial: Instant,
-}
-
-impl Slot {
-    fn needs_lane(&self) -> bool {
-        self.lane.is_none() || self.is_suspect
-    }
-}
-
-/// What a dial ended in: the slot's address, and the lane.
+/// What a dial ended in: the slot that it was for, and the lane.
 type DialOutcome = (usize, Result<LaneId, ConnectError>);
 
 /// The channels of one session.
@@ -196,12 +178,13 @@ struct Pool<'a> {
     session: Session,
     slots: Vec<Slot>,
     dials: JoinSet<DialOutcome>,
-    /// Lanes that the peer has not admitted yet, oldest first, and the addresses that they were dialled at. Until then
-    /// they fill no slot: a path may take connections and still lead nowhere.
+    /// Lanes that the peer has not admitted yet, oldest first, and the slots that they were dialled for. Until then they
+    /// fill no slot: a path may take connections and still lead nowhere.
     joining: Vec<(LaneId, usize)>,
     next_rescue: Instant,
     /// Since when no channel works.
     alone_since: Option<Instant>,
+    early_deaths: EarlyDeaths,
     /// Where the next rescue attempt begins to look for a slot.
     rescue_turn: usize,
 }
@@ -209,19 +192,17 @@ struct Pool<'a> {
 impl<'a> Pool<'a> {
     fn new(dialler: &'a Arc<Dialler>, session: Session, first_address: usize) -> Self {
         let now = Instant::now();
-        let slot =
-            |address| Slot { address, lane: None, is_suspect: false, dial_count: 0, failure_count: 0, next_dial: now };
         let mut slots: Vec<_> = dialler
             .config
             .addresses
             .iter()
             .enumerate()
             .flat_map(|(address, wanted)| (0..wanted.count).map(move |_| address))
-            .map(slot)
+            .map(|address| Slot::new(address, now))
             .collect();
         slots.truncate(limits::LINK_LANES_MAX as usize);
         if let Some(first) = slots.iter_mut().find(|slot| slot.address == first_address) {
-            first.lane = Some(LaneId::FIRST);
+            first.put(LaneId::FIRST, now);
         }
         Self {
             dialler,
@@ -231,6 +212,7 @@ impl<'a> Pool<'a> {
             joining: Vec::new(),
             next_rescue: now,
             alone_since: None,
+            early_deaths: EarlyDeaths::default(),
             rescue_turn: 0,
         }
     }
@@ -261,11 +243,11 @@ impl<'a> Pool<'a> {
             self.alone_since = None;
             for index in 0..self.slots.len() {
                 let slot = &self.slots[index];
-                if slot.needs_lane() && slot.dial_count == 0 && slot.next_dial <= now {
+                if slot.is_waiting() && slot.next_dial <= now {
                     self.dial(index, self.dialler.config.dial.timeout);
                 }
             }
-            let waiting = self.slots.iter().filter(|slot| slot.needs_lane() && slot.dial_count == 0);
+            let waiting = self.slots.iter().filter(|slot| slot.is_waiting());
             return waiting.map(|slot| slot.next_dial).min();
         }
         let since = *self.alone_since.get_or_insert(now);
@@ -275,7 +257,8 @@ impl<'a> Pool<'a> {
             self.rescue_turn += 1;
             self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
             let is_idle = now.saturating_duration_since(since) > RESCUE_PATIENCE && self.session.stream_count() == 0;
-            let interval = if is_idle { RESCUE_INTERVAL_IDLE } else { RESCUE_INTERVAL };
+            let is_in_vain = self.early_deaths.duration() > RESCUE_PATIENCE;
+            let interval = if is_idle || is_in_vain { RESCUE_INTERVAL_RARE } else { RESCUE_INTERVAL };
             self.next_rescue = now + jittered(interval);
         }
         Some(self.next_rescue)
@@ -288,14 +271,14 @@ impl<'a> Pool<'a> {
         let (dialler, session) = (Arc::clone(self.dialler), self.session.clone());
         self.dials.spawn(async move {
             let wanted = &dialler.config.addresses[address];
-            (address, dialler.join(session.shared(), &wanted.address, wanted.weight, timeout).await)
+            (index, dialler.join(session.shared(), &wanted.address, wanted.weight, timeout).await)
         });
     }
 
-    fn on_dialled(&mut self, (address, outcome): DialOutcome) {
+    fn on_dialled(&mut self, (index, outcome): DialOutcome) {
         match outcome {
             Ok(lane) => {
-                self.joining.push((lane, address));
+                self.joining.push((lane, index));
                 match self.lane_state(lane) {
                     // Its events have gone by already.
                     Some(LaneState::Active) => self.on_joined(lane),
@@ -307,8 +290,7 @@ impl<'a> Pool<'a> {
             }
             Err(error) => {
                 tracing::debug!(peer = %self.dialler.config.peer, %error, "channel cannot be dialled");
-                self.end_dial(address);
-                self.on_failure(address);
+                self.on_dial_failed(index);
             }
         }
     }
@@ -316,40 +298,43 @@ impl<'a> Pool<'a> {
     /// The peer has admitted a lane.
     fn on_joined(&mut self, lane: LaneId) {
         let Some(index) = self.joining.iter().position(|(joining, _)| *joining == lane) else { return };
-        let (_, address) = self.joining.remove(index);
+        let (_, slot) = self.joining.remove(index);
         let was_alone = self.alone_since.is_some();
-        self.end_dial(address);
-        self.assign(address, lane);
+        self.slots[slot].dial_count -= 1;
+        self.assign(slot, lane);
         if was_alone {
             // What began earlier and has no answer yet went nowhere, and the data on it should not wait.
-            self.joining.iter().filter(|(joining, _)| *joining < lane).for_each(|(joining, _)| self.give_up(*joining));
+            for (joining, slot) in self.joining.extract_if(.., |(joining, _)| *joining < lane).collect::<Vec<_>>() {
+                self.slots[slot].dial_count -= 1;
+                self.give_up(joining);
+            }
         }
     }
 
     /// A lane ended before the peer admitted it. Returns whether it did.
     fn on_join_failed(&mut self, lane: LaneId) -> bool {
         let Some(index) = self.joining.iter().position(|(joining, _)| *joining == lane) else { return false };
-        let (_, address) = self.joining.remove(index);
-        self.end_dial(address);
-        self.on_failure(address);
+        let (_, slot) = self.joining.remove(index);
+        self.on_dial_failed(slot);
         true
     }
 
-    fn end_dial(&mut self, address: usize) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.dial_count > 0) {
-            slot.dial_count -= 1;
+    fn on_dial_failed(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.dial_count -= 1;
+        // Attempts in an outage have their own pace, and when it is over all slots are dialled at once.
+        if self.alone_since.is_none() && slot.needs_lane() {
+            slot.on_dial_failed(Instant::now(), self.dialler.config.backoff_max);
         }
     }
 
-    /// Gives a fresh lane to a slot that wants one.
-    fn assign(&mut self, address: usize, lane: LaneId) {
-        let wanting = self.slots.iter_mut().find(|slot| slot.address == address && slot.needs_lane());
+    /// Gives a fresh lane to the slot that it was dialled for, or to another one of that address that wants one.
+    fn assign(&mut self, slot: usize, lane: LaneId) {
+        let address = self.slots[slot].address;
+        let own = Some(slot).filter(|&slot| self.slots[slot].needs_lane());
+        let wanting = own.or_else(|| self.slots.iter().position(|slot| slot.address == address && slot.needs_lane()));
         let surplus = match wanting {
-            Some(slot) => {
-                slot.is_suspect = false;
-                slot.failure_count = 0;
-                slot.lane.replace(lane)
-            }
+            Some(slot) => self.slots[slot].put(lane, Instant::now()),
             None => Some(lane),
         };
         if let Some(surplus) = surplus {
@@ -377,82 +362,42 @@ impl<'a> Pool<'a> {
         self.session.shared().look(|inner| inner.session.lane_state(lane))
     }
 
-    fn on_failure(&mut self, address: usize) {
-        let max = self.dialler.config.backoff_max;
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.address == address && slot.needs_lane()) {
-            slot.failure_count += 1;
-            slot.next_dial = Instant::now() + backoff(slot.failure_count, max);
-        }
-    }
-
     fn on_event(&mut self, event: &LaneEvent) {
-        let find = |slots: &mut Vec<Slot>, lane| slots.iter_mut().position(|slot| slot.lane == Some(lane));
+        let (now, max) = (Instant::now(), self.dialler.config.backoff_max);
         match *event {
             LaneEvent::Up(lane) => self.on_joined(lane),
             LaneEvent::Suspect(lane) => {
-                if let Some(index) = find(&mut self.slots, lane) {
-                    self.slots[index].is_suspect = true;
-                    self.slots[index].next_dial = Instant::now();
+                if let Some(slot) = self.slot_of(lane) {
+                    let has_lived = slot.on_suspect(now, max);
+                    self.early_deaths.on_lane_failed(has_lived, now);
                 }
             }
             LaneEvent::Recovered(lane) => {
                 self.on_joined(lane);
-                if let Some(index) = find(&mut self.slots, lane) {
-                    self.slots[index].is_suspect = false;
+                if let Some(slot) = self.slot_of(lane) {
+                    slot.on_healthy(now);
                 }
             }
             LaneEvent::Down(lane) => {
                 if self.on_join_failed(lane) {
                     return;
                 }
-                if let Some(index) = find(&mut self.slots, lane) {
-                    let max = self.dialler.config.backoff_max;
-                    let slot = &mut self.slots[index];
-                    slot.lane = None;
-                    slot.is_suspect = false;
-                    slot.failure_count += 1;
-                    // The first attempt after a working lane is made at once.
-                    let pause = if slot.failure_count == 1 { Duration::ZERO } else { backoff(slot.failure_count, max) };
-                    slot.next_dial = Instant::now() + pause;
+                if let Some(has_lived) = self.slot_of(lane).and_then(|slot| slot.on_down(now, max)) {
+                    self.early_deaths.on_lane_failed(has_lived, now);
                 }
             }
             LaneEvent::Closed(_) => {}
         }
     }
-}
 
-/// The pause before attempt `failure_count + 1`: doubling, between a half and the whole of it by chance, so that many
-/// nodes do not come back in step.
-fn backoff(failure_count: u32, max: Duration) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << failure_count.saturating_sub(1).min(16));
-    jittered(doubled.min(max))
-}
-
-fn jittered(duration: Duration) -> Duration {
-    let share = (SystemEntropy::new().next_u64() >> 32) as f64 / f64::from(u32::MAX);
-    duration.mul_f64(0.5 + share / 2.0)
+    fn slot_of(&mut self, lane: LaneId) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.lane == Some(lane))
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_the_limit_and_are_jittered() {
-        let max = Duration::from_secs(5);
-        for failure_count in 1..40 {
-            let pause = backoff(failure_count, max);
-            let whole = BACKOFF_MIN.saturating_mul(1 << (failure_count - 1).min(16)).min(max);
-            assert!(pause >= whole / 2 && pause <= whole, "{failure_count} {pause:?}");
-        }
-        let pauses: std::collections::HashSet<_> = (0..20).map(|_| backoff(9, max)).collect();
-        assert!(pauses.len() > 10);
     }
 }

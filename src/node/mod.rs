@@ -34,6 +34,7 @@ mod registry;
 mod send_stream;
 mod session;
 mod shared;
+mod slot;
 
 pub use config::{LinkAddress, LinkConfig, NodeConfig};
 pub use error::{ConnectError, NodeError, ReadError, SessionError, WriteError};

@@ -175,7 +175,7 @@ impl Shared {
         self.counters.on_connection();
         let mut copier = Copier::new(socket, send, recv, Arc::clone(&self.counters));
         copier.begin_upload_with(first);
-        match copier.await {
+        match copier.run().await {
             End::Complete => {}
             End::Reset(code) if let Some(refusal) = Refusal::from_code(code) => self.on_refused(refusal),
             end => {

@@ -159,8 +159,8 @@ impl Shared {
         }
         copier.begin_download_with(first);
         drop(request);
-        let end = copier.await;
-        drop(guard);
+        let end = copier.run().await;
+        drop((copier, guard));
         if !matches!(end, End::Complete) {
             tracing::debug!(service = %service.config().name, %peer, reason = %end, "connection broke off");
         }

@@ -4,12 +4,12 @@ use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::channel::{Congestion, Connection, Io, Keepalive, TcpOptions};
@@ -89,12 +89,55 @@ impl Socket {
     }
 
     /// Writes as much as the system takes.
-    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match (self, slices) {
-            (Self::Tcp(stream), [slice]) => Pin::new(stream).poll_write(context, slice),
-            (Self::Unix(stream), [slice]) => Pin::new(stream).poll_write(context, slice),
-            (Self::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
-            (Self::Unix(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
+    pub(super) fn poll_write(&self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(match self {
+                Self::Tcp(stream) => stream.poll_write_ready(context),
+                Self::Unix(stream) => stream.poll_write_ready(context),
+            })?;
+            match self.write_now(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+
+    fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let size: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut taken = None;
+        let write = || {
+            let count = match (self, slices) {
+                (Self::Tcp(stream), [slice]) => stream.try_write(slice),
+                (Self::Unix(stream), [slice]) => stream.try_write(slice),
+                (Self::Tcp(stream), _) => stream.try_write_vectored(slices),
+                (Self::Unix(stream), _) => stream.try_write_vectored(slices),
+            }?;
+            taken = Some(count);
+            // A socket that took a part is full. The runtime is told so, which saves a call that would find it out.
+            if count > 0 && count < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        };
+        let outcome = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, write),
+            Self::Unix(stream) => stream.try_io(Interest::WRITABLE, write),
+        };
+        taken.map_or(outcome, Ok)
+    }
+
+    /// Waits until the connection is reset, also while nobody reads. An end of the other side's sending direction is
+    /// none, and neither is a reset after it: what was sent before the end may still have to be read.
+    pub(super) async fn broken(&self) -> io::Error {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+        let error = ready.and_then(|_| match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        });
+        match error {
+            Ok(Some(error)) | Err(error) if error.kind() != io::ErrorKind::BrokenPipe => error,
+            // The other direction has found the error itself, or will.
+            _ => std::future::pending().await,
         }
     }
 }

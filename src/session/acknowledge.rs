@@ -48,12 +48,16 @@ impl Session {
         if !lane.is_alive() {
             return Ok(());
         }
-        let sample = now.saturating_duration_since(sent_at);
-        // A peer that lies about its delay can only make its lane look better to us by so much.
-        let delay = Duration::from_micros(ack.delay_us).min(sample);
-        lane.round_trip.on_sample(sample - delay);
+        // What was sent before a time in which this side did not run measures that time.
+        if sent_at >= self.resumed_at {
+            let sample = now.saturating_duration_since(sent_at);
+            // A peer that lies about its delay can only make its lane look better to us by so much.
+            let delay = Duration::from_micros(ack.delay_us).min(sample);
+            lane.round_trip.on_sample(sample - delay);
+        }
         lane.rate.on_delivered(now, delivered, lane.round_trip.smoothed().unwrap_or_default());
         lane.last_progress_at = now;
+        lane.has_grace = true;
         lane.is_pinged &= !lane.sent.is_empty();
         if lane.state == LaneState::Suspect {
             lane.state = LaneState::Active;

@@ -123,6 +123,8 @@ pub(super) struct Lane {
     pub(super) has_sent_close: bool,
     pub(super) last_received_at: Instant,
     pub(super) last_progress_at: Instant,
+    /// Nothing was given back since the last progress for time in which this side did not run.
+    pub(super) has_grace: bool,
     pub(super) is_pinged: bool,
     /// Of the newest packet that was received.
     pub(super) received_epoch: Epoch,
@@ -165,6 +167,7 @@ impl Lane {
             has_sent_close: false,
             last_received_at: now,
             last_progress_at: now,
+            has_grace: true,
             is_pinged: false,
             received_epoch: Epoch(0),
             epoch_start: PacketNumber(0),

@@ -9,7 +9,8 @@
 //!
 //! * [`Establishing`]: the handshake on the first lane, which ends in a session.
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
-//! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens.
+//! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
+//!   this side did not run.
 //! * `rekey`: when keys change; `join`: how lanes are added; [`scheduler`]: which lane carries the next packet.
 
 mod acknowledge;
@@ -22,6 +23,7 @@ mod receive;
 mod rekey;
 mod rtt;
 pub mod scheduler;
+mod stall;
 mod state;
 mod stats;
 mod timers;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, Protection};
 use super::state::{Session, State};
-use crate::base::{CloseCode, Epoch, LaneId, Side, limits};
+use crate::base::{CloseCode, Epoch, LaneId, Secret, Side, limits};
 use crate::stream::Priority;
 use crate::wire::{Frame, Head};
 
@@ -18,6 +18,7 @@ impl Session {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
+        self.on_running(now);
         // A lane that this side gave up may still deliver: it counts, as long as the lane is remembered.
         let Some(index) = self.lane_index(head.lane_id) else { return };
         let lane = &mut self.lanes[index];
@@ -165,7 +166,7 @@ impl Session {
         Ok(())
     }
 
-    fn on_accepted(&mut self, lane_id: LaneId, reset_token: [u8; 16]) -> Result<(), SessionFault> {
+    fn on_accepted(&mut self, lane_id: LaneId, reset_token: Secret<16>) -> Result<(), SessionFault> {
         self.require_from(Side::Server)?;
         if !matches!(self.state, State::Connecting) || lane_id != LaneId::FIRST {
             return Err(SessionFault::Violation("second accept"));

@@ -65,6 +65,11 @@ impl DeliveryRate {
         self.was_idle = true;
     }
 
+    /// Forgets what was measured and is no rate yet: time has passed that says nothing.
+    pub(super) fn begin_anew(&mut self) {
+        (self.interval_start, self.interval_bytes) = (None, 0);
+    }
+
     /// Takes an acknowledgement of bytes.
     pub(super) fn on_delivered(&mut self, now: Instant, bytes: u64, round_trip: Duration) {
         let start = *self.interval_start.get_or_insert(now);

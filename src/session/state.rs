@@ -86,7 +86,7 @@ pub struct Session {
     pub(super) keys: KeySchedule,
     pub(super) key_use: KeyUse,
     pub(super) join_key: Secret<32>,
-    pub(super) reset_token: [u8; 16],
+    pub(super) reset_token: Secret<16>,
     pub(super) peer_parameters: TransportParameters,
     pub(super) streams: Streams,
     /// Living lanes, and dead ones that may still be acknowledged.
@@ -101,6 +101,10 @@ pub struct Session {
     pub(super) wakes: VecDeque<LaneId>,
     pub(super) resets: TokenBucket,
     pub(super) idle_frames: TokenBucket,
+    /// When this side was last seen to run.
+    pub(super) ran_at: Instant,
+    /// When it ran again after it had not for a while.
+    pub(super) resumed_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
@@ -129,7 +133,7 @@ impl Session {
             keys: KeySchedule::new(suite, side, &secrets),
             key_use: KeyUse::new(now),
             join_key: secrets.join_key().clone(),
-            reset_token,
+            reset_token: Secret::new(reset_token),
             lane_credit: LaneCredit::new(match side {
                 Side::Client => peer_parameters.max_lanes,
                 Side::Server => limits::LANE_CREDIT,
@@ -144,6 +148,8 @@ impl Session {
             wakes: VecDeque::new(),
             resets: TokenBucket::new(limits::RESETS_PER_SECOND_MAX, limits::LOAD_BURST),
             idle_frames: TokenBucket::new(limits::IDLE_FRAMES_PER_SECOND_MAX, limits::LOAD_BURST),
+            ran_at: now,
+            resumed_at: now,
             alone_since: None,
             peer_goes_away: None,
             ping_sequence: 0,
@@ -157,6 +163,7 @@ impl Session {
         };
         session.insert_lane(LaneId::FIRST, LaneSetup { weight, ..first_lane }, LaneState::Active, now);
         if side == Side::Server {
+            let reset_token = session.reset_token.clone();
             session.lanes[0].control.push_back(Frame::Accepted { reset_token });
             session.events.push_back(Event::Connected);
         }
@@ -367,8 +374,8 @@ impl Session {
     /// The peer proved that it does not know the session any more. Returns whether the proof was right.
     pub fn handle_reset(&mut self, token: &[u8; 16], now: Instant) -> bool {
         let is_proven = self.side == Side::Client
-            && self.reset_token != [0; 16]
-            && crate::base::equal_in_constant_time(token, &self.reset_token);
+            && *self.reset_token.expose() != [0; 16]
+            && crate::base::equal_in_constant_time(token, self.reset_token.expose());
         if is_proven {
             self.become_closed(CloseReason::Reset, now);
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::event::{CloseReason, Event, LaneEnd};
-use super::lane::LaneState;
+use super::lane::{Lane, LaneState};
 use super::state::{Session, State};
 use crate::base::{LaneId, limits};
 use crate::wire::Frame;
@@ -19,22 +19,25 @@ impl Session {
                 [self.alone_since.map(|since| since + self.config.survive), self.previous_keys_deadline()]
             }
         };
-        let lanes = self.lanes.iter().flat_map(|lane| {
-            if !lane.is_alive() {
-                return [lane.died_at.map(|at| at + limits::DEAD_LANE_MEMORY), None, None, None, None, None];
-            }
-            let ping = (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval);
-            [
-                // A lane that asks anyway finds its acknowledgement itself.
-                lane.received.ack_due.filter(|_| lane.is_waiting),
-                lane.suspect_deadline(),
-                lane.dead_deadline(self.config.dead_timeout),
-                ping,
-                Some(lane.last_received_at + self.config.idle_timeout),
-                lane.confirmation_due,
-            ]
+        let lanes = self.lanes.iter().map(|lane| match lane.died_at {
+            Some(at) => Some(at + limits::DEAD_LANE_MEMORY),
+            None => self.lane_deadline(lane),
         });
         session.into_iter().chain(lanes).flatten().min()
+    }
+
+    /// When a living lane has something to do, or is found to do nothing.
+    pub(super) fn lane_deadline(&self, lane: &Lane) -> Option<Instant> {
+        let deadlines = [
+            // A lane that asks anyway finds its acknowledgement itself.
+            lane.received.ack_due.filter(|_| lane.is_waiting),
+            lane.suspect_deadline(),
+            lane.dead_deadline(self.config.dead_timeout),
+            (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval),
+            Some(lane.last_received_at + self.config.idle_timeout),
+            lane.confirmation_due,
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -49,6 +52,7 @@ impl Session {
             }
             State::Connecting | State::Connected => {}
         }
+        self.on_running(now);
         if self.alone_since.is_some_and(|since| since + self.config.survive <= now) {
             self.become_closed(CloseReason::ChannelsLost { after: self.config.survive }, now);
             return;
@@ -82,7 +86,7 @@ impl Session {
 
     fn lanes_to_end(&self, now: Instant) -> Vec<(LaneId, LaneEnd)> {
         let is_past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        let end = |lane: &super::lane::Lane| {
+        let end = |lane: &Lane| {
             if is_past(lane.dead_deadline(self.config.dead_timeout)) {
                 Some(LaneEnd::Unacknowledged)
             } else if lane.last_received_at + self.config.idle_timeout <= now {

@@ -73,7 +73,10 @@ impl Session {
                 vec![frame]
             }
             State::Closed(_) => return None,
-            State::Connecting | State::Connected => self.gather(now, index),
+            State::Connecting | State::Connected => {
+                self.on_running(now);
+                self.gather(now, index)
+            }
         };
         if frames.is_empty() {
             self.lanes[index].is_waiting = true;

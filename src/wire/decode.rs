@@ -6,7 +6,7 @@ use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::frame::{array, decode_handshake};
 use super::message::{Body, FrameMessage, Head, Join, Joined, Sealed};
-use super::varint::read_varint;
+use super::varint::{read_varint, varint_len};
 use crate::base::{Epoch, LaneId, PacketNumber, SessionId, limits};
 
 /// A lane's consecutive lanes, and its channel binding: bounds of a join.
@@ -18,6 +18,14 @@ const CHANNEL_BINDING_BYTES_MAX: usize = 64;
 /// # Errors
 /// [`WireError`] when no message can begin so; it is known before more bytes are read.
 pub fn message_size(buffer: &[u8], size_max: usize) -> Result<Option<usize>, WireError> {
+    // A size that is allowed needs no more bytes than this: one that goes on is not waited for.
+    let delimiter_max = varint_len(size_max.saturating_sub(1) as u64);
+    if let Some(start) = buffer.get(..delimiter_max)
+        && start.iter().all(|byte| *byte >= 0x80)
+    {
+        let size_min = 1u64.checked_shl(7 * delimiter_max as u32).ok_or(WireError::Varint)?;
+        return Err(WireError::TooLong { size: size_min, size_max });
+    }
     let Some((size, delimiter_len)) = read_varint(buffer)? else { return Ok(None) };
     if size > (size_max - delimiter_len.min(size_max)) as u64 {
         return Err(WireError::TooLong { size, size_max });
@@ -91,7 +99,7 @@ fn decode_head(message: &[u8]) -> Result<(Head, u64, std::ops::Range<usize>), Wi
 }
 
 fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
-    let closed = |varints, bytes| Fields::read(body, Schema { varints, bytes, last: 0, is_open: false });
+    let closed = |varints, bytes| Fields::read(body, Schema { bytes, is_open: false, ..Schema::varints(varints) });
     Ok(match kind {
         8 => Body::Handshake(decode_handshake(body, false)?),
         11 => Body::Plain(body.clone()),
@@ -126,7 +134,10 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
             }
             if kind == 14 { Body::Start(parameters) } else { Body::Started(parameters) }
         }
-        16 => Body::VersionList(decode_versions(body)?),
+        16 => {
+            Fields::read(body, Schema { repeated: bit(1), is_open: false, ..Schema::varints(0) })?;
+            Body::VersionList(versions(body)?)
+        }
         17 => {
             closed(0, 0)?;
             Body::Refused
@@ -141,13 +152,13 @@ pub(super) fn weight(value: u64) -> Result<u32, WireError> {
     if (1..=limits::LANE_WEIGHT_MAX).contains(&weight) { Ok(weight) } else { Err(WireError::Range("weight")) }
 }
 
-/// A list of versions: packed, or a field each, as protobuf allows.
-fn decode_versions(body: &[u8]) -> Result<Vec<u32>, WireError> {
+/// The versions in a message's field 1: packed, or a field each, as protobuf allows. Other fields are left alone.
+pub(super) fn versions(body: &[u8]) -> Result<Vec<u32>, WireError> {
     let mut versions = Vec::new();
     let mut reader = FieldReader::new(body);
     while let Some((number, value)) = reader.next()? {
         match value {
-            _ if number != 1 => return Err(WireError::UnknownField(number)),
+            _ if number != 1 => {}
             Value::Varint(value) => push_version(&mut versions, value)?,
             Value::Bytes(range) => {
                 let mut packed = &body[range];

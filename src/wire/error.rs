@@ -8,7 +8,7 @@ pub enum WireError {
     /// A message is longer than allowed here.
     #[error("message of {size} bytes, at most {size_max} are allowed")]
     TooLong {
-        /// What the delimiter says.
+        /// What the delimiter says, or the least that it can come to when it is too long itself.
         size: u64,
         /// What is allowed.
         size_max: usize,

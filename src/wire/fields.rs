@@ -16,6 +16,8 @@ pub(super) struct Schema {
     pub(super) varints: u32,
     /// Numbers of the length-delimited fields, as bits.
     pub(super) bytes: u32,
+    /// Numbers of the fields that may come any number of times, as bits. Who reads the message reads them itself.
+    pub(super) repeated: u32,
     /// Fields after which nothing may come, as bits.
     pub(super) last: u32,
     /// Whether fields that are not listed are skipped, or refused.
@@ -25,7 +27,7 @@ pub(super) struct Schema {
 impl Schema {
     /// A message of varints only, which later versions may extend.
     pub(super) const fn varints(numbers: u32) -> Self {
-        Self { varints: numbers, bytes: 0, last: 0, is_open: true }
+        Self { varints: numbers, bytes: 0, repeated: 0, last: 0, is_open: true }
     }
 }
 
@@ -53,6 +55,9 @@ impl Fields {
                 return Err(WireError::NotLast(u64::from((fields.present & schema.last).trailing_zeros())));
             }
             let known = if number < FIELDS_MAX as u64 { bit(number as u32) } else { 0 };
+            if schema.repeated & known != 0 {
+                continue;
+            }
             if (schema.varints | schema.bytes) & known == 0 {
                 if !schema.is_open {
                     return Err(WireError::UnknownField(number));
@@ -93,6 +98,11 @@ impl Fields {
             1 => Ok(true),
             _ => Err(WireError::Range(name)),
         }
+    }
+
+    /// A text, without a bound on its size other than the message's.
+    pub(super) fn text(&self, data: &[u8], number: u32, name: &'static str) -> Result<String, WireError> {
+        std::str::from_utf8(&data[self.range(number)]).map(str::to_owned).map_err(|_| WireError::Text(name))
     }
 
     /// Where a byte string lies.

@@ -6,7 +6,7 @@ use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::payload::Payload;
 use super::varint::{put_varint, varint_len};
-use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId, limits};
+use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, StreamCode, StreamId, limits};
 
 /// The most that a [`StreamData`] adds to its data: keys, sizes, and numbers below 2^62.
 pub const STREAM_DATA_OVERHEAD_MAX: usize = 2 * (1 + 4) + (1 + 4) + (1 + 9) + (1 + 9) + 2 + (1 + 4);
@@ -84,7 +84,7 @@ pub enum Frame {
     Pong { sequence: u64, delay_us: u64 },
     KeyUpdate { epoch: Epoch },
     Handshake(HandshakeData),
-    Accepted { reset_token: [u8; 16] },
+    Accepted { reset_token: Secret<16> },
     MaxLanes { maximum: u32 },
     LaneClose { lane_id: LaneId, code: CloseCode },
     Close { code: CloseCode, reason: String },
@@ -219,7 +219,9 @@ impl Frame {
                 varints: [(1, frame.level as u64), (2, frame.offset), NONE],
                 bytes: one(3, &frame.data),
             },
-            Self::Accepted { reset_token } => Parts { kind: 16, varints: [NONE; 3], bytes: one(1, reset_token) },
+            Self::Accepted { reset_token } => {
+                Parts { kind: 16, varints: [NONE; 3], bytes: one(1, reset_token.expose()) }
+            }
             Self::MaxLanes { maximum } => varints(17, [(1, u64::from(*maximum)), NONE, NONE]),
             Self::LaneClose { lane_id, code } => varints(18, [(1, u64::from(lane_id.0)), (2, code.0), NONE]),
             Self::Close { code, reason } => {
@@ -250,13 +252,12 @@ impl Frame {
         const ONE: Schema = Schema::varints(bit(1));
         const TWO: Schema = Schema::varints(bit(1) | bit(2));
         const THREE: Schema = Schema::varints(bit(1) | bit(2) | bit(3));
-        const TOKEN: Schema = Schema { varints: 0, bytes: bit(1), last: 0, is_open: true };
-        const REASON: Schema = Schema { varints: bit(1), bytes: bit(2), last: 0, is_open: true };
+        const TOKEN: Schema = Schema { bytes: bit(1), ..Schema::varints(0) };
+        const REASON: Schema = Schema { bytes: bit(2), ..Schema::varints(bit(1)) };
         let read = |schema| Fields::read(body, schema);
         Ok(match kind {
             1 => {
-                let schema = Schema { varints: bit(1) | bit(2) | bit(3), bytes: bit(4), last: bit(4), is_open: true };
-                let fields = read(schema)?;
+                let fields = read(Schema { bytes: bit(4), last: bit(4), ..THREE })?;
                 let data = body.slice(fields.range(4));
                 let offset = bounded(fields.varint(2), "offset")?;
                 bounded(offset + data.len() as u64, "offset")?;
@@ -306,7 +307,7 @@ impl Frame {
             }
             14 => Self::KeyUpdate { epoch: Epoch(read(ONE)?.varint_u32(1, "epoch")?) },
             15 => Self::Handshake(decode_handshake(body, true)?),
-            16 => Self::Accepted { reset_token: array(body, &read(TOKEN)?, 1, "reset token")? },
+            16 => Self::Accepted { reset_token: Secret::new(array(body, &read(TOKEN)?, 1, "reset token")?) },
             17 => Self::MaxLanes { maximum: read(ONE)?.varint_u32(1, "maximum")? },
             18 => {
                 let fields = read(TWO)?;
@@ -329,7 +330,7 @@ impl Frame {
 
 /// Reads handshake bytes, in a frame (`is_open`) or in the clear, where everything has to be known.
 pub(super) fn decode_handshake(body: &Bytes, is_open: bool) -> Result<HandshakeData, WireError> {
-    let schema = Schema { varints: bit(1) | bit(2), bytes: bit(3), last: bit(3), is_open };
+    let schema = Schema { bytes: bit(3), last: bit(3), is_open, ..Schema::varints(bit(1) | bit(2)) };
     let fields = Fields::read(body, schema)?;
     let level = match fields.varint(1) {
         0 => HandshakeLevel::Initial,
@@ -437,9 +438,8 @@ fn direction(fields: &Fields) -> Result<Direction, WireError> {
 }
 
 fn reason(body: &[u8], fields: &Fields) -> Result<String, WireError> {
-    let bytes = &body[fields.range(2)];
-    if bytes.len() > limits::REASON_BYTES_MAX {
+    if fields.range(2).len() > limits::REASON_BYTES_MAX {
         return Err(WireError::Range("reason"));
     }
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::Text("reason"))
+    fields.text(body, 2, "reason")
 }

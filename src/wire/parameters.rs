@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use prost::Message;
+use prost::Message as _;
 
+use super::decode::{versions, weight};
 use super::error::WireError;
+use super::fields::{Fields, Schema, bit};
+use super::frame::array;
 use super::proto;
 use crate::base::{SessionId, limits};
 
@@ -70,44 +73,46 @@ impl TransportParameters {
     /// # Errors
     /// [`WireError`] when it is none, or a value is outside of its range.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        // The general decoder: safe here, as a flat message of this size cannot grow far (a packed version takes
-        // four bytes for one).
         if bytes.len() > limits::CONTROL_MESSAGE_BYTES_MAX {
             return Err(WireError::TooLong { size: bytes.len() as u64, size_max: limits::CONTROL_MESSAGE_BYTES_MAX });
         }
-        let message = proto::TransportParameters::decode(bytes).map_err(|_| WireError::Range("parameters"))?;
-        if message.version.len() > limits::VERSIONS_MAX {
-            return Err(WireError::TooMany("versions"));
-        }
-        if message.software.len() > SOFTWARE_BYTES_MAX {
+        let fields = Fields::read(bytes, SCHEMA)?;
+        if fields.range(12).len() > SOFTWARE_BYTES_MAX {
             return Err(WireError::Range("software"));
         }
-        let credits = [message.max_data, message.max_stream_data, message.max_streams_bi, message.max_streams_uni];
-        if credits.iter().any(|credit| *credit >= 1 << 60) {
+        if (3..=6).any(|number| fields.varint(number) >= 1 << 60) {
             return Err(WireError::Range("credit"));
         }
-        let size_max = message.packet_bytes_max as usize;
+        let packet_bytes_max = fields.varint_u32(8, "packet size")?;
         let sizes = limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX..=limits::FRAME_MESSAGE_BYTES_MAX;
-        if !sizes.contains(&size_max) {
+        if !sizes.contains(&(packet_bytes_max as usize)) {
             return Err(WireError::Range("packet size"));
         }
-        if message.max_lanes == 0 {
+        let max_lanes = fields.varint_u32(7, "lanes")?;
+        if max_lanes == 0 {
             return Err(WireError::Range("lanes"));
         }
         Ok(Self {
-            versions: message.version,
-            session_id: SessionId(message.session_id[..].try_into().map_err(|_| WireError::Range("session id"))?),
-            max_data: message.max_data,
-            max_stream_data: message.max_stream_data,
-            max_streams_bi: message.max_streams_bi,
-            max_streams_uni: message.max_streams_uni,
-            max_lanes: message.max_lanes,
-            packet_bytes_max: message.packet_bytes_max,
-            ack_delay_max: Duration::from_micros(message.ack_delay_max_us),
-            idle_timeout: Duration::from_millis(message.idle_timeout_ms),
-            survive: Duration::from_millis(message.survive_ms),
-            software: message.software,
-            first_lane_weight: super::decode::weight(u64::from(message.first_lane_weight))?,
+            versions: versions(bytes)?,
+            session_id: SessionId(array(bytes, &fields, 2, "session id")?),
+            max_data: fields.varint(3),
+            max_stream_data: fields.varint(4),
+            max_streams_bi: fields.varint(5),
+            max_streams_uni: fields.varint(6),
+            max_lanes,
+            packet_bytes_max,
+            ack_delay_max: Duration::from_micros(fields.varint(9)),
+            idle_timeout: Duration::from_millis(fields.varint(10)),
+            survive: Duration::from_millis(fields.varint(11)),
+            software: fields.text(bytes, 12, "software")?,
+            first_lane_weight: weight(fields.varint(13))?,
         })
     }
 }
+
+/// Later versions may add fields.
+const SCHEMA: Schema = Schema {
+    bytes: bit(2) | bit(12),
+    repeated: bit(1),
+    ..Schema::varints(bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(9) | bit(10) | bit(11) | bit(13))
+};

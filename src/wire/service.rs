@@ -1,10 +1,12 @@
 //! What a forward asks of a service: the first message of its stream.
 
-use prost::Message;
+use prost::Message as _;
 
 use super::decode::message_size;
 use super::error::WireError;
+use super::fields::{Fields, Schema, bit};
 use super::proto;
+use super::varint::read_varint;
 use crate::base::limits;
 
 const NAME_BYTES_MAX: usize = 64;
@@ -41,13 +43,16 @@ impl ServiceRequest {
         if bytes.len() < size {
             return Ok(None);
         }
-        let message = proto::ServiceRequest::decode_length_delimited(&bytes[..size])
-            .map_err(|_| WireError::Range("service request"))?;
-        let fields = [&message.service, &message.source, &message.destination];
-        if message.service.is_empty() || fields.iter().any(|field| field.len() > NAME_BYTES_MAX) {
+        let (_, delimiter_len) = read_varint(bytes)?.ok_or(WireError::Truncated)?;
+        let message = &bytes[delimiter_len..size];
+        let fields = Fields::read(message, SCHEMA)?;
+        if fields.range(1).is_empty() || (1..=3).any(|number| fields.range(number).len() > NAME_BYTES_MAX) {
             return Err(WireError::Range("service request"));
         }
-        let proto::ServiceRequest { service, source, destination } = message;
-        Ok(Some((Self { service, source, destination }, size)))
+        let text = |number| fields.text(message, number, "service request");
+        Ok(Some((Self { service: text(1)?, source: text(2)?, destination: text(3)? }, size)))
     }
 }
+
+/// Later versions may add fields.
+const SCHEMA: Schema = Schema { bytes: bit(1) | bit(2) | bit(3), ..Schema::varints(0) };

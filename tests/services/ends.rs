@@ -1,13 +1,14 @@
 //! Ends of connections pass through as what they are.
 
 use std::io;
+use std::time::Duration;
 
 use longhaul::channel::Address;
 use longhaul::service::ForwardConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
-use crate::common::{Net, client, connect_unix, id, is_reset, open_service, pattern, reset, soon, target};
+use crate::common::{Net, client, connect_unix, id, is_reset, open_service, pattern, reset, soon, target, until};
 
 /// A client and the target's end of its connection, after one byte in each direction.
 async fn connected() -> (Net, TcpStream, TcpStream) {
@@ -66,6 +67,53 @@ async fn a_reset_of_the_target_is_a_reset_at_the_client() {
     let (net, mut client, server) = connected().await;
     reset(server);
     assert!(is_reset(&mut client).await);
+    soon(net.a.forwards()[0].ended()).await;
+}
+
+/// Writes until nothing on the way takes more: how many bytes. A machine that stands still may make it stop earlier,
+/// which makes a test easier to pass, not harder.
+async fn fill(stream: &mut TcpStream) -> usize {
+    let mut count = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(300), stream.write(&[7; 1 << 16])).await {
+        count += written.unwrap();
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_the_client_is_noticed_while_the_target_reads_nothing() {
+    let (net, mut client, server) = connected().await;
+    fill(&mut client).await;
+    reset(client);
+    soon(net.a.forwards()[0].ended()).await;
+    soon(net.b.services().ended()).await;
+    until(|| server.take_error().unwrap().is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_the_target_is_noticed_while_the_client_reads_nothing() {
+    let (net, client, mut server) = connected().await;
+    fill(&mut server).await;
+    reset(server);
+    soon(net.b.services().ended()).await;
+    soon(net.a.forwards()[0].ended()).await;
+    until(|| client.take_error().unwrap().is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_finish_while_the_target_reads_nothing() {
+    let (net, mut client, mut server) = connected().await;
+    let sent = fill(&mut client).await;
+    client.shutdown().await.unwrap();
+    // The other direction goes on meanwhile.
+    server.write_all(b"wait").await.unwrap();
+    soon(client.read_exact(&mut [0; 4])).await.unwrap();
+    let mut received = Vec::new();
+    soon(server.read_to_end(&mut received)).await.unwrap();
+    assert!(received == vec![7; sent], "{} of {sent} bytes", received.len());
+    drop(server);
+    assert_eq!(soon(client.read(&mut [0; 8])).await.unwrap(), 0);
+    soon(net.b.services().ended()).await;
     soon(net.a.forwards()[0].ended()).await;
 }
 

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use longhaul::base::StreamCode;
-use longhaul::channel::Address;
+use longhaul::channel::{Address, UnixOptions};
 use longhaul::node::{LinkConfig, Node, ReadError};
 use longhaul::service::{Allow, ForwardConfig, Gateway, Refusal, ServiceConfig, Services};
 use longhaul::wire::ServiceRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Net, client, echo, id, is_reset, next_is_reset, open_service, settings, soon, target, tcp, until};
+use crate::common::{
+    Net, client, connect_unix, echo, id, is_reset, next_is_reset, open_service, settings, soon, target, tcp, until,
+};
 
 /// The next client of the forward is reset, for this reason.
 async fn is_refused(net: &Net, service: &str, refusal: Refusal) {
@@ -104,6 +106,27 @@ async fn a_forward_takes_no_more_connections_than_it_may() {
     let mut next = client(&forward).await;
     next.write_all(b"y").await.unwrap();
     assert_eq!(soon(next.read_u8()).await.unwrap(), b'y');
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forward_on_a_unix_socket_lets_only_those_in_who_are_listed() {
+    let net = Net::new([open_service("echo", echo().await)]).await;
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let others = UnixOptions { allow_uids: vec![uid + 1], allow_gids: vec![gid + 1], ..UnixOptions::default() };
+    let ours = UnixOptions { allow_uids: vec![uid + 1], allow_gids: vec![gid], ..UnixOptions::default() };
+    for (name, unix, answer) in [("others", others, &b""[..]), ("ours", ours, b"x")] {
+        let path = net.path(name);
+        let config = ForwardConfig::new(Address::Unix { path: path.clone() }, id("b"), "echo");
+        let forward = net.a.forward(ForwardConfig { unix, ..config }).await.unwrap();
+        let mut client = connect_unix(&path).await;
+        // Who is not let in may find the socket closed already.
+        let _ = client.write_all(b"x").await;
+        let _ = client.shutdown().await;
+        let mut read = Vec::new();
+        let _ = soon(client.read_to_end(&mut read)).await;
+        assert_eq!((name, &read[..]), (name, answer));
+        assert_eq!(forward.counters().connections(), u64::from(!answer.is_empty()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

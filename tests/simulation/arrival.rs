@@ -67,13 +67,21 @@ impl World {
     pub fn deliver(&mut self) {
         for link in 0..self.links.len() {
             for side in [CLIENT, SERVER] {
-                while let Some(bytes) = self.links[link].pipes[1 - side].read(self.now) {
-                    self.receive(link, side, &bytes);
-                }
-                if self.links[link].pipes[1 - side].poll_end() && !self.links[link].ends[side].phase.is_closed() {
-                    self.fail_end(link, side, LaneEnd::ChannelClosed);
-                }
+                self.deliver_to(link, side);
             }
+        }
+    }
+
+    /// Takes what has arrived at one end of a link.
+    pub fn deliver_to(&mut self, link: usize, side: usize) {
+        if self.nodes[side].is_stopped {
+            return;
+        }
+        while let Some(bytes) = self.links[link].pipes[1 - side].read(self.now) {
+            self.receive(link, side, &bytes);
+        }
+        if self.links[link].pipes[1 - side].poll_end() && !self.links[link].ends[side].phase.is_closed() {
+            self.fail_end(link, side, LaneEnd::ChannelClosed);
         }
     }
 

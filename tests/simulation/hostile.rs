@@ -1,6 +1,6 @@
 //! An authenticated peer that lies: the session ends with the right code, and nothing else happens.
 
-use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Side, StreamCode, StreamId, limits};
+use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, Side, StreamCode, StreamId, limits};
 use longhaul::session::{LaneEnd, LaneKind, SessionConfig};
 use longhaul::stream::Priority;
 use longhaul::wire::{Ack, Frame, HandshakeData, HandshakeLevel, Head, StreamData};
@@ -211,11 +211,11 @@ fn frames_that_are_lies() {
         (SERVER, ack(5, 0, Vec::new())),
         (SERVER, ack(0, 0, vec![(1, 1)])),
         (SERVER, Frame::KeyUpdate { epoch: Epoch(1) }),
-        (SERVER, Frame::Accepted { reset_token: [0; 16] }),
+        (SERVER, Frame::Accepted { reset_token: Secret::new([0; 16]) }),
         (SERVER, Frame::MaxLanes { maximum: 1 << 20 }),
         (SERVER, Frame::JoinConfirm { nonce: [0; 16] }),
         (SERVER, Frame::Handshake(handshake.clone())),
-        (CLIENT, Frame::Accepted { reset_token: [0; 16] }),
+        (CLIENT, Frame::Accepted { reset_token: Secret::new([0; 16]) }),
         (CLIENT, Frame::JoinConfirm { nonce: [0; 16] }),
         (CLIENT, Frame::Handshake(handshake)),
     ];
@@ -236,7 +236,7 @@ fn nothing_comes_in_front_of_the_accept() {
         let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
         world.dial(LaneKind::Tcp, Path::default());
         world.run_until(crate::seeds::milliseconds(5000), |world| world.nodes[CLIENT].session.is_some());
-        inject(&mut world, CLIENT, vec![frame, Frame::Accepted { reset_token: [0; 16] }]);
+        inject(&mut world, CLIENT, vec![frame, Frame::Accepted { reset_token: Secret::new([0; 16]) }]);
         assert_eq!(code_sent(&mut world, CLIENT), Some(CloseCode::PROTOCOL_VIOLATION));
         assert!(!world.nodes[CLIENT].session().is_connected());
         assert_eq!(world.nodes[CLIENT].session().accept(Direction::Uni), None);

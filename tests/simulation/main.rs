@@ -24,6 +24,7 @@ mod pitfalls;
 mod random;
 mod rekeying;
 mod seeds;
+mod stalls;
 mod throughput;
 mod transfer;
 mod world;

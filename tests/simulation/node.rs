@@ -16,11 +16,22 @@ pub struct Node {
     pub events: Vec<(Instant, Event)>,
     pub app: App,
     pub failure: Option<EstablishError>,
+    /// Does not run: what arrives waits, and no timer is looked at.
+    pub is_stopped: bool,
 }
 
 impl Node {
     pub fn new(side: Side, config: SessionConfig) -> Self {
-        Self { side, config, establishing: None, session: None, events: Vec::new(), app: App::default(), failure: None }
+        Self {
+            side,
+            config,
+            establishing: None,
+            session: None,
+            events: Vec::new(),
+            app: App::default(),
+            failure: None,
+            is_stopped: false,
+        }
     }
 
     pub fn session(&mut self) -> &mut Session {

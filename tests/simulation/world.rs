@@ -152,28 +152,31 @@ impl World {
 
     fn next_time(&self) -> Option<Instant> {
         let links = self.links.iter().flat_map(|link| {
-            let arrivals = link.pipes.iter().filter_map(|pipe| pipe.next_arrival(self.now));
-            let rooms = [CLIENT, SERVER].into_iter().filter_map(|side| {
+            let runs = |side: &usize| !self.nodes[*side].is_stopped;
+            let readers = [SERVER, CLIENT].into_iter().zip(&link.pipes).filter(move |(reader, _)| runs(reader));
+            let arrivals = readers.filter_map(|(_, pipe)| pipe.next_arrival(self.now));
+            let rooms = [CLIENT, SERVER].into_iter().filter(runs).filter_map(|side| {
                 let end = &link.ends[side];
                 let waits = end.is_active && end.phase.sending_lane().is_some();
                 waits.then(|| link.pipes[side].next_departure(self.now)).flatten()
             });
-            let joins = link.ends.iter().filter_map(|end| match end.phase {
+            let dialling = link.ends.iter().take(usize::from(runs(&CLIENT)));
+            let joins = dialling.filter_map(|end| match end.phase {
                 Phase::Joining { since, .. } => Some(since + longhaul::base::limits::JOIN_TIMEOUT),
                 _ => None,
             });
             arrivals.chain(rooms).chain(joins).collect::<Vec<_>>()
         });
-        let timeouts = self.nodes.iter().flat_map(|node| {
+        let timeouts = self.nodes.iter().filter(|node| !node.is_stopped).flat_map(|node| {
             [node.session.as_ref().and_then(Session::next_timeout), node.app.next_time()].into_iter().flatten()
         });
         links.chain(timeouts).min()
     }
 
     /// Timeouts of sessions and joins.
-    fn expire(&mut self) {
+    pub fn expire(&mut self) {
         let now = self.now;
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().filter(|node| !node.is_stopped) {
             let Some(session) = &mut node.session else { continue };
             if session.next_timeout().is_some_and(|at| at <= now) {
                 session.handle_timeout(now);
@@ -188,6 +191,7 @@ impl World {
         }
         for link in 0..self.links.len() {
             if let Phase::Joining { since, lane, .. } = self.links[link].ends[CLIENT].phase
+                && !self.nodes[CLIENT].is_stopped
                 && since + longhaul::base::limits::JOIN_TIMEOUT <= now
             {
                 self.nodes[CLIENT].session().remove_lane(lane, LaneEnd::NotConfirmed, now);
@@ -219,7 +223,7 @@ impl World {
 
     fn drain(&mut self, side: usize) -> bool {
         let node = &mut self.nodes[side];
-        let Some(session) = &mut node.session else { return false };
+        let Some(session) = node.session.as_mut().filter(|_| !node.is_stopped) else { return false };
         let mut progress = false;
         let mut downs = Vec::new();
         loop {
@@ -264,7 +268,7 @@ impl World {
     fn transmit(&mut self, link: usize, side: usize) -> bool {
         let end = &mut self.links[link].ends[side];
         let Some(lane) = end.phase.sending_lane().filter(|_| end.is_active) else { return false };
-        if !self.links[link].pipes[side].has_room(self.now) {
+        if self.nodes[side].is_stopped || !self.links[link].pipes[side].has_room(self.now) {
             return false;
         }
         let session = self.nodes[side].session();

@@ -1,6 +1,7 @@
 //! Channels that die, stall and fall silent while data is under way: streams do not notice.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use longhaul::base::LaneId;
@@ -9,7 +10,7 @@ use longhaul::session::LaneState;
 use longhaul::session::scheduler::Policy;
 
 use crate::common::{Pair, proxied, proxied_with};
-use crate::proxy::{Door, Proxy, Way, Wire};
+use crate::proxy::{Door, Proxy, Way, Wire, dying};
 use crate::transfer::{Transfer, eventually, soon};
 
 /// Channels of a link.
@@ -151,4 +152,34 @@ async fn an_idle_channel_that_falls_silent_is_found_by_its_pings() {
     eventually("the silent one is closed", || silent.is_over()).await;
     eventually("two channels again", || pair.session_b.stats().lanes.len() == 2).await;
     assert!(pair.session_a.close_reason().is_none());
+}
+
+/// The lane counts as joined at both ends before it dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_that_die_right_after_they_joined_are_dialled_ever_more_rarely() {
+    let (pair, proxy) = proxied("tcp", 2).await;
+    eventually("two channels", || pair.session_b.stats().lanes.len() == 2).await;
+    let dialled = dying(&proxy);
+    let since = Instant::now();
+    proxy.wires()[1].kill();
+    eventually("six attempts", || dialled.load(Ordering::Relaxed) >= 6).await;
+    // At once, and after pauses of at least 100, 200, 400 and 800 ms.
+    assert!(since.elapsed() >= Duration::from_millis(1500), "{:?}", since.elapsed());
+    assert_eq!(pair.session_b.stats().lanes.len(), 1, "the other channel carries on");
+    assert!(pair.session_a.close_reason().is_none() && pair.session_b.close_reason().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_that_die_again_after_an_outage_are_not_dialled_without_pause() {
+    let (pair, proxy) = proxied("tcp", 4).await;
+    eventually("four channels", || pair.session_b.stats().lanes.len() == 4).await;
+    proxy.cut();
+    eventually("both ends are alone", || pair.session_a.stats().lanes.is_empty()).await;
+    let dialled = dying(&proxy);
+    let since = Instant::now();
+    proxy.set_door(Door::Open);
+    // While no channel works, attempts begin at intervals of 75 ms at least; the rest are first ones of the slots.
+    eventually("forty attempts", || dialled.load(Ordering::Relaxed) >= 40).await;
+    assert!(since.elapsed() >= Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(pair.session_a.close_reason().is_none() && pair.session_b.close_reason().is_none());
 }

@@ -371,6 +371,28 @@ fn whole(bytes: &[u8]) -> usize {
     }
 }
 
+/// Lets every further connection die as soon as its join is answered and the dialler has said so. Counts them.
+pub(crate) fn dying(proxy: &Proxy) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    proxy.greet(move |wire| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let (seen, dying) = (Arc::clone(&is_answered), Arc::downgrade(wire));
+        wire.filter(Way::ToDialler, move |message, out| {
+            seen.store(true, Ordering::Relaxed);
+            out.push(message);
+        });
+        wire.filter(Way::ToListener, move |message, out| {
+            if let Some(wire) = dying.upgrade().filter(|_| is_answered.load(Ordering::Relaxed)) {
+                wire.kill();
+            }
+            out.push(message);
+        });
+    });
+    count
+}
+
 /// Changes one byte of the next message of `size_min` bytes, `offset` bytes behind its front.
 pub(crate) fn flip(size_min: usize, offset: usize) -> impl FnMut(Vec<u8>, &mut Vec<Vec<u8>>) {
     once(size_min, move |mut message, out| {

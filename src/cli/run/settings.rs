@@ -1,8 +1,8 @@
 //! From what a configuration means to what the layers below take.
 
-use crate::config::{ForwardConfig, LinkConfig, NodeConfig, Seal};
+use crate::config::{LinkConfig, NodeConfig, Seal};
+use crate::node;
 use crate::session::SessionConfig;
-use crate::{node, service};
 
 pub(super) fn node(config: &NodeConfig) -> node::NodeConfig {
     node::NodeConfig {
@@ -22,15 +22,4 @@ pub(in crate::cli) fn link(config: LinkConfig) -> node::LinkConfig {
     };
     let usual = node::LinkConfig::new(config.peer, []);
     node::LinkConfig { addresses: config.addresses, session, dial: config.dial, ..usual }
-}
-
-pub(super) fn forward(config: ForwardConfig) -> service::ForwardConfig {
-    let usual = service::ForwardConfig::new(config.listen, config.peer, &config.service);
-    service::ForwardConfig {
-        unix: config.unix,
-        accepts_proxy_protocol: config.accepts_proxy_protocol,
-        connections_max: config.connections_max,
-        priority: config.priority,
-        ..usual
-    }
 }

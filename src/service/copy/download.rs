@@ -22,6 +22,8 @@ pub(super) struct Download {
     queued_bytes: usize,
     /// The stream had nothing, and its signal tells when it has.
     is_blocked: bool,
+    /// The stream has more than the queue takes, and its signal tells of a reset.
+    is_watched: bool,
     /// The stream was read to its end.
     has_ended: bool,
     is_over: bool,
@@ -39,7 +41,7 @@ impl Download {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket,
+        socket: &Socket,
         recv: &mut RecvStream,
         readable: &HalfWaker,
         counters: &Counters,
@@ -53,7 +55,10 @@ impl Download {
                 return Ok(self.rest(socket));
             }
             match self.write(context, socket) {
-                Poll::Pending => return Ok(Step::Waiting),
+                Poll::Pending => {
+                    self.watch(recv, readable)?;
+                    return Ok(Step::Waiting);
+                }
                 Poll::Ready(Ok(count)) => counters.on_from_peer(count),
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     // The application reads no more; what it has said may still have to be read.
@@ -73,6 +78,7 @@ impl Download {
                 break;
             }
             let size_max = QUEUED_BYTES_MAX - self.queued_bytes;
+            self.is_watched = false;
             match recv.poll_read_chunk(&Context::from_waker(&readable.waker), size_max) {
                 Poll::Ready(chunk) => {
                     self.is_blocked = false;
@@ -87,7 +93,20 @@ impl Download {
         Ok(())
     }
 
-    fn write(&mut self, context: &mut Context<'_>, socket: &mut Socket) -> Poll<io::Result<usize>> {
+    /// Notices a reset of the stream while the socket takes nothing and the queue is full.
+    fn watch(&mut self, recv: &mut RecvStream, readable: &HalfWaker) -> Result<(), End> {
+        if self.has_ended || self.is_blocked || (self.is_watched && !readable.signal.take()) {
+            return Ok(());
+        }
+        // No byte is taken: it would have no place.
+        if let Poll::Ready(outcome) = recv.poll_read_chunk(&Context::from_waker(&readable.waker), 0) {
+            self.has_ended = outcome?.is_none();
+        }
+        self.is_watched = true;
+        Ok(())
+    }
+
+    fn write(&mut self, context: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let count = self.queue.len().min(SLICES_MAX);
         for (slice, chunk) in slices.iter_mut().zip(&self.queue) {

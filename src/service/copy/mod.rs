@@ -1,16 +1,16 @@
 //! Carries bytes between a socket and a stream, both ways, until both directions have ended.
 //!
 //! Ends are passed on as what they are: an end of one direction as the end of that direction (`upload`, `download`), a
-//! reset as a reset. While nothing moves no buffer is held.
+//! reset as a reset, also while one side takes nothing. While nothing moves no buffer is held.
 
 mod download;
 mod scratch;
 mod upload;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -50,7 +50,7 @@ impl fmt::Display for End {
     }
 }
 
-/// A connection: completes when it has ended, and has closed the socket and the stream accordingly then.
+/// A connection.
 pub(super) struct Copier {
     socket: Socket,
     send: SendStream,
@@ -76,21 +76,56 @@ impl Copier {
         self.download.push(first);
     }
 
-    /// Both directions, once: whether there is more to do at once.
-    fn advance(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
-        let wakers = match self.wakers.take() {
-            Some(wakers) if wakers.writable.signal.is_of(context) => wakers,
-            _ => Wakers::new(context.waker()),
+    /// Carries until both directions have ended, and closes the socket and the stream accordingly.
+    pub(super) async fn run(&mut self) -> End {
+        let end = loop {
+            if let Err(end) = poll_fn(|context| self.poll_both(context)).await {
+                break end;
+            }
+            // Boxed: most connections are idle, and need no room for it.
+            if let Err(end) = Box::pin(self.run_blocked()).await {
+                break end;
+            }
         };
-        let Wakers { readable, writable } = self.wakers.insert(wakers);
+        self.close(&end);
+        end
+    }
+
+    /// Both directions, until the stream takes nothing more.
+    fn poll_both(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Wakers { readable, writable } = Wakers::of(&mut self.wakers, context);
         let (socket, counters) = (&mut self.socket, &*self.counters);
         let down = self.download.poll(context, socket, &mut self.recv, readable, counters)?;
         let up = self.upload.poll(context, socket, &mut self.send, writable, counters)?;
         match (up, down) {
-            (Step::Over, Step::Over) => Err(End::Complete),
-            (Step::More, _) | (_, Step::More) => Ok(Step::More),
-            _ => Ok(Step::Waiting),
+            (Step::Over, Step::Over) => return Poll::Ready(Err(End::Complete)),
+            (Step::More, _) | (_, Step::More) => go_on_later(context),
+            _ if self.upload.is_blocked() => return Poll::Ready(Ok(())),
+            _ => {}
         }
+        Poll::Pending
+    }
+
+    /// One direction, until the stream takes more. Nobody reads the socket meanwhile, which would tell of its reset.
+    async fn run_blocked(&mut self) -> Result<(), End> {
+        let Self { socket, send, recv, upload, download, wakers, counters } = self;
+        let socket = &*socket;
+        let mut broken = pin!(socket.broken());
+        let poll = |context: &mut Context<'_>| {
+            if let Poll::Ready(error) = broken.as_mut().poll(context) {
+                return Poll::Ready(Err(End::Socket(error)));
+            }
+            let Wakers { readable, writable } = Wakers::of(wakers, context);
+            let down = download.poll(context, socket, recv, readable, counters)?;
+            if upload.flush(send, writable)? {
+                return Poll::Ready(Ok(()));
+            }
+            if down == Step::More {
+                go_on_later(context);
+            }
+            Poll::Pending
+        };
+        poll_fn(poll).await
     }
 
     /// Passes an end that was no orderly one on to the other side.
@@ -110,24 +145,9 @@ impl Copier {
     }
 }
 
-impl Future for Copier {
-    type Output = End;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
-        let this = self.get_mut();
-        match this.advance(context) {
-            Ok(Step::More) => {
-                // Others of this thread go first.
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Ok(Step::Waiting | Step::Over) => Poll::Pending,
-            Err(end) => {
-                this.close(&end);
-                Poll::Ready(end)
-            }
-        }
-    }
+/// Others of this thread go first.
+fn go_on_later(context: &Context<'_>) {
+    context.waker().wake_by_ref();
 }
 
 /// What a direction came to in one call.
@@ -160,8 +180,13 @@ struct Wakers {
 }
 
 impl Wakers {
-    fn new(task: &Waker) -> Self {
-        Self { readable: HalfWaker::new(task), writable: HalfWaker::new(task) }
+    /// Those of the task that is polled now.
+    fn of<'a>(kept: &'a mut Option<Self>, context: &Context<'_>) -> &'a Self {
+        let wakers = match kept.take() {
+            Some(wakers) if wakers.writable.signal.is_of(context) => wakers,
+            _ => Self { readable: HalfWaker::new(context.waker()), writable: HalfWaker::new(context.waker()) },
+        };
+        kept.insert(wakers)
     }
 }
 
@@ -194,6 +219,10 @@ mod tests {
     /// An idle connection costs its task, which is little more than this, and what the session keeps of its stream.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Copier>() <= 512, "{} bytes", size_of::<Copier>());
+        fn size_of_future<F: Future>(_: impl FnOnce(&'static mut Copier) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of::<Copier>() + size_of_future(Copier::run);
+        assert!(size <= 512, "{} + {} bytes", size_of::<Copier>(), size - size_of::<Copier>());
     }
 }

@@ -72,8 +72,13 @@ impl Upload {
         Ok(Step::More)
     }
 
+    /// Whether the stream has no room for what was read, so that nothing is read.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// Hands over what waits: whether nothing does any more.
-    fn flush(&mut self, send: &mut SendStream, writable: &HalfWaker) -> Result<bool, End> {
+    pub(super) fn flush(&mut self, send: &mut SendStream, writable: &HalfWaker) -> Result<bool, End> {
         let Some(pending) = &self.pending else { return Ok(true) };
         if self.is_blocked && !writable.signal.take() {
             return Ok(false);

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, SessionId, StreamCode, StreamId, limits};
+use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
     Ack, Body, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, SealedKind,
     ServiceRequest, StreamData, TransportParameters, VERSION, decode_message, decode_packet, encode_clear,
@@ -204,7 +204,7 @@ fn frames() -> Vec<(&'static str, &'static str, Meaning)> {
         vector!("frame-pong", Meaning::Frame(Frame::Pong { sequence: 127, delay_us: 128 })),
         vector!("frame-key-update", Meaning::Frame(Frame::KeyUpdate { epoch: Epoch(1) })),
         vector!("frame-handshake", Meaning::Frame(Frame::Handshake(ticket))),
-        vector!("frame-accepted", Meaning::Frame(Frame::Accepted { reset_token: counting(0x30) })),
+        vector!("frame-accepted", Meaning::Frame(Frame::Accepted { reset_token: Secret::new(counting(0x30)) })),
         vector!("frame-max-lanes", Meaning::Frame(Frame::MaxLanes { maximum: 16 })),
         vector!(
             "frame-lane-close",

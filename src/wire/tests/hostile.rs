@@ -76,11 +76,13 @@ fn everything_agrees_with_prost(bytes: &[u8]) {
     message_agrees_with_prost(bytes);
     packet_agrees_with_prost(bytes);
     if let Ok(parameters) = TransportParameters::decode(bytes) {
+        let prosts = proto::TransportParameters::decode(bytes).unwrap();
+        assert_eq!(parameters.encode(), prosts.encode_to_vec());
         assert_eq!(TransportParameters::decode(&parameters.encode()), Ok(parameters));
     }
     if let Ok(Some((request, size))) = ServiceRequest::decode(bytes) {
         let prosts = proto::ServiceRequest::decode_length_delimited(&bytes[..size]).unwrap();
-        assert_eq!((request.service, request.source), (prosts.service, prosts.source));
+        assert_eq!(request.encode(), prosts.encode_length_delimited_to_vec());
     }
 }
 

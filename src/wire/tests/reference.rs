@@ -52,7 +52,7 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
         Frame::Pong { sequence, delay_us } => Kind::Pong(proto::Pong { sequence, delay_us }),
         Frame::KeyUpdate { epoch } => Kind::KeyUpdate(proto::KeyUpdate { epoch: epoch.0 }),
         Frame::Handshake(data) => Kind::Handshake(handshake(&data)),
-        Frame::Accepted { reset_token } => Kind::Accepted(proto::Accepted { reset_token: copy(&reset_token) }),
+        Frame::Accepted { reset_token } => Kind::Accepted(proto::Accepted { reset_token: copy(reset_token.expose()) }),
         Frame::MaxLanes { maximum } => Kind::MaxLanes(proto::MaxLanes { maximum }),
         Frame::LaneClose { lane_id, code } => Kind::LaneClose(proto::LaneClose { lane_id: lane_id.0, code: code.0 }),
         Frame::Close { code, reason } => Kind::Close(proto::Close { code: code.0, reason }),

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, SessionId, StreamCode, StreamId, limits};
+use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
     Ack, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, Payload,
@@ -89,7 +89,7 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         (number(64), number(64)).prop_map(|(sequence, delay_us)| Frame::Pong { sequence, delay_us }),
         number_u32().prop_map(|epoch| Frame::KeyUpdate { epoch: Epoch(epoch) }),
         handshake().prop_map(Frame::Handshake),
-        any::<[u8; 16]>().prop_map(|reset_token| Frame::Accepted { reset_token }),
+        any::<[u8; 16]>().prop_map(|token| Frame::Accepted { reset_token: Secret::new(token) }),
         number_u32().prop_map(|maximum| Frame::MaxLanes { maximum }),
         (number_u32(), number(64))
             .prop_map(|(lane_id, code)| Frame::LaneClose { lane_id: LaneId(lane_id), code: CloseCode(code) }),

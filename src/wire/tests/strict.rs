@@ -92,8 +92,7 @@ fn the_delimiter_alone_refuses_a_message() {
     assert_eq!(message_size(&[], MAX), Ok(None));
     assert_eq!(message_size(&[0], MAX), Err(WireError::Missing("body")));
     assert_eq!(message_size(&OVERLONG_ZERO, MAX), Err(WireError::Varint));
-    assert_eq!(message_size(&[0xff; 10], MAX), Err(WireError::Varint));
-    for size in [MAX as u64 - 2, MAX as u64, 1 << 32, u64::MAX >> 1, u64::MAX] {
+    for size in [MAX as u64 - 2, MAX as u64, (1 << 21) - 1] {
         let refused = WireError::TooLong { size, size_max: MAX };
         assert_eq!(message_size(&delimiter(size), MAX), Err(refused), "{size}");
         assert_eq!(decode_message(&mut BytesMut::from(&delimiter(size)[..]), MAX), Err(refused), "{size}");
@@ -106,6 +105,27 @@ fn the_delimiter_alone_refuses_a_message() {
     for size_max in 0..3 {
         assert!(matches!(message_size(&[2], size_max), Err(WireError::TooLong { size: 2, .. })));
     }
+}
+
+/// A size that is allowed has no further byte to be waited for.
+#[test]
+fn a_delimiter_that_goes_on_is_refused_before_its_end() {
+    let before = limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX;
+    for (size_max, len) in [(MAX, 3), (before, 2), (limits::CONTROL_MESSAGE_BYTES_MAX, 2), (128, 1), (129, 2)] {
+        // The least that a delimiter of more bytes can say: the same, wherever the bytes that are here end.
+        let refused = WireError::TooLong { size: 1 << (7 * len), size_max };
+        for byte in [0x80, 0xff] {
+            assert_eq!(message_size(&vec![byte; len - 1], size_max), Ok(None), "{size_max}");
+            for count in len..12 {
+                assert_eq!(message_size(&vec![byte; count], size_max), Err(refused), "{size_max} {count}");
+            }
+        }
+        for size in [1 << (7 * len), 1 << 32, u64::MAX >> 1, u64::MAX] {
+            assert_eq!(message_size(&delimiter(size), size_max), Err(refused), "{size_max} {size}");
+        }
+    }
+    assert_eq!(message_size(&[0xff; 10], usize::MAX), Err(WireError::Varint));
+    assert!(matches!(ServiceRequest::decode(&[0xff; 2]), Err(WireError::TooLong { .. })));
 }
 
 #[test]
@@ -427,6 +447,13 @@ fn tokens_have_their_size() {
 }
 
 #[test]
+fn a_reset_token_does_not_print_itself() {
+    let frames = packet(&frame(16, &bytes(1, &[0xab; 16]))).unwrap();
+    let printed = format!("{frames:?} {frames:#?}");
+    assert!(printed.contains("Accepted") && !printed.contains("171") && !printed.contains("ab"), "{printed}");
+}
+
+#[test]
 fn a_join_is_in_range() {
     let join = |nonce: usize, binding: usize, lane_count: u64, mac: usize| {
         let fields = [
@@ -476,7 +503,14 @@ fn transport_parameters_are_in_range() {
     assert_eq!(with(&bytes(1, &[1; 17])), Err(WireError::TooMany("versions")));
     assert_eq!(with(&bytes(12, &[b'a'; 64])), Ok(()));
     assert_eq!(with(&bytes(12, &[b'a'; 65])), Err(WireError::Range("software")));
-    assert_eq!(with(&bytes(12, &[0xff])), Err(WireError::Range("parameters")));
+    assert_eq!(with(&bytes(12, &[0xff])), Err(WireError::Text("software")));
+    for (number, name) in [(7, "lanes"), (8, "packet size"), (13, "weight")] {
+        // A general decoder drops what is above 32 bits.
+        let fields = [bytes(2, &[1; 16]), varint(7, 1), varint(8, 65_536), varint(13, 1)];
+        let others = fields.into_iter().filter(|field| field[0] >> 3 != number as u8);
+        let parameters = [others.collect::<Vec<_>>().concat(), varint(number, 1 << 32 | 65_536)].concat();
+        assert_eq!(TransportParameters::decode(&parameters), Err(WireError::Range(name)), "{number}");
+    }
     for number in 3..=6 {
         assert_eq!(with(&varint(number, (1 << 60) - 1)), Ok(()));
         assert_eq!(with(&varint(number, 1 << 60)), Err(WireError::Range("credit")), "{number}");
@@ -498,6 +532,46 @@ fn transport_parameters_are_in_range() {
     assert_eq!(TransportParameters::decode(&no_session), Err(WireError::Range("session id")));
 }
 
+/// The rules of all messages hold for those that come alone, too.
+#[test]
+fn control_messages_are_read_as_strictly_as_packets() {
+    let right = [bytes(2, &[1; 16]), varint(7, 1), varint(8, 65_536), varint(13, 1)].concat();
+    let parameters = |more: &[u8]| TransportParameters::decode(&[&right[..], more].concat()).map(drop);
+    let request = |more: &[u8]| ServiceRequest::decode(&delimited(&[&bytes(1, b"a")[..], more].concat())).map(drop);
+
+    for (number, field) in [(2, bytes(2, &[1; 16])), (7, varint(7, 1)), (8, varint(8, 65_536)), (13, varint(13, 1))] {
+        assert_eq!(parameters(&field), Err(WireError::Duplicate(number)));
+    }
+    for number in [3, 4, 5, 6, 9, 10, 11] {
+        assert_eq!(parameters(&varint(number, 0).repeat(2)), Err(WireError::Duplicate(number)));
+        assert_eq!(parameters(&bytes(number, &[])), Err(WireError::WireType(number)));
+        assert_eq!(parameters(&[&key(number, 0)[..], &OVERLONG_ZERO].concat()), Err(WireError::Varint), "{number}");
+    }
+    assert_eq!(parameters(&bytes(12, b"x").repeat(2)), Err(WireError::Duplicate(12)));
+    assert_eq!(parameters(&varint(12, 1)), Err(WireError::WireType(12)));
+    assert_eq!(parameters(&varint(1, 1).repeat(16)), Ok(()), "versions may repeat, packed or not");
+    assert_eq!(parameters(&varint(1, 1).repeat(17)), Err(WireError::TooMany("versions")));
+    assert_eq!(parameters(&bytes(1, &OVERLONG_ZERO)), Err(WireError::Varint));
+    assert_eq!(parameters(&varint(1, 1 << 32)), Err(WireError::Range("version")));
+
+    assert_eq!(request(&bytes(1, b"b")), Err(WireError::Duplicate(1)));
+    for number in [2, 3] {
+        assert_eq!(request(&bytes(number, b"x").repeat(2)), Err(WireError::Duplicate(number)));
+        assert_eq!(request(&varint(number, 1)), Err(WireError::WireType(number)));
+    }
+
+    // Later versions may add some fields.
+    let unknown = [varint(14, 5), bytes(15, b"later"), varint(30, 1), bytes(31, &[])].concat();
+    assert_eq!((parameters(&unknown.repeat(4)), request(&unknown.repeat(4))), (Ok(()), Ok(())));
+    for outcome in [parameters(&unknown.repeat(5)), request(&unknown.repeat(5))] {
+        assert_eq!(outcome, Err(WireError::TooManyUnknown));
+    }
+    for groups in [key(14, 3), key(14, 4)] {
+        assert_eq!(parameters(&groups), Err(WireError::WireType(14)));
+        assert_eq!(request(&groups), Err(WireError::WireType(14)));
+    }
+}
+
 #[test]
 fn service_requests_are_in_range() {
     let request = |fields: Vec<u8>| ServiceRequest::decode(&delimited(&fields)).map(drop);
@@ -508,11 +582,11 @@ fn service_requests_are_in_range() {
         bytes(2, b"192.0.2.1:1"),
         [bytes(1, b"a"), bytes(2, &[b'1'; 65])].concat(),
         [bytes(1, b"a"), bytes(3, &[b'1'; 65])].concat(),
-        bytes(1, &[0xff]),
-        varint(1, 1),
     ] {
         assert_eq!(request(fields.clone()), Err(WireError::Range("service request")), "{fields:?}");
     }
+    assert_eq!(request(bytes(1, &[0xff])), Err(WireError::Text("service request")));
+    assert_eq!(request(varint(1, 1)), Err(WireError::WireType(1)));
     assert!(matches!(ServiceRequest::decode(&delimiter(4096)), Err(WireError::TooLong { size: 4096, .. })));
 }
 
