@@ -224,7 +224,16 @@ fn contradictions_are_told() {
     let forward = "[[forward]]\nlisten = 'tcp://127.0.0.1:1'\npeer = 'b'\nservice = 's'\n";
     for (sections, part) in [
         (format!("{link}{link}"), "link to peer \"b\" is there twice"),
+        (format!("{link}{}", link.replace("'b'", "'spiffe://example/node/b'")), "is there twice"),
         (format!("{link}{forward}{forward}"), "address \"tcp://127.0.0.1:1\" is there twice"),
+        (
+            format!(
+                "{link}{}{}",
+                forward.replace("tcp://127.0.0.1:1", "unix:///s"),
+                forward.replace("tcp://127.0.0.1:1", "unix:////s")
+            ),
+            "address \"unix:////s\" is there twice",
+        ),
         (forward.to_owned(), "cannot dial us"),
         (link.replace("'b'", "'a'"), "which is this node"),
         (link.replace("'b'", "'spiffe://other/node/b'"), "another trust domain"),
@@ -240,6 +249,17 @@ fn contradictions_are_told() {
     }
     let listening = format!("{IDENTITY}{forward}[[listen]]\naddress = 'tcp://127.0.0.1:2'");
     assert!(place.check("a.toml", &listening).is_ok());
+}
+
+#[test]
+fn a_forward_whose_peer_cannot_be_reached_is_told_at_its_own_place() {
+    let place = Place::new();
+    let forward = |peer: &str| format!("[[forward]]\nlisten = 'tcp://127.0.0.1:0'\npeer = '{peer}'\nservice = 's'\n");
+    let link = "[[link]]\npeer = 'b'\naddresses = ['tcp://x:1']\n";
+    let text = format!("{IDENTITY}{link}{}{}", forward("b"), forward("c"));
+    let error = place.check("a.toml", &text).unwrap_err();
+    let places: Vec<_> = error.problems().iter().filter_map(|problem| text.get(problem.place()?)).collect();
+    assert_eq!(places, ["'c'"]);
 }
 
 #[test]

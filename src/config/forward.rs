@@ -27,8 +27,6 @@ pub struct ForwardConfig {
     pub connections_max: u32,
     /// How urgent its requests are.
     pub priority: Priority,
-    /// The address as it was typed.
-    pub(super) listen_text: String,
 }
 
 pub(super) fn resolve(
@@ -58,7 +56,6 @@ pub(super) fn resolve(
         accepts_proxy_protocol,
         connections_max,
         priority,
-        listen_text: section.listen.get_ref().clone(),
     })
 }
 

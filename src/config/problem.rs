@@ -92,6 +92,12 @@ impl Problem {
         &self.message
     }
 
+    /// The bytes of the file that it is about, if it is about some.
+    #[must_use]
+    pub fn place(&self) -> Option<Range<usize>> {
+        self.place.clone()
+    }
+
     /// What to do, if there is one thing to do.
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
