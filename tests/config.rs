@@ -262,6 +262,26 @@ fn a_forward_whose_peer_cannot_be_reached_is_told_at_its_own_place() {
     assert_eq!(places, ["'c'"]);
 }
 
+/// Files of nearly the largest size, made to ask for as much work as they can: hours if it grew with the square.
+#[test]
+fn large_files_are_checked_in_one_go() {
+    let place = Place::new();
+    let many = |section: &str| section.repeat(900_000 / section.len());
+    let links: String = (0..9_000).map(|n| format!("[[link]]\npeer='b{n}'\naddresses=['tcp://x:1']\n")).collect();
+    let numbered: String =
+        (0..14_000).map(|n| format!("[[forward]]\nlisten='tcp://x:0'\npeer='c{n}'\nservice='s'\n")).collect();
+    for sections in [
+        numbered,
+        links + &"[[forward]]\nlisten='tcp://x:0'\npeer='b'\nservice='s'\n".repeat(9_000),
+        many("[[listen]]\naddress=''\n"),
+        format!("[[link]]\npeer='b'\naddresses=[{}]", many("'',")),
+        format!("[[service]]\nname='s'\ntarget='unix:///x'\nallow=[{}]", many("'',")),
+    ] {
+        let error = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_err().to_string();
+        assert!(error.contains("\nand ") && error.len() < 100_000, "{} bytes", error.len());
+    }
+}
+
 #[test]
 fn a_key_that_others_may_use_is_refused_with_the_command_that_helps() {
     let place = Place::new();
