@@ -9,6 +9,7 @@ mod dropping;
 mod faults;
 mod hostile;
 mod identities;
+mod keys;
 mod limits;
 mod many;
 mod mixed;
