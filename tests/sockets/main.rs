@@ -10,6 +10,8 @@ mod faults;
 mod hostile;
 mod identities;
 mod keys;
+mod liar;
+mod lies;
 mod limits;
 mod many;
 mod mixed;
