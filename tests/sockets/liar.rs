@@ -18,6 +18,8 @@ use crate::rogue::{Raw, client_config};
 
 /// The dialling side of a session with one TCP lane.
 pub(crate) struct Liar {
+    /// The session's name.
+    pub(crate) id: SessionId,
     raw: Raw,
     keys: KeySchedule,
     opener: LaneOpener,
@@ -25,8 +27,16 @@ pub(crate) struct Liar {
 }
 
 impl Liar {
-    /// Dials as node `name`, and waits until it is accepted.
+    /// Dials as node `name` until it is accepted: a machine that stands still for a moment may miss a deadline.
     pub(crate) async fn dial(name: &str, address: &Address) -> Self {
+        loop {
+            if let Some(liar) = Self::dial_once(name, address).await {
+                return liar;
+            }
+        }
+    }
+
+    async fn dial_once(name: &str, address: &Address) -> Option<Self> {
         let base = settings(name);
         let config = client_config(&base, &Some(base.identity().certified_key()), ALPN_SESSION);
         // A name that the node still remembers would be refused.
@@ -43,16 +53,19 @@ impl Liar {
             if handshake.is_complete() {
                 break;
             }
-            let message = raw.next().await.expect("the node goes on");
+            let message = raw.next().await?;
+            if message.body == Body::Refused {
+                return None;
+            }
             handle_flight(&mut handshake, message);
         }
         let complete = handshake.complete(id).expect("it is complete");
         let keys = KeySchedule::new(complete.suite, Side::Client, &complete.secrets);
         let opener = LaneOpener::new(LaneId::FIRST, keys.opening_keys());
-        let mut liar = Self { raw, keys, opener, sent: PacketNumber(0) };
-        let first = liar.next().await.expect("an answer");
+        let mut liar = Self { id, raw, keys, opener, sent: PacketNumber(0) };
+        let first = liar.next().await?;
         assert!(first.iter().any(|frame| matches!(frame, Frame::Accepted { .. })), "{first:?}");
-        liar
+        Some(liar)
     }
 
     /// Sends one packet of these frames.
@@ -83,7 +96,11 @@ impl Liar {
     /// The frames of the node's next packet; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Vec<Frame>> {
         let FrameMessage { head, body } = self.raw.next().await?;
-        let Body::Sealed(sealed) = body else { panic!("a node seals: {body:?}") };
+        let sealed = match body {
+            Body::Sealed(sealed) => sealed,
+            Body::Refused => return None,
+            other => panic!("a node seals: {other:?}"),
+        };
         let content = self.opener.open(&head, sealed).expect("the node's packet");
         let mut frames = Vec::new();
         decode_packet(&content, &mut frames).expect("the node's frames");
@@ -136,7 +153,7 @@ fn encode_flight(handshake: &Handshake, flight: Flight, id: SessionId, number: &
 fn handle_flight(handshake: &mut Handshake, message: FrameMessage) {
     match message.body {
         Body::Handshake(data) => {
-            handshake.handle_data(data.level, data.offset, &data.data).expect("the server's hello")
+            handshake.handle_data(data.level, data.offset, &data.data).expect("the server's hello");
         }
         Body::SealedHandshake(mut sealed) => {
             let key: &dyn PacketKey = handshake.opening_key().expect("keys of this level");

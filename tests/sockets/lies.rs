@@ -1,12 +1,14 @@
 //! Authenticated peers that break the protocol: the node closes that session with the right code, and the sessions of
 //! other peers at the same node, with data under way, do not notice.
 
+use std::time::Duration;
+
 use longhaul::base::{CloseCode, Direction, LaneId, PacketNumber, Side, StreamCode, StreamId, limits};
-use longhaul::node::Session;
+use longhaul::node::{NodeConfig, Session};
 use longhaul::session::CloseReason;
 use longhaul::wire::{Ack, Frame, HandshakeData, HandshakeLevel, StreamData};
 
-use crate::common::{Pair, pair};
+use crate::common::{Pair, listening_with, pair_to};
 use crate::liar::Liar;
 use crate::transfer::{Transfer, eventually, soon};
 
@@ -18,7 +20,10 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let pair = pair("tcp://127.0.0.1:0", 2).await;
+        let mut config = NodeConfig::default();
+        // A liar acknowledges nothing: on a machine that stands still, that alone would cost it its channel.
+        config.session.dead_timeout = Duration::from_secs(3600);
+        let pair = pair_to(listening_with("b", &["tcp://127.0.0.1:0"], config).await).await;
         let transfer = Transfer::start(&pair.session_a, &pair.session_b, 5, 1 << 20).await;
         Self { pair, transfer }
     }
@@ -26,9 +31,13 @@ impl Stage {
     /// A peer that lies, and the node's end of its session.
     async fn liar(&self) -> (Liar, Session) {
         let liar = soon(Liar::dial("liar", &self.pair.b.local_addresses()[0])).await;
-        let session = soon(self.pair.b.accept()).await.expect("the node's end");
-        assert_eq!(session.peer().node_id.name(), "liar");
-        (liar, session)
+        loop {
+            let session = soon(self.pair.b.accept()).await.expect("the node's end");
+            assert_eq!(session.peer().node_id.name(), "liar");
+            if session.id() == liar.id {
+                return (liar, session);
+            }
+        }
     }
 
     /// A peer sends these packets: the node closes its session with `code`, and says so.
