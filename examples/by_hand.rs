@@ -8,15 +8,15 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+mod common;
+
 use std::error::Error;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use longhaul::base::{Direction, Entropy, LaneId, SessionId, StreamId, SystemEntropy, limits};
 use longhaul::crypto::LaneOpener;
-use longhaul::crypto::identity::{ALPN_SESSION, Identity, TlsSettings, TrustAnchors, default_provider};
-use longhaul::issue::{CertificateAuthority, KeyType, Validity};
+use longhaul::crypto::identity::ALPN_SESSION;
 use longhaul::session::{Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session, SessionConfig};
 use longhaul::stream::{Priority, ReadOutcome};
 use longhaul::wire::{self, Body, FrameMessage, decode_message, decode_packet};
@@ -115,9 +115,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A TLS 1.3 handshake with certificates on both sides, its messages moved by hand.
 fn handshake(now: Instant) -> Result<[Session; 2], Box<dyn Error>> {
-    let validity = Validity::from_now(Duration::from_secs(3600));
-    let authority = CertificateAuthority::generate("example", KeyType::P256, validity)?;
-    let (near, far) = (settings(&authority, "near", validity)?, settings(&authority, "far", validity)?);
+    let authority = common::authority()?;
+    let (near, far) = (common::settings(&authority, "near")?, common::settings(&authority, "far")?);
     let far_id = "spiffe://example/node/far".parse()?;
     let config = SessionConfig::default();
 
@@ -193,12 +192,4 @@ fn read_all(session: &mut Session, stream: StreamId, now: Instant) -> Result<Str
 /// The message in some bytes. On a real channel it may still be incomplete.
 fn read(bytes: &mut BytesMut) -> Result<FrameMessage, Box<dyn Error>> {
     Ok(decode_message(bytes, limits::FRAME_MESSAGE_BYTES_MAX)?.ok_or("a whole message")?)
-}
-
-fn settings(authority: &CertificateAuthority, name: &str, validity: Validity) -> Result<TlsSettings, Box<dyn Error>> {
-    let issued = authority.issue_node(name, KeyType::P256, validity)?;
-    let provider = default_provider();
-    let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes(), &provider)?;
-    let anchors = TrustAnchors::from_pem(authority.certificate_pem().as_bytes())?;
-    Ok(TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider))?)
 }

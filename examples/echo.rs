@@ -4,25 +4,23 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+mod common;
+
 use std::error::Error;
-use std::sync::Arc;
-use std::time::Duration;
 
 use longhaul::base::CloseCode;
 use longhaul::channel::ListenOptions;
-use longhaul::crypto::identity::{Identity, TlsSettings, TrustAnchors, default_provider};
-use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node, Session};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Every node proves with a certificate who it is. Real ones come from `longhaul cert` or from the CA that is there
-    // already; these last as long as the example.
-    let authority = CertificateAuthority::generate("example", KeyType::P256, one_hour())?;
+    // Every node proves with a certificate who it is. `common` makes those of the examples, and shows what a node is
+    // built from.
+    let authority = common::authority()?;
 
     // Port 0: the system chooses, and `local_addresses` tells.
-    let server = Node::builder(settings(&authority, "server")?)
+    let server = Node::builder(common::settings(&authority, "server")?)
         .listen("tcp://127.0.0.1:0".parse()?, ListenOptions::default())
         .build()
         .await?;
@@ -33,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     });
 
-    let client = Node::builder(settings(&authority, "client")?).build().await?;
+    let client = Node::builder(common::settings(&authority, "client")?).build().await?;
     // The link names who has to answer, not only where: another node at that address is refused. It keeps four channels
     // up until it is dropped.
     let link = client.link(LinkConfig::new("spiffe://example/node/server".parse()?, [address]));
@@ -64,17 +62,4 @@ async fn echo(session: Session) {
             let _ = send.finish();
         });
     }
-}
-
-/// A node's identity, and whom it trusts: every node that the authority names.
-fn settings(authority: &CertificateAuthority, name: &str) -> Result<TlsSettings, Box<dyn Error>> {
-    let issued = authority.issue_node(name, KeyType::P256, one_hour())?;
-    let provider = default_provider();
-    let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes(), &provider)?;
-    let anchors = TrustAnchors::from_pem(authority.certificate_pem().as_bytes())?;
-    Ok(TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider))?)
-}
-
-fn one_hour() -> Validity {
-    Validity::from_now(Duration::from_secs(3600))
 }

@@ -3,16 +3,15 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+mod common;
+
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use longhaul::base::CloseCode;
 use longhaul::channel::ListenOptions;
-use longhaul::crypto::identity::{Identity, TlsSettings, TrustAnchors, default_provider};
-use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node, Session};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use tokio::fs::File;
@@ -35,8 +34,8 @@ async fn transfer(folder: &Path) -> Result<(), Box<dyn Error>> {
         Some(path) => path.into(),
         None => make_file(folder)?,
     };
-    let authority = CertificateAuthority::generate("example", KeyType::P256, one_hour())?;
-    let receiver = Node::builder(settings(&authority, "receiver")?)
+    let authority = common::authority()?;
+    let receiver = Node::builder(common::settings(&authority, "receiver")?)
         .listen("tcp://127.0.0.1:0".parse()?, ListenOptions::default())
         .build()
         .await?;
@@ -49,7 +48,7 @@ async fn transfer(folder: &Path) -> Result<(), Box<dyn Error>> {
         }
     });
 
-    let sender = Node::builder(settings(&authority, "sender")?).build().await?;
+    let sender = Node::builder(common::settings(&authority, "sender")?).build().await?;
     let link = sender.link(LinkConfig::new("spiffe://example/node/receiver".parse()?, [address]));
     let session = link.session().await?;
     let start = Instant::now();
@@ -113,16 +112,4 @@ fn make_file(folder: &Path) -> Result<std::path::PathBuf, Box<dyn Error>> {
         (0..16 * 1024 * 1024_u32).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
     std::fs::write(&path, content)?;
     Ok(path)
-}
-
-fn settings(authority: &CertificateAuthority, name: &str) -> Result<TlsSettings, Box<dyn Error>> {
-    let issued = authority.issue_node(name, KeyType::P256, one_hour())?;
-    let provider = default_provider();
-    let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes(), &provider)?;
-    let anchors = TrustAnchors::from_pem(authority.certificate_pem().as_bytes())?;
-    Ok(TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider))?)
-}
-
-fn one_hour() -> Validity {
-    Validity::from_now(Duration::from_secs(3600))
 }

@@ -5,26 +5,24 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+mod common;
+
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use longhaul::base::{CloseCode, StreamCode};
 use longhaul::channel::ListenOptions;
-use longhaul::crypto::identity::{Identity, TlsSettings, TrustAnchors, default_provider};
-use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node, RecvStream, SendStream, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let authority = CertificateAuthority::generate("example", KeyType::P256, one_hour())?;
+    let authority = common::authority()?;
     let target = start_target().await?;
 
     // The far side: each stream becomes a connection to the target.
-    let far = Node::builder(settings(&authority, "far")?)
+    let far = Node::builder(common::settings(&authority, "far")?)
         .listen("tcp://127.0.0.1:0".parse()?, ListenOptions::default())
         .build()
         .await?;
@@ -36,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
 
     // The near side: each connection becomes a stream.
-    let near = Node::builder(settings(&authority, "near")?).build().await?;
+    let near = Node::builder(common::settings(&authority, "near")?).build().await?;
     let link = near.link(LinkConfig::new("spiffe://example/node/far".parse()?, [address]));
     let session = link.session().await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -113,16 +111,4 @@ async fn start_target() -> Result<SocketAddr, Box<dyn Error>> {
         }
     });
     Ok(address)
-}
-
-fn settings(authority: &CertificateAuthority, name: &str) -> Result<TlsSettings, Box<dyn Error>> {
-    let issued = authority.issue_node(name, KeyType::P256, one_hour())?;
-    let provider = default_provider();
-    let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes(), &provider)?;
-    let anchors = TrustAnchors::from_pem(authority.certificate_pem().as_bytes())?;
-    Ok(TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider))?)
-}
-
-fn one_hour() -> Validity {
-    Validity::from_now(Duration::from_secs(3600))
 }

@@ -250,7 +250,16 @@ fn contradictions_are_told() {
     let forward = "[[forward]]\nlisten = 'tcp://127.0.0.1:1'\npeer = 'b'\nservice = 's'\n";
     for (sections, part) in [
         (format!("{link}{link}"), "link to peer \"b\" is there twice"),
+        (format!("{link}{}", link.replace("'b'", "'spiffe://example/node/b'")), "is there twice"),
         (format!("{link}{forward}{forward}"), "address \"tcp://127.0.0.1:1\" is there twice"),
+        (
+            format!(
+                "{link}{}{}",
+                forward.replace("tcp://127.0.0.1:1", "unix:///s"),
+                forward.replace("tcp://127.0.0.1:1", "unix:////s")
+            ),
+            "address \"unix:////s\" is there twice",
+        ),
         (forward.to_owned(), "cannot dial us"),
         (link.replace("'b'", "'a'"), "which is this node"),
         (link.replace("'b'", "'spiffe://other/node/b'"), "another trust domain"),
@@ -266,6 +275,37 @@ fn contradictions_are_told() {
     }
     let listening = format!("{IDENTITY}{forward}[[listen]]\naddress = 'tcp://127.0.0.1:2'");
     assert!(place.check("a.toml", &listening).is_ok());
+}
+
+#[test]
+fn a_forward_whose_peer_cannot_be_reached_is_told_at_its_own_place() {
+    let place = Place::new();
+    let forward = |peer: &str| format!("[[forward]]\nlisten = 'tcp://127.0.0.1:0'\npeer = '{peer}'\nservice = 's'\n");
+    let link = "[[link]]\npeer = 'b'\naddresses = ['tcp://x:1']\n";
+    let text = format!("{IDENTITY}{link}{}{}", forward("b"), forward("c"));
+    let error = place.check("a.toml", &text).unwrap_err();
+    let places: Vec<_> = error.problems().iter().filter_map(|problem| text.get(problem.place()?)).collect();
+    assert_eq!(places, ["'c'"]);
+}
+
+/// Files of nearly the largest size, made to ask for as much work as they can: hours if it grew with the square.
+#[test]
+fn large_files_are_checked_in_one_go() {
+    let place = Place::new();
+    let many = |section: &str| section.repeat(900_000 / section.len());
+    let links: String = (0..9_000).map(|n| format!("[[link]]\npeer='b{n}'\naddresses=['tcp://x:1']\n")).collect();
+    let numbered: String =
+        (0..14_000).map(|n| format!("[[forward]]\nlisten='tcp://x:0'\npeer='c{n}'\nservice='s'\n")).collect();
+    for sections in [
+        numbered,
+        links + &"[[forward]]\nlisten='tcp://x:0'\npeer='b'\nservice='s'\n".repeat(9_000),
+        many("[[listen]]\naddress=''\n"),
+        format!("[[link]]\npeer='b'\naddresses=[{}]", many("'',")),
+        format!("[[service]]\nname='s'\ntarget='unix:///x'\nallow=[{}]", many("'',")),
+    ] {
+        let error = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_err().to_string();
+        assert!(error.contains("\nand ") && error.len() < 100_000, "{} bytes", error.len());
+    }
 }
 
 #[test]

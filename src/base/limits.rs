@@ -13,7 +13,7 @@ pub const FRAME_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// A `frame_message` before the peer is authenticated. Longer: the socket is closed.
 pub const FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX: usize = 16 * 1024;
 
-/// Frames in one packet. More: the session is closed with `ENCODING_ERROR`.
+/// Frames in one packet. More: the lane is closed with `ENCODING_ERROR`.
 pub const FRAMES_PER_PACKET_MAX: usize = 256;
 
 /// Ranges in one acknowledgement; a sender puts the newest first. More: `ENCODING_ERROR`.

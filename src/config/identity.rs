@@ -1,4 +1,5 @@
-//! Loads what `[identity]` names, and checks it as far as one node can: files, modes, pair, issuer, validity.
+//! Loads what `[identity]` names, and checks it as far as one node can: files, modes, pair, issuer, validity. How files
+//! are read is for the caller to say.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +10,7 @@ use rustls::pki_types::UnixTime;
 use toml::Spanned;
 
 use super::problem::{Problem, Problems};
-use super::secret_file::{read_private, read_public};
-use super::{file, text};
+use super::{Files, file, text};
 use crate::crypto::identity::{Identity, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
 
 /// Where the node's certificates and key are; absolute, or relative to the working directory.
@@ -50,6 +50,7 @@ impl IdentityFiles {
 pub(super) fn load(
     section: Option<&Spanned<file::Identity>>,
     base: &Path,
+    reader: &dyn Files,
     provider: &Arc<CryptoProvider>,
     problems: &mut Problems,
 ) -> Option<LoadedIdentity> {
@@ -62,9 +63,10 @@ pub(super) fn load(
     };
     let section = section.get_ref();
     let files = IdentityFiles::new(section, base);
-    let certificate = problems.check(section.certificate.span(), read_public(&files.certificate));
-    let key = problems.check(section.key.span(), read_private(&files.key));
-    let anchors = problems.check(section.trust_anchors.span(), read_public(&files.trust_anchors)).and_then(|pem| {
+    let certificate = problems.check(section.certificate.span(), reader.read_public(&files.certificate));
+    let key = problems.check(section.key.span(), reader.read_private(&files.key));
+    let anchors = reader.read_public(&files.trust_anchors);
+    let anchors = problems.check(section.trust_anchors.span(), anchors).and_then(|pem| {
         let what = format!("{}: ", files.trust_anchors.display());
         problems.check(section.trust_anchors.span(), TrustAnchors::from_pem(&pem).map_err(|e| what + &e.to_string()))
     });

@@ -5,6 +5,7 @@
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
 mod file;
+mod files;
 mod forward;
 mod identity;
 mod link;
@@ -24,10 +25,12 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
+pub use files::{Files, SystemFiles};
 pub use identity::{IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};
+pub use secret_file::FileError;
 
 use self::problem::Problems;
 use crate::crypto::identity::NodeId;
@@ -83,6 +86,19 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, ConfigError> {
+        Self::parse_with(text, path, &SystemFiles, provider)
+    }
+
+    /// The same, with what `files` has in place of the system's files: nothing is opened.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse_with(
+        text: &str,
+        path: &Path,
+        files: &dyn Files,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, ConfigError> {
         let file: file::File = toml::from_str(text).map_err(|error| {
             let problem = Problem::new(error.message());
             let problem = error.span().map_or(problem.clone(), |span| problem.at(span));
@@ -90,7 +106,7 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let mut problems = Problems::default();
-        let identity = identity::load(file.identity.as_ref(), base, provider, &mut problems);
+        let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
         let config = resolve::resolve(&file, path, identity, &mut problems);
         let problems = problems.into_vec();
         match config {

@@ -26,23 +26,27 @@ impl ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Each problem as `file:line:column: message`, the line with carets under the place, and what to do.
+/// Each problem as `file:line:column: message`, the line with carets under the place, and what to do. Of very many
+/// problems the first ones, of a very long line the part around the place: a file that is none of ours shows neither
+/// gigabytes nor control characters.
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
+        for (index, problem) in self.problems.iter().take(PROBLEMS_SHOWN_MAX).enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            let path = self.path.display();
             match &problem.place {
                 Some(place) => self.write_place(f, problem, place)?,
-                None => writeln!(f, "{path}: {}", problem.message)?,
+                None => writeln!(f, "{}: {}", self.path.display(), printable(&problem.message))?,
             }
             if let Some(help) = &problem.help {
                 writeln!(f, "  = {help}")?;
             }
         }
-        Ok(())
+        match self.problems.len().saturating_sub(PROBLEMS_SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "\nand {more} more"),
+        }
     }
 }
 
@@ -54,14 +58,33 @@ impl ConfigError {
         let line = self.text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
         let column = before.get(line_start..).map_or(0, |text| text.chars().count());
         let marked = self.text.get(place.clone()).and_then(|text| text.lines().next()).unwrap_or_default();
-        let carets = marked.chars().count().clamp(1, line.chars().count().saturating_sub(column).max(1));
+        let skipped = if column < COLUMN_SHOWN_MAX { 0 } else { column - COLUMN_SHOWN_MAX / 2 };
+        let shown = line.chars().skip(skipped).take(LINE_CHARS_MAX);
+        let shown: String = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let indent = column - skipped;
+        let carets = marked.chars().count().clamp(1, shown.chars().count().saturating_sub(indent).max(1));
         let gutter = " ".repeat(line_number.to_string().len());
-        writeln!(f, "{}:{line_number}:{}: {}", self.path.display(), column + 1, problem.message)?;
+        writeln!(f, "{}:{line_number}:{}: {}", self.path.display(), column + 1, printable(&problem.message))?;
         writeln!(f, "{gutter} |")?;
-        writeln!(f, "{line_number} | {}", line.replace('\t', " "))?;
-        writeln!(f, "{gutter} | {}{}", " ".repeat(column), "^".repeat(carets))
+        writeln!(f, "{line_number} | {shown}")?;
+        writeln!(f, "{gutter} | {}{}", " ".repeat(indent), "^".repeat(carets))
     }
 }
+
+/// Messages repeat what was typed, in which escapes of TOML can put anything: terminals are not to be steered by it.
+fn printable(message: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    message.chars().map(shown).collect()
+}
+
+/// Nobody reads more.
+const PROBLEMS_SHOWN_MAX: usize = 100;
+
+/// Characters of a line that are shown, so that it stays on a screen.
+const LINE_CHARS_MAX: usize = 200;
+
+/// Places further to the right are shown in the middle of what comes before them.
+const COLUMN_SHOWN_MAX: usize = 120;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +113,12 @@ impl Problem {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The bytes of the file that it is about, if it is about some.
+    #[must_use]
+    pub fn place(&self) -> Option<Range<usize>> {
+        self.place.clone()
     }
 
     /// What to do, if there is one thing to do.
@@ -130,6 +159,28 @@ mod tests {
         let expected =
             "node.toml:2:11: no duration\n  |\n2 | survive = \"soon\"\n  |           ^^^^^^\n  = write \"5s\"\n";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn very_many_problems_in_a_very_long_line_are_shown_shortly() {
+        let text = "é,".repeat(300_000);
+        let problem = |index: usize| Problem::new("wrong").at(index * 3..index * 3 + 2);
+        let shown = ConfigError::new(Path::new("x"), &text, (0..300_000).map(problem).collect()).to_string();
+        assert!(shown.len() < 100 * 1000, "{} bytes", shown.len());
+        assert!(shown.ends_with("\nand 299900 more\n"));
+        let shown = ConfigError::new(Path::new("x"), &text, vec![problem(200_000)]).to_string();
+        assert!(shown.starts_with("x:1:400001: wrong\n"));
+        let mut lines = shown.lines().skip(2);
+        let (line, marks) = (lines.next().unwrap(), lines.next().unwrap());
+        let mark = marks.chars().position(|c| c == '^').unwrap();
+        assert_eq!((line.chars().nth(mark), marks.matches('^').count()), (Some('é'), 1));
+    }
+
+    #[test]
+    fn control_characters_are_not_shown() {
+        let text = "a = \"\u{7}\"";
+        let error = ConfigError::new(Path::new("x"), text, vec![Problem::new("\u{1b}[2Jno").at(4..7)]).to_string();
+        assert!(error.contains("no\n") && !error.contains(|c: char| c.is_control() && c != '\n'), "{error:?}");
     }
 
     #[test]

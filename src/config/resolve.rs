@@ -1,7 +1,7 @@
 //! From what was typed to what it means: every section in turn, then what they have to agree on.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::problem::{Problem, Problems};
 use super::{Config, LinkConfig, LoadedIdentity, NodeConfig, file, values};
 use super::{forward, link, listen, service};
 use crate::base::limits;
+use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::ForwardConfig;
 
@@ -29,14 +30,11 @@ pub(super) fn resolve(
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
     let services: Vec<_> =
         file.service.iter().filter_map(|section| service::resolve(section, &own, problems)).collect();
-    let mut forwards = Vec::new();
-    for section in &file.forward {
-        if let Some(forward) = forward::resolve(section, &own, problems) {
-            check_peer(file, section, &forward, &links, problems);
-            forwards.push(forward);
-        }
-    }
-    check_unique(file, problems);
+    let forward = |section| Some((section, forward::resolve(section, &own, problems)?));
+    let forwards: Vec<_> = file.forward.iter().filter_map(forward).collect();
+    check_unique(file, &own, problems);
+    check_peers(file, &forwards, &links, problems);
+    let forwards = forwards.into_iter().map(|(_, forward)| forward).collect();
     let mut warnings = Vec::new();
     if listeners.is_empty() && links.is_empty() {
         warnings.push("there is neither a [[listen]] nor a [[link]]: no peer can be reached".to_owned());
@@ -122,44 +120,60 @@ pub(super) fn service_name(text: &Spanned<String>, problems: &mut Problems) -> O
     Some(name.clone())
 }
 
-/// Nothing may be named twice that is found by its name.
-fn check_unique(file: &file::File, problems: &mut Problems) {
+/// Nothing may be named twice that is found by its name, in whatever way it is written.
+fn check_unique(file: &file::File, own: &NodeId, problems: &mut Problems) {
     let listens = file.listen.iter().map(|section| &section.get_ref().address);
     let forwards = file.forward.iter().map(|section| &section.get_ref().listen);
-    unique("address", listens.chain(forwards), problems);
-    unique("link to peer", file.link.iter().map(|section| &section.get_ref().peer), problems);
-    unique("service", file.service.iter().map(|section| &section.get_ref().name), problems);
+    unique("address", listens.chain(forwards), bound_address, problems);
+    let peers = file.link.iter().map(|section| &section.get_ref().peer);
+    unique("link to peer", peers, |name| own.relative(name).ok(), problems);
+    unique(
+        "service",
+        file.service.iter().map(|section| &section.get_ref().name),
+        |name| Some(name.to_owned()),
+        problems,
+    );
 }
 
-fn unique<'a>(what: &str, names: impl Iterator<Item = &'a Spanned<String>>, problems: &mut Problems) {
-    let mut seen: BTreeMap<&str, Range<usize>> = BTreeMap::new();
-    for name in names {
-        // Port 0 asks the system for a free port, which is another one every time.
-        let is_any_port = name.get_ref().ends_with(":0");
-        if seen.insert(name.get_ref(), name.span()).is_some() && !is_any_port {
-            let message = format!("the {what} {:?} is there twice", name.get_ref());
-            problems.push(Problem::new(message).at(name.span()).help("remove one of the two"));
+/// What may be bound once. Port 0 asks the system for a free port, which is another one every time.
+fn bound_address(text: &str) -> Option<Address> {
+    let address = text.parse().ok()?;
+    (!matches!(address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. })).then_some(address)
+}
+
+/// A text without a meaning was told already.
+fn unique<'a, M: Eq + Hash>(
+    what: &str,
+    texts: impl Iterator<Item = &'a Spanned<String>>,
+    meaning: impl Fn(&str) -> Option<M>,
+    problems: &mut Problems,
+) {
+    let mut seen = HashSet::new();
+    for text in texts {
+        if meaning(text.get_ref()).is_some_and(|meaning| !seen.insert(meaning)) {
+            let message = format!("the {what} {:?} is there twice", text.get_ref());
+            problems.push(Problem::new(message).at(text.span()).help("remove one of the two"));
         }
     }
 }
 
 /// A peer that is not dialled has to be able to dial us.
-fn check_peer(
+fn check_peers(
     file: &file::File,
-    section: &Spanned<file::Forward>,
-    forward: &ForwardConfig,
+    forwards: &[(&Spanned<file::Forward>, ForwardConfig)],
     links: &[LinkConfig],
     problems: &mut Problems,
 ) {
-    // A link that is wrong may be the one.
-    let may_dial = file.link.len() != links.len() || links.iter().any(|link| link.peer == forward.peer);
-    if !file.listen.is_empty() || may_dial {
+    if !file.listen.is_empty() || file.link.len() != links.len() {
         return;
     }
-    let message =
-        format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer.name());
-    let place = section.get_ref().peer.span();
-    problems.push(Problem::new(message).at(place).help("add a [[link]] to this peer, or a [[listen]]"));
+    let dialled: HashSet<_> = links.iter().map(|link| &link.peer).collect();
+    for (section, forward) in forwards.iter().filter(|(_, forward)| !dialled.contains(&forward.peer)) {
+        let message =
+            format!("there is no [[link]] to {}, and without a [[listen]] it cannot dial us", forward.peer.name());
+        let place = section.get_ref().peer.span();
+        problems.push(Problem::new(message).at(place).help("add a [[link]] to this peer, or a [[listen]]"));
+    }
 }
 
 /// Stands for the own trust domain while the certificate that names it cannot be read; never in a [`Config`].

@@ -8,17 +8,30 @@ use zeroize::Zeroizing;
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+pub enum FileError {
     /// The system did not let us.
     #[error("{} cannot be read: {reason}", path.display())]
-    Unreadable { path: PathBuf, reason: io::Error },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// Larger than anything that belongs there.
     #[error("{} has more than {FILE_BYTES_MAX} bytes", path.display())]
-    TooLarge { path: PathBuf },
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
     /// Group or others may read or write it.
     #[cfg(unix)]
     #[error("{} may be used by others than its owner (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
-    TooOpen { path: PathBuf, mode: u32 },
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
 }
 
 /// Reads a file that only its owner may use.
