@@ -175,6 +175,8 @@ async fn a_restarted_peer_is_known_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_the_peer_closes_is_made_anew() {
     let (mut pair, _proxy) = proxied("tcp", 2).await;
+    // A join that comes after the end is told that the session is not known, which may be quicker than the reason.
+    eventually("two channels", || pair.session_b.stats().lanes.len() == 2).await;
     pair.session_b.close(CloseCode::SHUTTING_DOWN, "maintenance");
     let reason = soon(pair.session_a.closed()).await;
     assert_eq!(reason, CloseReason::Peer { code: CloseCode::SHUTTING_DOWN, reason: "maintenance".to_owned() });
