@@ -124,7 +124,7 @@ impl From<io::Error> for AttemptError {
 async fn attempt(address: SocketAddr, options: &TcpOptions) -> Result<TcpStream, AttemptError> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    options.apply(&socket).map_err(AttemptError::Options)?;
+    options.apply(&socket, Some(address.ip())).map_err(AttemptError::Options)?;
     if let Some(local) = options.bind {
         if local.is_ipv6() != address.is_ipv6() {
             let text = format!("the local address {local} is of the other family");

@@ -165,7 +165,7 @@ impl Listener {
                 return None;
             }
         };
-        if let Err(error) = self.options.tcp.apply(&SockRef::from(&stream)) {
+        if let Err(error) = self.options.tcp.apply(&SockRef::from(&stream), Some(peer.ip())) {
             self.log_failure(&peer.to_string(), &error);
             return None;
         }
@@ -250,7 +250,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16, options: &TcpOptions
 fn bind_tcp_at(address: &Address, candidate: SocketAddr, options: &TcpOptions) -> Result<TcpListener, ListenError> {
     let bind_error = |source| ListenError::Bind { address: address.to_string(), source };
     let socket = Socket::new(Domain::for_address(candidate), Type::STREAM, None).map_err(bind_error)?;
-    options.apply(&socket).map_err(|source| ListenError::Options { address: address.to_string(), source })?;
+    options.apply(&socket, None).map_err(|source| ListenError::Options { address: address.to_string(), source })?;
     let bind = || -> io::Result<()> {
         socket.set_reuse_address(true)?;
         if candidate.ip().is_unspecified() && candidate.is_ipv6() {

@@ -4,7 +4,7 @@
 //! left to the system, and one that was asked for by name is an error.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
@@ -64,15 +64,16 @@ impl TcpOptions {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)
             .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, None))
             .map_err(|source| OptionsError::Refused { option: "socket", value: "tcp".to_owned(), source })?;
-        self.apply(&socket)
+        self.apply(&socket, None)
     }
 
-    /// Sets the options on a socket: before connecting or listening, and after accepting.
+    /// Sets the options on a socket: before connecting or listening, and after accepting. `peer` is the other end, when
+    /// there is one already.
     ///
     /// # Errors
     ///
     /// The first option that the system refused.
-    pub fn apply(&self, socket: &Socket) -> Result<(), OptionsError> {
+    pub fn apply(&self, socket: &Socket, peer: Option<IpAddr>) -> Result<(), OptionsError> {
         set("TCP_NODELAY", self.nodelay, |value| socket.set_tcp_nodelay(*value))?;
         if let Some(keepalive) = self.keepalive {
             set("SO_KEEPALIVE", keepalive, |value| socket.set_tcp_keepalive(&value.to_socket()))?;
@@ -83,11 +84,11 @@ impl TcpOptions {
         if let Some(bytes) = self.receive_buffer_bytes {
             set("SO_RCVBUF", bytes, |value| socket.set_recv_buffer_size(*value as usize))?;
         }
-        self.apply_linux(socket)
+        self.apply_linux(socket, peer)
     }
 
     #[cfg(target_os = "linux")]
-    fn apply_linux(&self, socket: &Socket) -> Result<(), OptionsError> {
+    fn apply_linux(&self, socket: &Socket, peer: Option<IpAddr>) -> Result<(), OptionsError> {
         if let Some(timeout) = self.user_timeout {
             set("TCP_USER_TIMEOUT", timeout, |value| socket.set_tcp_user_timeout(Some(*value)))?;
         }
@@ -97,11 +98,11 @@ impl TcpOptions {
         if let Some(mark) = self.mark {
             socket.set_mark(mark).map_err(|source| OptionsError::Mark { mark, source })?;
         }
-        self.congestion.apply(socket)
+        self.congestion.apply(socket, peer)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn apply_linux(&self, _: &Socket) -> Result<(), OptionsError> {
+    fn apply_linux(&self, _: &Socket, _: Option<IpAddr>) -> Result<(), OptionsError> {
         let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
         if let Some(mark) = self.mark {
             return Err(OptionsError::Mark { mark, source: unsupported() });
@@ -140,7 +141,8 @@ impl Keepalive {
 /// Which congestion control TCP uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// BBR where the system has it and lets this process use it, else the system's choice.
+    /// BBR where the system has it and lets this process use it, else the system's choice. On loopback always that:
+    /// nothing is lost there, and pacing costs time and timers.
     #[default]
     Auto,
     /// The system's choice.
@@ -151,9 +153,10 @@ pub enum Congestion {
 
 impl Congestion {
     #[cfg(target_os = "linux")]
-    fn apply(&self, socket: &Socket) -> Result<(), OptionsError> {
+    fn apply(&self, socket: &Socket, peer: Option<IpAddr>) -> Result<(), OptionsError> {
         match self {
             Self::System => Ok(()),
+            Self::Auto if peer.is_none_or(|peer| peer.to_canonical().is_loopback()) => Ok(()),
             Self::Named(name) => socket
                 .set_tcp_congestion(name.as_bytes())
                 .map_err(|source| OptionsError::Congestion { name: name.clone(), source }),
@@ -243,11 +246,28 @@ mod tests {
     #[test]
     fn what_was_set_is_read_back() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        TcpOptions::default().apply(&socket).unwrap();
+        TcpOptions::default().apply(&socket, None).unwrap();
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BYTES);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn loopback_keeps_the_systems_congestion_control() {
+        let chosen = |peer: &str| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            TcpOptions::default().apply(&socket, Some(peer.parse().unwrap())).unwrap();
+            socket.tcp_congestion().unwrap()
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let system = socket.tcp_congestion().unwrap();
+        for peer in ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(chosen(peer), system, "{peer}");
+        }
+        let far = socket.set_tcp_congestion(AUTO_CONGESTION).map_or(system, |()| socket.tcp_congestion().unwrap());
+        assert_eq!(chosen("192.0.2.1"), far);
     }
 
     #[test]

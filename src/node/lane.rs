@@ -46,6 +46,9 @@ impl LaneFault {
     }
 }
 
+/// What an idle lane keeps of the room for its packets.
+const IDLE_BUFFER_BYTES_MAX: usize = 512;
+
 /// What a lane runs on.
 pub(super) struct LaneIo {
     pub(super) id: LaneId,
@@ -169,8 +172,10 @@ async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, contro
             inner.session.poll_transmit(Instant::now(), id)
         });
         let Some(transmission) = transmission else {
-            // An idle lane holds no buffer.
-            buffer = BytesMut::new();
+            // An idle lane holds no more than a small message needs.
+            if buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
+                buffer = BytesMut::new();
+            }
             if control.is_closed.load(Ordering::Acquire) {
                 return Ok(());
             }

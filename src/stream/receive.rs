@@ -13,6 +13,10 @@ const COPY_BYTES_MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX / limits::PINNED_S
 const TAIL_BYTES_MIN: usize = 256;
 const TAIL_BYTES_MAX: usize = 32 * 1024;
 
+/// What an idle stream keeps, so that small messages with pauses between them need no new room each.
+const KEPT_BYTES_MAX: usize = TAIL_BYTES_MIN;
+const KEPT_CHUNKS_MAX: usize = 4;
+
 /// What the peer did wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiveError {
@@ -136,10 +140,14 @@ impl ReceiveBuffer {
         };
         self.ready_bytes -= chunk.len() as u64;
         if self.ready_bytes == 0 {
-            // An idle stream costs its state alone, and next time as little room as it needed.
+            // An idle stream costs its state and room for a small message, and next time as little as it needed.
             self.tail_size /= 4;
-            self.tail = BytesMut::new();
-            self.ready = VecDeque::new();
+            if self.tail.capacity() > KEPT_BYTES_MAX {
+                self.tail = BytesMut::new();
+            }
+            if self.ready.capacity() > KEPT_CHUNKS_MAX {
+                self.ready = VecDeque::new();
+            }
         }
         Some(chunk)
     }

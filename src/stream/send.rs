@@ -12,6 +12,10 @@ use crate::base::RangeSet;
 const TAIL_BYTES_MIN: usize = 256;
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 
+/// What an idle stream keeps, so that small messages with pauses between them need no new room each.
+const KEPT_BYTES_MAX: usize = TAIL_BYTES_MIN;
+const KEPT_CHUNKS_MAX: usize = 4;
+
 /// A chunk of at most this size is copied to the others before it.
 const COPIED_CHUNK_BYTES_MAX: usize = 256;
 
@@ -181,11 +185,15 @@ impl SendBuffer {
             self.chunks.pop_front();
         }
         if self.base == self.end {
-            // Nothing is held, so nothing should be: an idle stream costs its state alone. Who writes little between
-            // acknowledgements needs little room next time.
+            // Nothing is held, so little should be: an idle stream costs its state, and room for a small message. Who
+            // writes little between acknowledgements needs little room next time.
             self.tail_size /= 4;
-            self.tail = BytesMut::new();
-            self.chunks = VecDeque::new();
+            if self.tail.capacity() > KEPT_BYTES_MAX {
+                self.tail = BytesMut::new();
+            }
+            if self.chunks.capacity() > KEPT_CHUNKS_MAX {
+                self.chunks = VecDeque::new();
+            }
         }
     }
 
