@@ -54,14 +54,14 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub const STREAM_WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that a peer may have outstanding on one stream after tuning. 150 ms × 1 Gbit/s are 18.75 MB, and a window
-/// that is updated at its half has to be twice that.
-pub const STREAM_WINDOW_BYTES_MAX: u64 = 48 * 1024 * 1024;
+/// that is updated at its half has to be twice that. Where packets are lost, several times as much waits behind gaps.
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Bytes that a peer may send in all streams of a session before the first window update.
 pub const SESSION_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The session's window after tuning: room for a stream at its largest and others beside it.
-pub const SESSION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const SESSION_WINDOW_BYTES_MAX: u64 = 192 * 1024 * 1024;
 
 /// Streams of one direction that a peer may have open at once.
 pub const STREAMS_MAX: u64 = 4096;

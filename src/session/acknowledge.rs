@@ -73,25 +73,6 @@ impl Session {
         Ok(())
     }
 
-    /// A lane acknowledges nothing: what is on its way goes out again on others, once.
-    pub(super) fn reinject(&mut self, index: usize) {
-        let lane = &mut self.lanes[index];
-        let mut repeated = Vec::new();
-        for packet in lane.sent.iter_mut().filter(|packet| !packet.is_reinjected) {
-            packet.is_reinjected = true;
-            for item in &packet.items {
-                match item {
-                    SentItem::Stream { id, range, fin } => repeated.push((*id, range.clone(), *fin)),
-                    SentItem::Control(frame) => self.control.push_back(frame.clone()),
-                }
-            }
-        }
-        for (id, range, fin) in repeated {
-            lane.counters.reinjected_bytes += range.end - range.start;
-            self.streams.on_lost(id, range, fin);
-        }
-    }
-
     /// A lane's channel is gone, or is to be closed: its unacknowledged data goes out again on the others.
     pub fn remove_lane(&mut self, id: LaneId, end: LaneEnd, now: Instant) {
         let Some(index) = self.lane_index(id).filter(|&index| self.lanes[index].is_alive()) else { return };

@@ -20,6 +20,7 @@ mod event;
 mod join;
 mod lane;
 mod receive;
+mod reinject;
 mod rekey;
 mod rtt;
 pub mod scheduler;

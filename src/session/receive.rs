@@ -128,9 +128,15 @@ impl Session {
                     self.limit_idle(now, "stream credits")?;
                 }
             }
-            Frame::DataBlocked { .. } | Frame::StreamDataBlocked { .. } | Frame::StreamsBlocked { .. } => {
+            Frame::DataBlocked { limit } => {
                 self.limit_idle(now, "blocked signals")?;
+                self.streams.handle_data_blocked(limit, now);
             }
+            Frame::StreamDataBlocked { stream_id, limit } => {
+                self.limit_idle(now, "blocked signals")?;
+                self.streams.handle_stream_data_blocked(stream_id, limit, now)?;
+            }
+            Frame::StreamsBlocked { .. } => self.limit_idle(now, "blocked signals")?,
             Frame::Ping { sequence } => {
                 self.limit_idle(now, "pings")?;
                 self.on_ping(lane_id, sequence);

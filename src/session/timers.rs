@@ -16,7 +16,8 @@ impl Session {
             State::Closed(_) => return None,
             State::Closing { until, .. } => return Some(*until),
             State::Connecting | State::Connected => {
-                [self.alone_since.map(|since| since + self.config.survive), self.previous_keys_deadline()]
+                let survive = self.alone_since.map(|since| since + self.config.survive);
+                [survive, self.previous_keys_deadline(), self.late_deadline()]
             }
         };
         let lanes = self.lanes.iter().map(|lane| match lane.died_at {
@@ -62,6 +63,7 @@ impl Session {
             self.remove_lane(id, end, now);
         }
         self.suspect_lanes(now);
+        self.reinject_late(now);
         for index in 0..self.lanes.len() {
             self.ping_when_silent(index, now);
             let lane = &mut self.lanes[index];
@@ -109,18 +111,6 @@ impl Session {
             }
         }
         self.reinject_suspects();
-    }
-
-    /// Sends the data of suspect lanes again, when there is a healthy lane for it.
-    pub(super) fn reinject_suspects(&mut self) {
-        if self.healthy_lane_count() == 0 {
-            return;
-        }
-        for index in 0..self.lanes.len() {
-            if self.lanes[index].state == LaneState::Suspect {
-                self.reinject(index);
-            }
-        }
     }
 
     fn ping_when_silent(&mut self, index: usize, now: Instant) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::lane::{LaneState, Protection, SentItem, SentPacket};
+use super::lane::{Lane, LaneState, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
@@ -211,12 +211,13 @@ impl Session {
         false
     }
 
-    /// Views of the lanes that may carry data: the healthy ones, or all when there is no healthy one.
+    /// Views of the lanes that may carry data: the healthy ones that hold nothing up, or those that there are.
     pub(super) fn fill_views(&mut self, asking: Option<usize>) {
-        let any_healthy = self.lanes.iter().any(super::lane::Lane::is_healthy);
+        let any_healthy = self.lanes.iter().any(Lane::is_healthy);
+        let any_prompt = self.lanes.iter().any(|lane| lane.is_healthy() && !lane.is_late());
         self.views.clear();
         for (index, lane) in self.lanes.iter().enumerate() {
-            if lane.is_alive() && (lane.is_healthy() || !any_healthy) {
+            if lane.is_alive() && (lane.is_healthy() || !any_healthy) && (!lane.is_late() || !any_prompt) {
                 self.views.push(super::scheduler::LaneView {
                     id: lane.id,
                     weight: lane.setup.weight,

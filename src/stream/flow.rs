@@ -58,13 +58,22 @@ pub struct ReceiveWindow {
     window: u64,
     window_max: u64,
     updated: Option<Instant>,
+    /// The credit that was given when the window last changed.
+    resized_at: u64,
 }
 
 impl ReceiveWindow {
     /// A window of a size, which may grow.
     #[must_use]
     pub fn new(window: u64, window_max: u64) -> Self {
-        Self { maximum: window, consumed: 0, window, window_max: window_max.max(window), updated: None }
+        Self {
+            maximum: window,
+            consumed: 0,
+            window,
+            window_max: window_max.max(window),
+            updated: None,
+            resized_at: window,
+        }
     }
 
     /// The highest offset that the peer may reach.
@@ -93,11 +102,29 @@ impl ReceiveWindow {
         if let Some(updated) = self.updated
             && now.saturating_duration_since(updated) < round_trip * 2
         {
-            self.window = (self.window * 2).min(self.window_max);
+            return Some(self.grow(2, now));
         }
         self.updated = Some(now);
         self.maximum = self.consumed + self.window;
         Some(self.maximum)
+    }
+
+    /// The peer has used up the credit `limit`, and the application has taken what there was to take: the window is
+    /// what holds the peer up, and grows to the fourfold, as each such wait is a round trip lost. A new credit to tell the
+    /// peer, unless it has grown since that one was given, or cannot.
+    ///
+    /// Where lanes lose packets, most of a window waits behind a gap, and half of it is used up too seldom for
+    /// [`poll_update`](Self::poll_update) to see that.
+    pub fn on_blocked(&mut self, limit: u64, now: Instant) -> Option<u64> {
+        (limit >= self.resized_at && self.window < self.window_max).then(|| self.grow(4, now))
+    }
+
+    fn grow(&mut self, factor: u64, now: Instant) -> u64 {
+        self.window = (self.window * factor).min(self.window_max);
+        self.updated = Some(now);
+        self.maximum = self.consumed + self.window;
+        self.resized_at = self.maximum;
+        self.maximum
     }
 }
 
@@ -110,7 +137,7 @@ mod tests {
         // 150 ms at 1 Gbit/s are 18.75 MB; the reader takes everything at once.
         let round_trip = Duration::from_millis(150);
         let mut now = Instant::now();
-        let mut window = ReceiveWindow::new(1 << 20, 48 << 20);
+        let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
         let mut sent = 0;
         for _ in 0..20 {
             let take = window.maximum().min(sent + 18_750_000) - sent;
@@ -120,7 +147,7 @@ mod tests {
             window.poll_update(now, round_trip);
         }
         assert!(window.window() >= 18_750_000, "{}", window.window());
-        assert!(window.window() <= 48 << 20);
+        assert!(window.window() <= 128 << 20);
     }
 
     #[test]
@@ -133,6 +160,21 @@ mod tests {
             window.poll_update(now, Duration::from_millis(10));
         }
         assert_eq!(window.window(), 1000);
+    }
+
+    #[test]
+    fn a_window_that_is_used_up_behind_a_gap_grows() {
+        let now = Instant::now();
+        let mut window = ReceiveWindow::new(1000, 10_000);
+        window.consume(100);
+        assert_eq!(window.on_blocked(999, now), None, "an old signal");
+        assert_eq!(window.on_blocked(1000, now), Some(4100));
+        assert_eq!(window.on_blocked(1000, now), None);
+        window.consume(3000);
+        assert_eq!(window.poll_update(now + Duration::from_secs(1), Duration::ZERO), Some(7100));
+        // The signal crossed the update: it is about the grown window all the same.
+        assert_eq!(window.on_blocked(4100, now), Some(13_100));
+        assert_eq!(window.on_blocked(13_100, now), None, "it is as large as it may be");
     }
 
     #[test]

@@ -243,3 +243,57 @@ fn lane_that_recovers_takes_over_from_one_that_does_not() {
     world.links[1].pipes[CLIENT].stall(now, milliseconds(5500));
     world.run_until_all_read(milliseconds(2500));
 }
+
+/// A transfer over three lanes of which one stalls: bytes read and sent again within 150 ms, in which no lane is suspect.
+fn stall_one_of_three(stream_window: u64) -> (u64, u64) {
+    let streams = StreamsConfig { stream_window, stream_window_max: stream_window, ..StreamsConfig::default() };
+    let config = SessionConfig { streams, ..SessionConfig::default() };
+    let path = Path { delay: milliseconds(5), bytes_per_second: 8_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected_with(1, 3, path, config);
+    send(&mut world, 20 * MEGABYTE);
+    world.run_for(milliseconds(300));
+    let before = world.oracle.read_bytes();
+    let sent_twice = world.nodes[CLIENT].session().stats().reinjected_bytes;
+    let now = world.now;
+    world.links[1].pipes[CLIENT].stall(now, Duration::from_secs(3));
+    world.run_for(milliseconds(150));
+    let read = world.oracle.read_bytes() - before;
+    let client = &mut world.nodes[CLIENT];
+    assert!(!client.events.iter().any(|(_, event)| matches!(event, Event::LaneSuspect(_))));
+    let reinjected = client.session().stats().reinjected_bytes - sent_twice;
+    world.run_until_all_read(Duration::from_secs(4));
+    (read, reinjected)
+}
+
+#[test]
+fn window_that_is_full_behind_a_stalled_lane_is_opened_by_the_others() {
+    let window = 256 * 1024;
+    let (read, reinjected) = stall_one_of_three(window);
+    assert!(read > window, "{read} bytes were read");
+    assert!(reinjected > 0);
+    // Where the window is not what holds the sender up, nothing is sent twice.
+    let (_, reinjected) = stall_one_of_three(12 * MEGABYTE);
+    assert_eq!(reinjected, 0);
+}
+
+#[test]
+fn window_grows_while_lanes_repair_their_losses() {
+    let path = Path { delay: milliseconds(50), bytes_per_second: 4_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected(1, 4, path);
+    send(&mut world, 40 * MEGABYTE);
+    // Each lane stands still for a while, in turn, as TCP does that sends again what was lost.
+    let mut grown = None;
+    for turn in 0..40 {
+        let now = world.now;
+        world.links[turn % 4].pipes[CLIENT].stall(now, milliseconds(300));
+        world.run_for(milliseconds(100));
+        let read = world.oracle.read_bytes();
+        if turn == 19 {
+            grown = Some(read);
+        }
+    }
+    let second_half = world.oracle.read_bytes() - grown.unwrap();
+    // A quarter of the time lanes stand still; without larger windows the others wait for them most of the rest.
+    assert!(second_half > 7 * MEGABYTE, "{second_half}");
+    world.run_until_all_read(Duration::from_secs(20));
+}

@@ -7,6 +7,9 @@ use crate::base::{Direction, StreamCode, StreamId};
 use crate::stream::Priority;
 use crate::wire::{Frame, StreamData};
 
+/// An application that has more than this part of a window to take is slow: a larger one would not help.
+const UNTAKEN_SHARE: u64 = 4;
+
 impl Streams {
     /// Takes stream data.
     ///
@@ -134,6 +137,35 @@ impl Streams {
         let (_, news) = sending.window.set_maximum(maximum);
         self.queue(id);
         Ok(news)
+    }
+
+    /// The peer has used up the session's credit. When the application is not what it waits for, it gets more.
+    pub fn handle_data_blocked(&mut self, limit: u64, now: Instant) {
+        let untaken: u64 =
+            self.streams.values().filter_map(|stream| Some(stream.receiving.as_ref()?.buffer.ready_bytes())).sum();
+        if untaken <= self.receive_window.window() / UNTAKEN_SHARE
+            && let Some(maximum) = self.receive_window.on_blocked(limit, now)
+        {
+            self.control.push_back(Frame::MaxData { maximum });
+        }
+    }
+
+    /// The peer has used up a stream's credit. When the application is not what it waits for, it gets more.
+    ///
+    /// # Errors
+    /// [`StreamFault`]; the session has to be closed.
+    pub fn handle_stream_data_blocked(&mut self, id: StreamId, limit: u64, now: Instant) -> Result<(), StreamFault> {
+        self.check_use(id, !id.is_writable_by(self.side.peer()), "signal on a stream that the peer cannot write to")?;
+        let Some(receiving) = self.streams.get_mut(&id).and_then(|stream| stream.receiving.as_mut()) else {
+            return Ok(());
+        };
+        if !receiving.is_stopped
+            && receiving.buffer.ready_bytes() <= receiving.window.window() / UNTAKEN_SHARE
+            && let Some(maximum) = receiving.window.on_blocked(limit, now)
+        {
+            self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
+        }
+        Ok(())
     }
 
     /// Takes a credit of streams. Returns whether it was news.
