@@ -130,11 +130,11 @@ impl Session {
             }
             Frame::DataBlocked { limit } => {
                 self.limit_idle(now, "blocked signals")?;
-                self.streams.handle_data_blocked(limit, now);
+                self.streams.handle_data_blocked(limit, now, round_trip);
             }
             Frame::StreamDataBlocked { stream_id, limit } => {
                 self.limit_idle(now, "blocked signals")?;
-                self.streams.handle_stream_data_blocked(stream_id, limit, now)?;
+                self.streams.handle_stream_data_blocked(stream_id, limit, now, round_trip)?;
             }
             Frame::StreamsBlocked { .. } => self.limit_idle(now, "blocked signals")?,
             Frame::Ping { sequence } => {

@@ -48,6 +48,9 @@ impl SendWindow {
     }
 }
 
+/// What a line may carry that a window has to be large enough for without a second wait: 1 Gbit/s.
+const FAST_BYTES_PER_SECOND: f64 = 125e6;
+
 /// What we let the peer send.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveWindow {
@@ -102,7 +105,7 @@ impl ReceiveWindow {
         if let Some(updated) = self.updated
             && now.saturating_duration_since(updated) < round_trip * 2
         {
-            return Some(self.grow(2, now));
+            return Some(self.grow(self.window * 2, now));
         }
         self.updated = Some(now);
         self.maximum = self.consumed + self.window;
@@ -110,17 +113,20 @@ impl ReceiveWindow {
     }
 
     /// The peer has used up the credit `limit`, and the application has taken what there was to take: the window is
-    /// what holds the peer up, and grows to the fourfold, as each such wait is a round trip lost. A new credit to tell the
-    /// peer, unless it has grown since that one was given, or cannot.
+    /// what holds the peer up. Each such wait is a round trip lost, so it grows at once to what a fast line of that round
+    /// trip needs, and then to the fourfold. A new credit to tell the peer, unless it has grown since that one was given, or
+    /// cannot.
     ///
     /// Where lanes lose packets, most of a window waits behind a gap, and half of it is used up too seldom for
     /// [`poll_update`](Self::poll_update) to see that.
-    pub fn on_blocked(&mut self, limit: u64, now: Instant) -> Option<u64> {
-        (limit >= self.resized_at && self.window < self.window_max).then(|| self.grow(4, now))
+    pub fn on_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) -> Option<u64> {
+        let needed = (FAST_BYTES_PER_SECOND * 2.0 * round_trip.as_secs_f64()) as u64;
+        let grows = limit >= self.resized_at && self.window < self.window_max;
+        grows.then(|| self.grow(needed.max(self.window * 4), now))
     }
 
-    fn grow(&mut self, factor: u64, now: Instant) -> u64 {
-        self.window = (self.window * factor).min(self.window_max);
+    fn grow(&mut self, window: u64, now: Instant) -> u64 {
+        self.window = window.min(self.window_max);
         self.updated = Some(now);
         self.maximum = self.consumed + self.window;
         self.resized_at = self.maximum;
@@ -164,17 +170,24 @@ mod tests {
 
     #[test]
     fn a_window_that_is_used_up_behind_a_gap_grows() {
-        let now = Instant::now();
+        let (now, short) = (Instant::now(), Duration::ZERO);
         let mut window = ReceiveWindow::new(1000, 10_000);
         window.consume(100);
-        assert_eq!(window.on_blocked(999, now), None, "an old signal");
-        assert_eq!(window.on_blocked(1000, now), Some(4100));
-        assert_eq!(window.on_blocked(1000, now), None);
+        assert_eq!(window.on_blocked(999, now, short), None, "an old signal");
+        assert_eq!(window.on_blocked(1000, now, short), Some(4100));
+        assert_eq!(window.on_blocked(1000, now, short), None);
         window.consume(3000);
         assert_eq!(window.poll_update(now + Duration::from_secs(1), Duration::ZERO), Some(7100));
         // The signal crossed the update: it is about the grown window all the same.
-        assert_eq!(window.on_blocked(4100, now), Some(13_100));
-        assert_eq!(window.on_blocked(13_100, now), None, "it is as large as it may be");
+        assert_eq!(window.on_blocked(4100, now, short), Some(13_100));
+        assert_eq!(window.on_blocked(13_100, now, short), None, "it is as large as it may be");
+    }
+
+    #[test]
+    fn a_window_that_is_used_up_on_a_long_path_grows_to_its_need_at_once() {
+        let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
+        let round_trip = Duration::from_millis(150);
+        assert_eq!(window.on_blocked(1 << 20, Instant::now(), round_trip), Some(37_500_000));
     }
 
     #[test]

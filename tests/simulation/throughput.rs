@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhaul::base::Direction;
+use longhaul::base::{Direction, limits};
 use longhaul::session::SessionConfig;
 use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
@@ -101,22 +101,32 @@ fn urgent_message_overtakes_a_bulk_transfer() {
     assert!(world.nodes[SERVER].closed().is_none());
 }
 
-/// What nobody reads waits at the writer, and costs both sides a window at most.
-#[test]
-fn reader_that_never_reads_stops_its_writer() {
+/// What nobody reads waits at the writer, and costs a window for each stream, and the session's at most.
+fn reader_that_never_reads(streams: u64, held_bytes: u64) {
     let path = Path { delay: milliseconds(10), bytes_per_second: 100_000_000, buffer_bytes: 128 * 1024 };
     let mut world = World::connected(1, 2, path);
     world.nodes[SERVER].app.reading = Reading::Never;
-    for _ in 0..30 {
-        open(&mut world, Priority::Normal, 10_000_000);
+    for _ in 0..streams {
+        open(&mut world, Priority::Normal, 2_000_000);
     }
     world.run_for(Duration::from_secs(20));
     let held = world.nodes[SERVER].session().held_bytes();
-    assert_eq!(held, longhaul::base::limits::SESSION_WINDOW_BYTES, "the whole window and no more");
+    assert_eq!(held, held_bytes, "the whole window and no more");
     // Nothing is left to be said: an idle link with a stopped reader is quiet.
     let before = world.nodes[CLIENT].session().stats().packets_sent;
     world.run_for(Duration::from_secs(60));
     assert!(world.nodes[CLIENT].session().stats().packets_sent - before < 20);
     world.nodes[SERVER].app.reading = Reading::AtOnce;
     world.run_until_all_read(Duration::from_secs(10));
+}
+
+#[test]
+fn reader_that_never_reads_stops_its_writer() {
+    // More than the session's window at first: streams that nobody reads do not hold up the others.
+    reader_that_never_reads(30, 30 * limits::STREAM_WINDOW_BYTES);
+}
+
+#[test]
+fn readers_that_never_read_hold_the_sessions_window_and_no_more() {
+    reader_that_never_reads(250, limits::SESSION_WINDOW_BYTES_MAX);
 }

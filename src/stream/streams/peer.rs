@@ -139,13 +139,10 @@ impl Streams {
         Ok(news)
     }
 
-    /// The peer has used up the session's credit. When the application is not what it waits for, it gets more.
-    pub fn handle_data_blocked(&mut self, limit: u64, now: Instant) {
-        let untaken: u64 =
-            self.streams.values().filter_map(|stream| Some(stream.receiving.as_ref()?.buffer.ready_bytes())).sum();
-        if untaken <= self.receive_window.window() / UNTAKEN_SHARE
-            && let Some(maximum) = self.receive_window.on_blocked(limit, now)
-        {
+    /// The peer has used up the session's credit, and gets more. Streams that the application does not take from are
+    /// bounded by their own windows, and should not hold up the others.
+    pub fn handle_data_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) {
+        if let Some(maximum) = self.receive_window.on_blocked(limit, now, round_trip) {
             self.control.push_back(Frame::MaxData { maximum });
         }
     }
@@ -154,14 +151,20 @@ impl Streams {
     ///
     /// # Errors
     /// [`StreamFault`]; the session has to be closed.
-    pub fn handle_stream_data_blocked(&mut self, id: StreamId, limit: u64, now: Instant) -> Result<(), StreamFault> {
+    pub fn handle_stream_data_blocked(
+        &mut self,
+        id: StreamId,
+        limit: u64,
+        now: Instant,
+        round_trip: Duration,
+    ) -> Result<(), StreamFault> {
         self.check_use(id, !id.is_writable_by(self.side.peer()), "signal on a stream that the peer cannot write to")?;
         let Some(receiving) = self.streams.get_mut(&id).and_then(|stream| stream.receiving.as_mut()) else {
             return Ok(());
         };
         if !receiving.is_stopped
             && receiving.buffer.ready_bytes() <= receiving.window.window() / UNTAKEN_SHARE
-            && let Some(maximum) = receiving.window.on_blocked(limit, now)
+            && let Some(maximum) = receiving.window.on_blocked(limit, now, round_trip)
         {
             self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
         }
