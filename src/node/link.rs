@@ -25,8 +25,11 @@ use crate::session::{CloseReason, LaneEnd, LaneState};
 /// return.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(150);
 
-/// The same when no stream waits, or the channels that are made die at once, after a while.
-const RESCUE_INTERVAL_RARE: Duration = Duration::from_secs(2);
+/// The same when the channels that are made die at once, after a while: what they carry in between is all there is.
+const RESCUE_INTERVAL_IN_VAIN: Duration = Duration::from_millis(500);
+
+/// The same when no stream waits, after a while.
+const RESCUE_INTERVAL_IDLE: Duration = Duration::from_secs(2);
 
 /// How long that is so until attempts become rare.
 const RESCUE_PATIENCE: Duration = Duration::from_secs(10);
@@ -258,7 +261,11 @@ impl<'a> Pool<'a> {
             self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
             let is_idle = now.saturating_duration_since(since) > RESCUE_PATIENCE && self.session.stream_count() == 0;
             let is_in_vain = self.early_deaths.duration() > RESCUE_PATIENCE;
-            let interval = if is_idle || is_in_vain { RESCUE_INTERVAL_RARE } else { RESCUE_INTERVAL };
+            let interval = match (is_idle, is_in_vain) {
+                (true, _) => RESCUE_INTERVAL_IDLE,
+                (false, true) => RESCUE_INTERVAL_IN_VAIN,
+                (false, false) => RESCUE_INTERVAL,
+            };
             self.next_rescue = now + jittered(interval);
         }
         Some(self.next_rescue)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::{Entropy, LaneId, SystemEntropy, limits};
+use crate::base::{Entropy, LaneId, SystemEntropy};
 
 /// A channel that is wanted.
 pub(super) struct Slot {
@@ -74,6 +74,7 @@ impl Slot {
         let has_lived = now.saturating_duration_since(self.healthy_since) >= LANE_LIFE_MIN;
         self.failure_count = if has_lived { 1 } else { self.failure_count + 1 };
         // The first attempt after a working lane is made at once.
+        let pause_max = pause_max.min(EARLY_DEATH_PAUSE_MAX);
         let pause = if self.failure_count == 1 { Duration::ZERO } else { backoff(self.failure_count, pause_max) };
         self.next_dial = now + pause;
         has_lived
@@ -90,7 +91,7 @@ pub(super) struct EarlyDeaths {
 impl EarlyDeaths {
     /// A lane has died, or may have.
     pub(super) fn on_lane_failed(&mut self, has_lived: bool, now: Instant) {
-        let first = self.first_and_last.filter(|(_, last)| now.saturating_duration_since(*last) < LANE_LIFE_MIN);
+        let first = self.first_and_last.filter(|(_, last)| now.saturating_duration_since(*last) < EARLY_DEATHS_GAP_MAX);
         self.first_and_last = (!has_lived).then(|| (first.map_or(now, |(first, _)| first), now));
     }
 
@@ -99,6 +100,9 @@ impl EarlyDeaths {
         self.first_and_last.map_or(Duration::ZERO, |(first, last)| last - first)
     }
 }
+
+/// Early deaths further apart have nothing to do with one another: an outage lies between them.
+const EARLY_DEATHS_GAP_MAX: Duration = Duration::from_secs(5);
 
 /// The pause before attempt `failure_count + 1`: doubling, between a half and the whole of it by chance, so that many
 /// nodes do not come back in step.
@@ -116,11 +120,14 @@ pub(super) fn jittered(duration: Duration) -> Duration {
 /// Shortest pause before a slot is dialled again.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// A lane that dies younger has not worked: what lets a channel begin and then ends it (a balancer, a filter that looks
-/// at the first packets, a peer that does not confirm the join) does so in less.
-const LANE_LIFE_MIN: Duration = Duration::from_secs(5);
+/// A lane that dies younger, counted from its admission, has not worked: what lets a channel begin and then ends it (a
+/// balancer, a filter that looks at the first packets) does so in less. One that lives longer may be dialled again at
+/// once, as that is then rare enough.
+const LANE_LIFE_MIN: Duration = Duration::from_secs(1);
 
-const _: () = assert!(LANE_LIFE_MIN.as_millis() > limits::JOIN_TIMEOUT.as_millis());
+/// Longest pause after a lane that died early. On a path that ends channels again and again what they carry in between
+/// is all there is, and a dial a second costs nothing.
+const EARLY_DEATH_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +164,8 @@ mod tests {
         assert_eq!(pause_after(&mut slot, &mut now, Duration::ZERO), Duration::ZERO);
         for failure_count in 2..20 {
             let pause = pause_after(&mut slot, &mut now, LANE_LIFE_MIN / 2);
-            assert!(pause >= BACKOFF_MIN.saturating_mul(1 << (failure_count - 1)).min(MAX) / 2, "{pause:?}");
+            let whole = BACKOFF_MIN.saturating_mul(1 << (failure_count - 1)).min(EARLY_DEATH_PAUSE_MAX);
+            assert!(pause >= whole / 2 && pause <= whole, "{pause:?}");
         }
         assert_eq!(pause_after(&mut slot, &mut now, LANE_LIFE_MIN), Duration::ZERO, "this one has lived");
         assert!(pause_after(&mut slot, &mut now, Duration::ZERO) >= BACKOFF_MIN);
@@ -168,7 +176,19 @@ mod tests {
         let mut now = Instant::now();
         let mut slot = Slot::new(0, now);
         (0..10).for_each(|_| slot.on_dial_failed(now, MAX));
-        assert!(pause_after(&mut slot, &mut now, Duration::ZERO) >= MAX / 2);
+        assert!(slot.next_dial - now >= MAX / 2);
+        assert!(pause_after(&mut slot, &mut now, Duration::ZERO) >= EARLY_DEATH_PAUSE_MAX / 2);
+    }
+
+    /// Channels that are killed all the time carry something in between: half of the time and more they are there.
+    #[test]
+    fn lanes_that_die_after_a_second_are_replaced_within_one() {
+        let mut now = Instant::now();
+        let mut slot = Slot::new(0, now);
+        for life in [900, 300, 950, 10, 990, 700].map(Duration::from_millis).into_iter().cycle().take(100) {
+            assert!(pause_after(&mut slot, &mut now, life) <= Duration::from_secs(1));
+        }
+        assert_eq!(pause_after(&mut slot, &mut now, Duration::from_secs(1)), Duration::ZERO);
     }
 
     #[test]
