@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::Io;
+use super::quic::WeakQuicIo;
 
 /// Ends a channel whose halves are held by others. Holding it does not keep the socket open, and every method on a
 /// channel that is closed already does nothing.
@@ -19,6 +20,7 @@ pub struct AbortHandle(Target);
 enum Target {
     Tcp(Weak<TcpStream>),
     Unix(Weak<UnixStream>),
+    Quic(WeakQuicIo),
 }
 
 impl AbortHandle {
@@ -26,16 +28,18 @@ impl AbortHandle {
         Self(match io {
             Io::Tcp(stream) => Target::Tcp(Arc::downgrade(stream)),
             Io::Unix(stream) => Target::Unix(Arc::downgrade(stream)),
+            Io::Quic(lane) => Target::Quic(lane.downgrade()),
             Io::Tls(tls) => Target::Tcp(Arc::downgrade(tls.0.socket())),
         })
     }
 
     /// Shuts both directions down at once: the halves end, the other end sees the end of the stream after what was
-    /// sent before.
+    /// sent before. A QUIC lane is reset, and its connection closed if it is the first one.
     pub fn kill(&self) {
         match &self.0 {
             Target::Tcp(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
             Target::Unix(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
+            Target::Quic(lane) => lane.abort(),
         }
     }
 
@@ -53,7 +57,7 @@ impl AbortHandle {
         self.reset_on_close();
         match &self.0 {
             Target::Tcp(stream) => with(stream, reset),
-            Target::Unix(_) => self.kill(),
+            Target::Unix(_) | Target::Quic(_) => self.kill(),
         }
     }
 }

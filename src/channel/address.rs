@@ -1,4 +1,5 @@
-//! Addresses of channels as they are written in configuration: `tcp://host:port`, `tls://host:port`, `unix:///path`.
+//! Addresses of channels as they are written in configuration: `tcp://host:port`, `tls://host:port`,
+//! `quic://host:port`, `unix:///path`.
 //!
 //! Parsing only; names are resolved where a channel is dialled or bound.
 
@@ -71,6 +72,13 @@ pub enum Address {
         /// The port; 0 lets the system choose when listening.
         port: u16,
     },
+    /// `quic://host:port`: QUIC over UDP.
+    Quic {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The UDP port; 0 lets the system choose when listening.
+        port: u16,
+    },
     /// `unix:///path`.
     Unix {
         /// An absolute path.
@@ -85,6 +93,7 @@ impl Address {
         match self {
             Self::Tcp { .. } => ChannelKind::Tcp,
             Self::Tls { .. } => ChannelKind::Tls,
+            Self::Quic { .. } => ChannelKind::Quic,
             Self::Unix { .. } => ChannelKind::Unix,
         }
     }
@@ -96,6 +105,7 @@ impl Address {
         match self {
             Self::Tcp { .. } => Self::Tcp { host, port },
             Self::Tls { .. } => Self::Tls { host, port },
+            Self::Quic { .. } => Self::Quic { host, port },
             Self::Unix { .. } => self.clone(),
         }
     }
@@ -104,10 +114,10 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } | Self::Tls { host, port } if host.contains(':') => {
+            Self::Tcp { host, port } | Self::Tls { host, port } | Self::Quic { host, port } if host.contains(':') => {
                 write!(formatter, "{}://[{host}]:{port}", self.kind())
             }
-            Self::Tcp { host, port } | Self::Tls { host, port } => {
+            Self::Tcp { host, port } | Self::Tls { host, port } | Self::Quic { host, port } => {
                 write!(formatter, "{}://{host}:{port}", self.kind())
             }
             Self::Unix { path } => write!(formatter, "unix://{}", path.display()),
@@ -125,7 +135,7 @@ impl FromStr for Address {
             "tcp" => host_and_port(text, rest).map(|(host, port)| Self::Tcp { host, port }),
             "tls" => host_and_port(text, rest).map(|(host, port)| Self::Tls { host, port }),
             "unix" => unix_path(text, rest).map(|path| Self::Unix { path }),
-            "quic" => Err(AddressError::NotSupportedYet { address: text.to_owned() }),
+            "quic" => host_and_port(text, rest).map(|(host, port)| Self::Quic { host, port }),
             _ => Err(AddressError::UnknownScheme { address: text.to_owned(), scheme: scheme.to_owned() }),
         }
     }
@@ -135,7 +145,7 @@ impl FromStr for Address {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
     /// There is no `scheme://`.
-    #[error("`{address}` has no scheme: expected tcp://host:port, tls://host:port or unix:///path")]
+    #[error("`{address}` has no scheme: expected tcp://host:port, tls://host:port, quic://host:port or unix:///path")]
     NoScheme {
         /// What was given.
         address: String,
@@ -147,12 +157,6 @@ pub enum AddressError {
         address: String,
         /// Its scheme.
         scheme: String,
-    },
-    /// The scheme is known, and this version cannot use it.
-    #[error("`{address}`: quic is not supported yet in this version; use tcp, tls or unix")]
-    NotSupportedYet {
-        /// What was given.
-        address: String,
     },
     /// The host is missing or has characters that no host has.
     #[error("`{address}` has no valid host: expected a name, an IPv4 address or an IPv6 address in brackets")]
@@ -234,8 +238,6 @@ mod tests {
         let parse = |text: &str| text.parse::<Address>().unwrap_err();
         assert!(matches!(parse("localhost:1"), AddressError::NoScheme { .. }));
         assert!(matches!(parse("http://localhost:1"), AddressError::UnknownScheme { .. }));
-        assert!(matches!(parse("quic://localhost:1"), AddressError::NotSupportedYet { .. }));
-        assert!(parse("quic://localhost:1").to_string().contains("not supported yet in this version"));
         for text in ["tcp://:1", "tcp://::1:1", "tcp://[localhost]:1", "tcp://[::1:1", "tcp://a/b:1"] {
             assert!(matches!(parse(text), AddressError::Host { .. }), "{text}");
         }

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::abort::AbortHandle;
 use super::address::ChannelKind;
 use super::halves::{ReadHalf, WriteHalf};
+use super::quic::QuicIo;
 use super::tls_pipe::TlsPipe;
 
 /// An established channel, dialled or accepted.
@@ -70,6 +71,8 @@ pub enum Io {
     Unix(Arc<UnixStream>),
     /// TLS over TCP.
     Tls(TlsIo),
+    /// A lane of a QUIC connection.
+    Quic(QuicIo),
 }
 
 impl Io {
@@ -86,6 +89,7 @@ impl fmt::Debug for Io {
             Self::Tcp(stream) => formatter.debug_tuple("Tcp").field(stream).finish(),
             Self::Unix(stream) => formatter.debug_tuple("Unix").field(stream).finish(),
             Self::Tls(_) => formatter.debug_tuple("Tls").finish_non_exhaustive(),
+            Self::Quic(lane) => formatter.debug_tuple("Quic").field(lane).finish(),
         }
     }
 }

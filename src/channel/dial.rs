@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::dial_error::{DialError, DialFailure, DialFailures};
 use super::dial_tcp::dial_tcp;
 use super::options::TcpOptions;
+use super::quic::QuicOptions;
 use super::tls::{TlsConnection, connect_tls};
 
 /// How channels are dialled.
@@ -21,17 +22,24 @@ use super::tls::{TlsConnection, connect_tls};
 pub struct DialOptions {
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
+    /// Options of QUIC channels.
+    pub quic: QuicOptions,
     /// Time for the whole dial: the name, every address, and with [`dial_tls`] the handshake.
     pub timeout: Duration,
 }
 
 impl Default for DialOptions {
     fn default() -> Self {
-        Self { tcp: TcpOptions::default(), timeout: crate::base::limits::HANDSHAKE_TIMEOUT }
+        Self {
+            tcp: TcpOptions::default(),
+            quic: QuicOptions::default(),
+            timeout: crate::base::limits::HANDSHAKE_TIMEOUT,
+        }
     }
 }
 
-/// Dials a channel. That of a `tls://` address is TCP yet, for [`connect_tls`]; [`dial_tls`] does both.
+/// Dials a channel. That of a `tls://` address is TCP yet, for [`connect_tls`]; [`dial_tls`] does both. A `quic://`
+/// address is dialled by [`dial_quic`](super::dial_quic).
 ///
 /// # Errors
 ///
@@ -66,6 +74,10 @@ async fn dial_until(address: &Address, options: &DialOptions, deadline: Instant)
             let name = address.to_string();
             let stream = dial_tcp(&name, (host, *port), &options.tcp, options.timeout, deadline).await?;
             Connection::tcp(stream, address.kind()).map_err(other)
+        }
+        Address::Quic { .. } => {
+            let text = "a QUIC channel is dialled with its TLS settings";
+            Err(other(std::io::Error::new(std::io::ErrorKind::InvalidInput, text)))
         }
         Address::Unix { path } => {
             let stream = timeout_at(deadline, UnixStream::connect(path))

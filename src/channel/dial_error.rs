@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::options::OptionsError;
+use super::quic::QuicError;
 use super::tls::TlsError;
 
 /// Why a dial failed.
@@ -53,6 +54,14 @@ pub enum DialError {
         address: String,
         /// What went wrong.
         source: TlsError,
+    },
+    /// The QUIC handshake, or the settings for it.
+    #[error("{address}: {source}")]
+    Quic {
+        /// What was dialled.
+        address: String,
+        /// What went wrong.
+        source: QuicError,
     },
     /// The system refuses the socket's options, or they do not fit the address.
     #[error("{address}: {source}")]

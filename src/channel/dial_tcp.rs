@@ -1,4 +1,4 @@
-//! Dialling TCP by name: every address of the name, the families in turn, each attempt a little after the one before
+//! Dialling by name, and TCP: every address of the name, the families in turn, each attempt a little after the one before
 //! or at its failure, and the first that stands wins (after RFC 8305 §4 and §5).
 
 use std::io;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::dial_error::{DialError, DialFailure, DialFailures};
 use super::options::{OptionsError, TcpOptions};
+use super::quic::QuicError;
 
 /// Resolves `host` and connects to one of its addresses by `deadline`.
 pub(crate) async fn dial_tcp(
@@ -22,10 +23,11 @@ pub(crate) async fn dial_tcp(
     deadline: Instant,
 ) -> Result<TcpStream, DialError> {
     let addresses = resolve(host, port, deadline).await?;
-    race(name, addresses, options, timeout, deadline).await
+    race(name, addresses, |address| attempt(address, options), timeout, deadline).await
 }
 
-async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+/// The addresses of a name, in the order in which they are to be tried.
+pub(crate) async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
@@ -61,13 +63,14 @@ fn interleave(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr
     }
 }
 
-async fn race(
+/// Tries all addresses side by side, each a little after the one before or at its failure: the first that stands.
+pub(crate) async fn race<T, F: Future<Output = Result<T, AttemptError>>>(
     name: &str,
     addresses: Vec<SocketAddr>,
-    options: &TcpOptions,
+    attempt: impl Fn(SocketAddr) -> F,
     timeout: Duration,
     deadline: Instant,
-) -> Result<TcpStream, DialError> {
+) -> Result<T, DialError> {
     let mut waiting = addresses.into_iter();
     let mut running = FuturesUnordered::new();
     let mut pending = Vec::new();
@@ -79,7 +82,8 @@ async fn race(
             match waiting.next() {
                 Some(address) => {
                     pending.push(address);
-                    running.push(async move { (address, attempt(address, options).await) });
+                    let attempt = attempt(address);
+                    running.push(async move { (address, attempt.await) });
                     next_start = Instant::now() + ATTEMPT_DELAY;
                 }
                 None if running.is_empty() => {
@@ -94,6 +98,10 @@ async fn race(
                 Ok(stream) => return Ok(stream),
                 Err(AttemptError::Options(source)) => {
                     return Err(DialError::Options { address: name.to_owned(), source });
+                }
+                // The address answers, and another one of the same name would say the same.
+                Err(AttemptError::Quic(source)) => {
+                    return Err(DialError::Quic { address: name.to_owned(), source });
                 }
                 Err(AttemptError::Connect(error)) => {
                     pending.retain(|other| *other != address);
@@ -110,9 +118,20 @@ async fn race(
     }
 }
 
-enum AttemptError {
+/// Why one address could not be dialled.
+pub(crate) enum AttemptError {
     Options(OptionsError),
+    Quic(QuicError),
     Connect(io::Error),
+}
+
+impl From<QuicError> for AttemptError {
+    fn from(error: QuicError) -> Self {
+        match error {
+            QuicError::Connection(error) => Self::Connect(error),
+            other => Self::Quic(other),
+        }
+    }
 }
 
 impl From<io::Error> for AttemptError {

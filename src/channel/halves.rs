@@ -6,12 +6,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::task::{Context, Waker};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::Interest;
 
 use super::connection::Io;
+use super::quic::QuicIo;
 
 /// The receiving half of a channel.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ impl ReadHalf {
         match &self.io {
             Io::Tcp(stream) => stream.readable().await,
             Io::Unix(stream) => stream.readable().await,
+            Io::Quic(lane) => poll_fn(|context| lane.poll_readable(context)).await,
             Io::Tls(tls) => match poll_fn(|context| tls.0.poll_readable(context)).await {
                 Ok(()) => Ok(()),
                 Err(error) => {
@@ -68,6 +71,7 @@ impl ReadHalf {
                 read_once(buffer, |read| stream.try_io(Interest::READABLE, read), |buffer| stream.try_read_buf(buffer))
             }
             Io::Tls(tls) => tls.0.try_read(buffer, &mut self.deferred),
+            Io::Quic(lane) => lane.try_read(buffer),
         }
     }
 
@@ -91,16 +95,18 @@ impl ReadHalf {
 #[derive(Debug)]
 pub struct WriteHalf {
     io: Io,
+    /// Taken for a QUIC lane, and not yet with quinn.
+    staged: Bytes,
 }
 
 impl WriteHalf {
     pub(crate) fn new(io: Io) -> Self {
-        Self { io }
+        Self { io, staged: Bytes::new() }
     }
 
     /// Waits until [`try_write`](Self::try_write) takes bytes, or fails. It may still take none. Cancel safe.
     ///
-    /// On TLS this first sends the records that an earlier [`try_write`](Self::try_write) could not hand on.
+    /// On TLS and QUIC this first hands on what an earlier [`try_write`](Self::try_write) could not.
     ///
     /// # Errors
     ///
@@ -109,6 +115,7 @@ impl WriteHalf {
         match &self.io {
             Io::Tcp(stream) => stream.writable().await,
             Io::Unix(stream) => stream.writable().await,
+            Io::Quic(lane) => write_staged(lane, &mut self.staged).await,
             Io::Tls(tls) => {
                 poll_fn(|context| tls.0.poll_flush(context)).await?;
                 tls.0.socket().writable().await
@@ -118,7 +125,7 @@ impl WriteHalf {
 
     /// Writes a part of `bytes` without waiting; how much is returned. `None`: nothing could be taken now.
     ///
-    /// On TLS, records of what was taken may stay behind: the next `try_write`, [`writable`](Self::writable) or
+    /// On TLS and QUIC, some of what was taken may stay behind: the next `try_write`, [`writable`](Self::writable) or
     /// [`flush`](Self::flush) sends them. So who has nothing more to write calls `flush`.
     ///
     /// # Errors
@@ -129,6 +136,20 @@ impl WriteHalf {
             Io::Tcp(stream) => unless_blocked(stream.try_write(bytes)),
             Io::Unix(stream) => unless_blocked(stream.try_write(bytes)),
             Io::Tls(tls) => tls.0.try_write(bytes),
+            Io::Quic(lane) => {
+                let mut context = Context::from_waker(Waker::noop());
+                if !self.staged.is_empty() && lane.poll_write(&mut context, &mut self.staged)?.is_pending() {
+                    return Ok(None);
+                }
+                if !self.staged.is_empty() {
+                    return Ok(None);
+                }
+                let count = bytes.len().min(STAGED_BYTES_MAX);
+                self.staged = Bytes::copy_from_slice(&bytes[..count]);
+                // What stays behind is handed on by whoever calls next.
+                let _ = lane.poll_write(&mut context, &mut self.staged)?;
+                Ok(Some(count))
+            }
         }
     }
 
@@ -141,7 +162,7 @@ impl WriteHalf {
         while !bytes.is_empty() {
             let written = match &self.io {
                 Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
-                Io::Tcp(_) | Io::Unix(_) => match self.try_write(bytes)? {
+                Io::Tcp(_) | Io::Unix(_) | Io::Quic(_) => match self.try_write(bytes)? {
                     Some(written) => written,
                     None => {
                         self.writable().await?;
@@ -157,7 +178,23 @@ impl WriteHalf {
         self.flush().await
     }
 
-    /// Waits until everything written is with the system; at once but for TLS. Cancel safe.
+    /// As [`write_all`](Self::write_all), and empties `buffer`: a QUIC lane takes its memory over instead of copying it.
+    ///
+    /// # Errors
+    ///
+    /// The channel has failed.
+    pub async fn write_message(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+        let Io::Quic(lane) = &self.io else {
+            let outcome = self.write_all(buffer).await;
+            buffer.clear();
+            return outcome;
+        };
+        write_staged(lane, &mut self.staged).await?;
+        self.staged = buffer.split().freeze();
+        write_staged(lane, &mut self.staged).await
+    }
+
+    /// Waits until everything written is with the system, or with quinn; at once for sockets. Cancel safe.
     ///
     /// # Errors
     ///
@@ -166,6 +203,7 @@ impl WriteHalf {
         match &self.io {
             Io::Tcp(_) | Io::Unix(_) => Ok(()),
             Io::Tls(tls) => poll_fn(|context| tls.0.poll_flush(context)).await,
+            Io::Quic(lane) => write_staged(lane, &mut self.staged).await,
         }
     }
 
@@ -179,9 +217,24 @@ impl WriteHalf {
             Io::Tcp(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
             Io::Unix(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
             Io::Tls(tls) => poll_fn(|context| tls.0.poll_shutdown(context)).await,
+            Io::Quic(lane) => {
+                write_staged(lane, &mut self.staged).await?;
+                lane.finish();
+                Ok(())
+            }
         }
     }
 }
+
+async fn write_staged(lane: &QuicIo, staged: &mut Bytes) -> io::Result<()> {
+    while !staged.is_empty() {
+        poll_fn(|context| lane.poll_write(context, staged)).await?;
+    }
+    Ok(())
+}
+
+/// What one call of [`WriteHalf::try_write`] takes for a QUIC lane, at most.
+const STAGED_BYTES_MAX: usize = 64 << 10;
 
 /// Reads, and when that left room in the buffer, marks the socket as not readable: there is nothing more, and asking the
 /// system again to hear so would cost a call for each message. What arrives meanwhile marks it anew, as the mark is of

@@ -18,6 +18,7 @@ use super::gate::{Gate, GateCounters, Permit, increment};
 use super::listen_error::ListenError;
 use super::listen_unix::{BoundUnix, PeerCredentials, UnixOptions};
 use super::options::TcpOptions;
+use super::quic::QuicOptions;
 use crate::base::TokenBucket;
 
 /// How channels are accepted.
@@ -27,6 +28,8 @@ pub struct ListenOptions {
     pub tcp: TcpOptions,
     /// Options of Unix sockets.
     pub unix: UnixOptions,
+    /// Options of QUIC channels.
+    pub quic: QuicOptions,
     /// Bounds on handshakes.
     pub admission: AdmissionLimits,
 }
@@ -55,7 +58,7 @@ pub struct Accepted {
 }
 
 impl Listener {
-    /// Listens at an address, with a gate of its own.
+    /// Listens at an address, with a gate of its own. [`QuicListener`](super::QuicListener) listens at `quic://` ones.
     ///
     /// # Errors
     ///
@@ -77,6 +80,11 @@ impl Listener {
                     .local_addr()
                     .map_err(|source| ListenError::Bind { address: address.to_string(), source })?;
                 (Endpoint::Tcp(listener, address.kind()), address.at(local))
+            }
+            Address::Quic { .. } => {
+                let text = "QUIC channels are accepted with their TLS settings";
+                let source = io::Error::new(io::ErrorKind::InvalidInput, text);
+                return Err(ListenError::Bind { address: address.to_string(), source });
             }
             Address::Unix { path } => {
                 let bound = BoundUnix::bind(path, &options.unix, options.tcp.backlog).await?;

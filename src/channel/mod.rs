@@ -1,4 +1,4 @@
-//! Channels: bytes in, bytes out, over TCP, TLS and Unix sockets.
+//! Channels: bytes in, bytes out, over TCP, TLS, QUIC and Unix sockets.
 //!
 //! Owns addresses, socket options, dialling, listening and admission. Knows no frame, no session and no key: what the
 //! bytes mean is the business of the layers that hold both halves of a [`Connection`].
@@ -16,6 +16,7 @@ mod listen;
 mod listen_error;
 mod listen_unix;
 mod options;
+mod quic;
 mod shared_tcp;
 mod tls;
 mod tls_pipe;
@@ -32,4 +33,7 @@ pub use listen::{Accepted, ListenOptions, Listener};
 pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};
 pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
+pub use quic::{
+    QuicAccepted, QuicCongestion, QuicConnection, QuicError, QuicIo, QuicListener, QuicOptions, RetryPolicy, dial_quic,
+};
 pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

@@ -30,22 +30,38 @@ pub struct TlsConnection {
     pub outer: OuterTls,
 }
 
-/// What the handshake of a TLS channel left.
+/// What the handshake of a TLS or QUIC channel left.
 #[derive(Clone)]
 pub struct OuterTls {
     peer_certificates: Vec<CertificateDer<'static>>,
     cipher_suite: SupportedCipherSuite,
-    exporter: Weak<TlsPipe>,
+    exporter: Exporter,
+}
+
+/// What draws secrets from the handshake.
+#[derive(Clone)]
+enum Exporter {
+    Tls(Weak<TlsPipe>),
+    Quic(quinn::Connection),
 }
 
 impl OuterTls {
+    /// What the handshake of a QUIC connection left.
+    pub(crate) fn of_quic(
+        connection: quinn::Connection,
+        peer_certificates: Vec<CertificateDer<'static>>,
+        cipher_suite: SupportedCipherSuite,
+    ) -> Self {
+        Self { peer_certificates, cipher_suite, exporter: Exporter::Quic(connection) }
+    }
+
     /// The peer's certificate chain, its own certificate first. Empty when it showed none.
     #[must_use]
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         &self.peer_certificates
     }
 
-    /// The negotiated cipher suite.
+    /// The cipher suite: the negotiated one, or what QUIC channels use above it, as quinn does not tell.
     #[must_use]
     pub fn cipher_suite(&self) -> SupportedCipherSuite {
         self.cipher_suite
@@ -57,7 +73,14 @@ impl OuterTls {
     ///
     /// The channel is closed, or rustls refuses.
     pub fn export_keying_material(&self, label: &[u8], context: Option<&[u8]>) -> Result<[u8; 32], TlsError> {
-        let pipe = self.exporter.upgrade().ok_or(TlsError::Closed)?;
+        let pipe = match &self.exporter {
+            Exporter::Tls(pipe) => pipe.upgrade().ok_or(TlsError::Closed)?,
+            Exporter::Quic(connection) => {
+                let mut secret = [0; 32];
+                let outcome = connection.export_keying_material(&mut secret, label, context.unwrap_or_default());
+                return outcome.map(|()| secret).map_err(|_| TlsError::Closed);
+            }
+        };
         let stream = pipe.lock();
         match &*stream {
             TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], label, context),
@@ -132,7 +155,7 @@ pub async fn accept_tls(tcp: Connection, config: Arc<ServerConfig>) -> Result<Tl
 fn socket_of(connection: Connection) -> Result<(SharedTcp, ChannelInfo), TlsError> {
     match connection.io {
         Io::Tcp(stream) => Ok((SharedTcp::new(stream), connection.info)),
-        Io::Unix(_) | Io::Tls(_) => Err(TlsError::NotTcp { kind: connection.info.kind }),
+        Io::Unix(_) | Io::Tls(_) | Io::Quic(_) => Err(TlsError::NotTcp { kind: connection.info.kind }),
     }
 }
 
@@ -146,7 +169,7 @@ fn finish(stream: TlsStream<SharedTcp>, mut info: ChannelInfo) -> Result<TlsConn
     let cipher_suite = state.negotiated_cipher_suite().ok_or(TlsError::Unfinished)?;
     let peer_certificates = state.peer_certificates().unwrap_or_default().to_vec();
     let pipe = Arc::new(TlsPipe::new(stream));
-    let outer = OuterTls { peer_certificates, cipher_suite, exporter: Arc::downgrade(&pipe) };
+    let outer = OuterTls { peer_certificates, cipher_suite, exporter: Exporter::Tls(Arc::downgrade(&pipe)) };
     info.kind = ChannelKind::Tls;
     Ok(TlsConnection { connection: Connection { io: Io::Tls(TlsIo(pipe)), info }, outer })
 }

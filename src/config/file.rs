@@ -61,11 +61,31 @@ pub(super) struct Listen {
     pub(super) user_timeout: Text,
     pub(super) notsent_lowat: Text,
     pub(super) mark: Number,
+    pub(super) quic: Option<Spanned<Quic>>,
     pub(super) mode: Text,
     pub(super) uid: Number,
     pub(super) gid: Number,
     pub(super) allow_uids: Numbers,
     pub(super) allow_gids: Numbers,
+}
+
+/// `quic` of a `[[listen]]` or a `[[link]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Quic {
+    pub(super) congestion: Text,
+    pub(super) initial_window: Text,
+    pub(super) initial_rtt: Text,
+    pub(super) mtu_initial: Number,
+    pub(super) mtu_max: Number,
+    pub(super) keepalive: Text,
+    pub(super) idle_timeout: Text,
+    pub(super) lanes: Number,
+    pub(super) send_buffer: Text,
+    pub(super) receive_buffer: Text,
+    pub(super) gso: Option<bool>,
+    pub(super) endpoints: Number,
+    pub(super) retry: Text,
 }
 
 /// `[[link]]`
@@ -86,6 +106,7 @@ pub(super) struct Link {
     pub(super) user_timeout: Text,
     pub(super) notsent_lowat: Text,
     pub(super) mark: Number,
+    pub(super) quic: Option<Spanned<Quic>>,
 }
 
 /// One address of a link: a URL alone, or a table.

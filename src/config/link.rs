@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::problem::{Problem, Problems};
 use super::resolve::{peer, value};
 use super::tcp::TcpKeys;
-use super::{NodeConfig, file, values};
+use super::{NodeConfig, file, quic, values};
 use crate::base::limits;
 use crate::channel::{Address, DialOptions};
 use crate::crypto::identity::NodeId;
@@ -69,6 +69,8 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     };
     let mut dial = DialOptions { tcp: tcp.resolve(problems), ..DialOptions::default() };
     dial.tcp.bind = value(section.bind.as_ref(), |text| bind(text).map(Some), None, problems);
+    dial.quic = quic::resolve(section.quic.as_ref(), problems);
+    (dial.quic.bind, dial.quic.mark) = (dial.tcp.bind, dial.tcp.mark);
     dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
     let addresses = addresses(&section.addresses, problems);
     let padding = value(section.padding.as_ref(), str::parse, PaddingPolicy::default(), problems);
@@ -95,10 +97,14 @@ fn addresses(list: &Spanned<Vec<Spanned<file::LinkAddress>>>, problems: &mut Pro
 fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option<LinkAddress> {
     let typed = item.get_ref();
     let address = problems.check(item.span(), typed.url.parse::<Address>())?;
-    if matches!(&address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. }) {
+    if matches!(&address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. } | Address::Quic { port: 0, .. }) {
         problems.push(Problem::new(format!("{address} cannot be dialled: port 0")).at(item.span()));
     }
-    let default = if matches!(address, Address::Unix { .. }) { 1 } else { CHANNELS_PER_ADDRESS };
+    let default = match address {
+        Address::Tcp { .. } | Address::Tls { .. } => CHANNELS_PER_ADDRESS,
+        // One fills the line, or needs no other.
+        Address::Quic { .. } | Address::Unix { .. } => 1,
+    };
     let (count, weight) = (typed.count.unwrap_or(default), typed.weight.unwrap_or(1));
     if count == 0 || weight == 0 {
         problems.push(Problem::new("count and weight are at least 1").at(item.span()).help("remove the address"));

@@ -2,11 +2,11 @@
 
 use toml::Spanned;
 
-use super::file;
 use super::problem::Problems;
 use super::resolve::number;
 use super::tcp::TcpKeys;
 use super::unix::{UnixKeys, refuse};
+use super::{file, quic};
 use crate::channel::{Address, AdmissionLimits, ListenOptions, SourceRate, TcpOptions};
 
 /// An address where channels are accepted.
@@ -37,7 +37,14 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
     };
     let mut tcp_options = tcp.resolve(problems);
     tcp_options.backlog = number(section.backlog.as_ref(), 1..=65_535, TcpOptions::default().backlog, problems);
-    let options = ListenOptions { tcp: tcp_options, unix: unix.resolve(problems), admission: admission(section) };
+    let mut quic_options = quic::resolve(section.quic.as_ref(), problems);
+    quic_options.mark = tcp_options.mark;
+    let options = ListenOptions {
+        tcp: tcp_options,
+        unix: unix.resolve(problems),
+        quic: quic_options,
+        admission: admission(section),
+    };
     let address = address?;
     check_kind(section, &address, &tcp, &unix, problems);
     Some(ListenConfig { address, options })

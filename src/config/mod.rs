@@ -11,6 +11,7 @@ mod identity;
 mod link;
 mod listen;
 mod problem;
+mod quic;
 mod resolve;
 pub(crate) mod secret_file;
 mod service;

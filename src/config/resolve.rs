@@ -138,7 +138,8 @@ fn check_unique(file: &file::File, own: &NodeId, problems: &mut Problems) {
 /// What may be bound once. Port 0 asks the system for a free port, which is another one every time.
 fn bound_address(text: &str) -> Option<Address> {
     let address = text.parse().ok()?;
-    (!matches!(address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. })).then_some(address)
+    (!matches!(address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. } | Address::Quic { port: 0, .. }))
+        .then_some(address)
 }
 
 /// A text without a meaning was told already.

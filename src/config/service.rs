@@ -44,12 +44,14 @@ pub(super) fn resolve(
     })
 }
 
-/// An address of applications: they are no channels, so that `tls://` has no meaning.
+/// An address of applications: they are no channels, so that `tls://` and `quic://` have no meaning.
 pub(super) fn plain_address(text: &Spanned<String>, problems: &mut Problems) -> Option<Address> {
     let address = problems.check(text.span(), text.get_ref().parse::<Address>())?;
-    if matches!(address, Address::Tls { .. }) {
+    if matches!(address, Address::Tls { .. } | Address::Quic { .. }) {
         let message = "services and forwards pass bytes on as they are; expected tcp://host:port or unix:///path";
-        problems.push(Problem::new(message).at(text.span()).help("write tcp:// in place of tls://"));
+        problems.push(
+            Problem::new(message).at(text.span()).help(format!("write tcp:// in place of {}://", address.kind())),
+        );
         return None;
     }
     Some(address)

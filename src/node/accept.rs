@@ -19,8 +19,10 @@ use super::registry::Registry;
 use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
-use crate::channel::{Accepted, ChannelKind, Connection, OuterTls, accept_tls};
-use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings};
+use crate::channel::{
+    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
+};
+use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
 use crate::session::{EstablishError, Established, Establishing, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
 
@@ -52,7 +54,7 @@ impl Acceptor {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.receive(connection)).await {
+        let outcome = match tokio::time::timeout(timeout, self.open(connection)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
@@ -62,8 +64,45 @@ impl Acceptor {
         }
     }
 
-    async fn receive(&self, connection: Connection) -> Result<(), ConnectError> {
-        let mut fresh = self.open(connection).await?;
+    /// Takes a QUIC channel through its first seconds, and then the lanes that its peer opens.
+    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted) {
+        let peer_address = accepted.peer;
+        let timeout = limits::HANDSHAKE_TIMEOUT;
+        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::TimedOut(timeout)),
+        };
+        match outcome {
+            Ok(connection) => self.take_lanes(connection).await,
+            Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
+        }
+    }
+
+    async fn receive_quic(&self, accepted: QuicAccepted) -> Result<QuicConnection, ConnectError> {
+        let tls = self.tls.server_config(ALPN_QUIC)?;
+        let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
+        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
+        let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
+        self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
+        drop(permit);
+        Ok(connection)
+    }
+
+    /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
+    async fn take_lanes(self: Arc<Self>, connection: QuicConnection) {
+        while let Ok(lane) = connection.accept_lane().await {
+            let (acceptor, connection) = (Arc::clone(&self), connection.clone());
+            tokio::spawn(async move {
+                let fresh = Fresh::new(lane, Some(connection.outer().clone()));
+                if let Err(error) = acceptor.receive(fresh).await {
+                    tracing::info!(peer = %connection.info().peer, %error, "lane refused");
+                    connection.close();
+                }
+            });
+        }
+    }
+
+    async fn receive(&self, mut fresh: Fresh) -> Result<(), ConnectError> {
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
@@ -79,19 +118,15 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection) -> Result<Fresh, ConnectError> {
-        let (kind, peer_address) = (connection.info.kind, connection.info.peer.clone());
-        let (connection, outer) = if kind == ChannelKind::Tls {
+    async fn open(&self, connection: Connection) -> Result<(), ConnectError> {
+        let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
             let config = self.tls.server_config(ALPN_TLS)?;
             let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             (tls.connection, Some(tls.outer))
         } else {
             (connection, None)
         };
-        let abort = connection.abort_handle();
-        let (read, writer) = connection.io.split();
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        Ok(Fresh { reader, writer, abort, kind, outer, peer_address })
+        self.receive(Fresh::new(connection, outer)).await
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(), ConnectError> {
@@ -237,6 +272,12 @@ impl Acceptor {
         }
     }
 
+    /// What signs the stateless resets of QUIC: another key out of the same secret.
+    pub(super) fn datagram_reset_key(&self) -> hmac::Key {
+        let key = hmac::sign(&self.reset_key, b"longhaul quic stateless reset");
+        hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())
+    }
+
     fn reset_token(&self, session_id: SessionId) -> [u8; 16] {
         let mac = hmac::sign(&self.reset_key, &session_id.0);
         std::array::from_fn(|index| mac.as_ref()[index])
@@ -244,6 +285,14 @@ impl Acceptor {
 }
 
 impl Fresh {
+    fn new(connection: Connection, outer: Option<OuterTls>) -> Self {
+        let abort = connection.abort_handle();
+        let (read, writer) = connection.io.split();
+        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        let ChannelInfo { kind, peer: peer_address, .. } = connection.info;
+        Self { reader, writer, abort, kind, outer, peer_address }
+    }
+
     /// The one answer that strangers get.
     async fn refuse(&mut self) {
         // A peer that is gone cannot be told, and does not have to be.

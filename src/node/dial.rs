@@ -12,9 +12,13 @@ use super::messages::MessageReader;
 use super::registry::Registry;
 use super::shared::{LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
-use crate::channel::{Address, ChannelKind, Connection, DialOptions, OuterTls, TlsError, connect_tls, dial};
+use crate::channel::{
+    Address, ChannelKind, Connection, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial, dial_quic,
+};
 use crate::crypto::SessionSecrets;
-use crate::crypto::identity::{ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure};
+use crate::crypto::identity::{
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure, quic_initial_suite,
+};
 use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
     SessionConfig,
@@ -28,6 +32,8 @@ const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub(super) struct Dialled {
     connection: Connection,
     outer: Option<OuterTls>,
+    /// Where further lanes are opened, on a channel that has several.
+    quic: Option<QuicConnection>,
 }
 
 /// What a link and its dialling tasks share.
@@ -42,13 +48,19 @@ impl Dialler {
     pub(super) async fn dial(&self, address: &Address, timeout: Duration) -> Result<Dialled, ConnectError> {
         let options = DialOptions { timeout, ..self.config.dial.clone() };
         let dialling = async {
+            if address.kind() == ChannelKind::Quic {
+                let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
+                let quic = dial_quic(address, &options, tls, quic_initial_suite()).await?;
+                let (connection, outer) = (quic.open_lane().await?, Some(quic.outer().clone()));
+                return Ok(Dialled { connection, outer, quic: Some(quic) });
+            }
             let connection = dial(address, &options).await?;
             if connection.info.kind != ChannelKind::Tls {
-                return Ok(Dialled { connection, outer: None });
+                return Ok(Dialled { connection, outer: None, quic: None });
             }
             let config = self.tls.client_config(Some(&self.config.peer), ALPN_TLS)?;
             let tls = connect_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
-            Ok(Dialled { connection: tls.connection, outer: Some(tls.outer) })
+            Ok(Dialled { connection: tls.connection, outer: Some(tls.outer), quic: None })
         };
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
     }
@@ -73,7 +85,11 @@ impl Dialler {
                     Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
                 };
                 match made {
-                    Made::Session(session, peer, io) => return self.start(*session, peer, *io, listener.clone()).await,
+                    Made::Session(session, peer, io) => {
+                        let shared = self.start(*session, peer, *io, listener.clone()).await?;
+                        self.join_further_lanes(&shared, dialled.quic, weight);
+                        return Ok(shared);
+                    }
                     Made::Retry(other) => version = other,
                 }
             }
@@ -91,30 +107,27 @@ impl Dialler {
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
-        let mut binding = Vec::new();
-        if let Some(outer) = &dialled.outer {
-            let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
-            if peer.node_id != shared.peer.node_id {
-                return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
-            }
-            binding = channel_binding(outer)?.to_vec();
-        }
-        let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
-        let request = shared
-            .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
-            .ok_or(ConnectError::NotJoinable)?;
-        let mut message = bytes::BytesMut::new();
-        encode_clear(&mut message, &request.head, &ClearMessage::Join(request.join.clone()));
-        let lane_id = request.head.lane_id;
-        let abort = dialled.connection.abort_handle();
-        let (read, mut writer) = dialled.connection.io.split();
-        if let Err(error) = writer.write_all(&message).await {
-            shared.with_timer(|inner| inner.session.remove_lane(lane_id, LaneEnd::ChannelClosed, Instant::now()));
-            return Err(error.into());
-        }
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        spawn_lane(shared, LaneIo { id: lane_id, kind: setup.kind, reader, writer, abort }, Some(request));
+        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), weight).await?;
+        self.join_further_lanes(shared, dialled.quic, weight);
         Ok(lane_id)
+    }
+
+    /// Opens the other lanes of a channel, whose first one has joined or is about to. They come and go with it.
+    fn join_further_lanes(&self, shared: &Arc<Shared>, quic: Option<QuicConnection>, weight: u32) {
+        let Some(quic) = quic else { return };
+        let (shared, count) = (Arc::clone(shared), self.config.dial.quic.lane_count);
+        tokio::spawn(async move {
+            for _ in 1..count {
+                let outcome = match quic.open_lane().await {
+                    Ok(connection) => join_over(&shared, connection, Some(quic.outer()), weight).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = outcome {
+                    tracing::debug!(peer = %quic.info().peer, %error, "lane cannot be opened");
+                    return;
+                }
+            }
+        });
     }
 
     async fn start(
@@ -161,6 +174,39 @@ impl Dialler {
             }
         }
     }
+}
+
+/// Joins a channel's lane to a session; data may leave with the join itself.
+async fn join_over(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    outer: Option<&OuterTls>,
+    weight: u32,
+) -> Result<LaneId, ConnectError> {
+    let mut binding = Vec::new();
+    if let Some(outer) = outer {
+        let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+        if peer.node_id != shared.peer.node_id {
+            return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+        }
+        binding = channel_binding(outer)?.to_vec();
+    }
+    let setup = LaneSetup { kind: lane_kind(connection.info.kind), weight };
+    let request = shared
+        .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
+        .ok_or(ConnectError::NotJoinable)?;
+    let mut message = bytes::BytesMut::new();
+    encode_clear(&mut message, &request.head, &ClearMessage::Join(request.join.clone()));
+    let lane_id = request.head.lane_id;
+    let abort = connection.abort_handle();
+    let (read, mut writer) = connection.io.split();
+    if let Err(error) = writer.write_all(&message).await {
+        shared.with_timer(|inner| inner.session.remove_lane(lane_id, LaneEnd::ChannelClosed, Instant::now()));
+        return Err(error.into());
+    }
+    let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+    spawn_lane(shared, LaneIo { id: lane_id, kind: setup.kind, reader, writer, abort }, Some(request));
+    Ok(lane_id)
 }
 
 /// Closes a session that nobody got, also when its making is cancelled.

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::base::StreamCode;
-use crate::channel::{DialError, ListenError};
+use crate::channel::{DialError, ListenError, QuicError};
 use crate::crypto::identity::{IdentityError, NodeId};
 use crate::session::{CloseReason, EstablishError};
 
@@ -107,12 +107,21 @@ pub enum ConnectError {
     /// A certificate or a TLS setting cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The outer TLS of a `tls://` channel gave no secrets.
+    /// The own handshake of a `tls://` or `quic://` channel failed.
     #[error("outer TLS: {0}")]
     OuterTls(String),
     /// The link was closed.
     #[error("link is closed")]
     LinkClosed,
+}
+
+impl From<QuicError> for ConnectError {
+    fn from(error: QuicError) -> Self {
+        match error {
+            QuicError::Connection(error) => Self::Io(error),
+            QuicError::Tls { reason } | QuicError::Settings { reason } => Self::OuterTls(reason),
+        }
+    }
 }
 
 impl ConnectError {
@@ -121,7 +130,11 @@ impl ConnectError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Establish(_) | Self::WrongPeer { .. } | Self::Identity(_) | Self::Dial(DialError::Tls { .. })
+            Self::OuterTls(_)
+                | Self::Establish(_)
+                | Self::WrongPeer { .. }
+                | Self::Identity(_)
+                | Self::Dial(DialError::Tls { .. } | DialError::Quic { .. })
         )
     }
 }

@@ -185,6 +185,6 @@ async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, contro
         buffer.clear();
         encoded = Some(transmission.encode(&mut buffer).map_err(io::Error::other)?);
         drop(transmission);
-        half.write_all(&buffer).await?;
+        half.write_message(&mut buffer).await?;
     }
 }

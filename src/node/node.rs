@@ -15,8 +15,8 @@ use super::link::Link;
 use super::registry::Registry;
 use super::session::Session;
 use crate::base::CloseCode;
-use crate::channel::{Address, ListenOptions, Listener};
-use crate::crypto::identity::{NodeId, TlsSettings};
+use crate::channel::{Address, ChannelKind, ListenOptions, Listener, QuicListener};
+use crate::crypto::identity::{ALPN_QUIC, NodeId, TlsSettings, quic_initial_suite};
 
 /// How often the memory of all sessions is added up.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,6 +61,15 @@ impl NodeBuilder {
         let mut addresses = Vec::new();
         let mut tasks = vec![tokio::spawn(watch_memory(Arc::clone(&acceptor)))];
         for (address, options) in self.listeners {
+            if address.kind() == ChannelKind::Quic {
+                let tls = acceptor.tls.server_config(ALPN_QUIC)?;
+                let key = acceptor.datagram_reset_key();
+                let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
+                tracing::info!(address = %listener.local_address(), "listening");
+                addresses.push(listener.local_address().clone());
+                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor))));
+                continue;
+            }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
@@ -174,6 +183,12 @@ async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>) {
     loop {
         let accepted = listener.accept().await;
         tokio::spawn(Arc::clone(&acceptor).take(accepted));
+    }
+}
+
+async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>) {
+    while let Some(accepted) = listener.accept().await {
+        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted));
     }
 }
 

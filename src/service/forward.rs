@@ -86,8 +86,12 @@ impl Forward {
     /// # Errors
     /// [`ListenError`] when the address cannot be listened on.
     pub async fn start(config: ForwardConfig, peers: Peers) -> Result<Self, ListenError> {
-        let options =
-            ListenOptions { tcp: local_tcp_options(), unix: config.unix.clone(), admission: unlimited_admission() };
+        let options = ListenOptions {
+            tcp: local_tcp_options(),
+            unix: config.unix.clone(),
+            admission: unlimited_admission(),
+            ..ListenOptions::default()
+        };
         let listener = Listener::bind(&config.listen, &options).await?;
         let address = listener.local_address().clone();
         let shared = Arc::new(Shared {

@@ -27,7 +27,7 @@ impl Socket {
         match connection.io {
             Io::Tcp(stream) => Arc::into_inner(stream).map(Self::Tcp),
             Io::Unix(stream) => Arc::into_inner(stream).map(Self::Unix),
-            Io::Tls(_) => None,
+            Io::Tls(_) | Io::Quic(_) => None,
         }
     }
 

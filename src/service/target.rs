@@ -107,7 +107,7 @@ impl Service {
     }
 
     fn with_counters(config: ServiceConfig, counters: Arc<Counters>, connections: Connections) -> Self {
-        let dial = DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout };
+        let dial = DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout, ..DialOptions::default() };
         Self { config, dial, counters, connections }
     }
 

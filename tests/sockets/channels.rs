@@ -61,3 +61,18 @@ async fn unix_carries_streams() {
     let folder = tempfile::tempdir().expect("a folder");
     exchange(&pair(&format!("unix://{}/b.sock", folder.path().display()), 1).await).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quic_carries_streams_on_several_lanes() {
+    let pair = pair("quic://127.0.0.1:0", 1).await;
+    for _ in 0..4 {
+        exchange(&pair).await;
+    }
+    let stats = pair.session_a.stats();
+    assert!(stats.lanes.len() >= 2, "{:?}", stats.lanes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_quic_channels_over_ipv6_carry_streams() {
+    exchange(&pair("quic://[::1]:0", 3).await).await;
+}

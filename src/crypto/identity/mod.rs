@@ -26,9 +26,9 @@ pub use error::{IdentityError, VerifyFailure};
 pub use node_id::NodeId;
 pub use own::Identity;
 pub use peer::PeerIdentity;
-#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
-pub use provider::default_provider;
 pub use provider::restrict;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+pub use provider::{default_provider, quic_initial_suite};
 pub use resolver::KeyResolver;
 pub use tls::{ALPN_ENROLL, ALPN_QUIC, ALPN_SESSION, ALPN_TLS, TlsSettings, server_name};
 pub use verify::{PeerVerifier, Trust};

@@ -16,6 +16,20 @@ pub fn default_provider() -> Arc<CryptoProvider> {
     Arc::new(restrict(provider))
 }
 
+/// What protects the first packets of QUIC (RFC 9001 §5.2): a suite that [`restrict`] leaves out of the handshake itself.
+///
+/// # Panics
+/// Never: both providers have it.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+#[must_use]
+pub fn quic_initial_suite() -> rustls::quic::Suite {
+    #[cfg(feature = "aws-lc-rs")]
+    let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    #[cfg(not(feature = "aws-lc-rs"))]
+    let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    suite.tls13().and_then(rustls::Tls13CipherSuite::quic_suite).expect("the suite is one of TLS 1.3 and QUIC")
+}
+
 /// Leaves only our TLS 1.3 suites, AES first, and puts the hybrid post-quantum key exchange first where there is one.
 #[must_use]
 pub fn restrict(mut provider: CryptoProvider) -> CryptoProvider {

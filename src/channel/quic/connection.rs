@@ -1,0 +1,98 @@
+//! A QUIC connection after its handshake: it opens and accepts lanes.
+
+use std::io;
+use std::net::SocketAddr;
+
+use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, SupportedCipherSuite};
+
+use super::error::QuicError;
+use super::lane::QuicIo;
+use crate::channel::{ChannelInfo, ChannelKind, Connection, Io, OuterTls};
+
+/// A QUIC connection after its handshake. Its lanes are [`Connection`]s.
+#[derive(Clone, Debug)]
+pub struct QuicConnection {
+    connection: quinn::Connection,
+    info: ChannelInfo,
+    outer: OuterTls,
+}
+
+impl QuicConnection {
+    /// `suites` are those of the provider.
+    pub(super) fn new(
+        connection: quinn::Connection,
+        local: SocketAddr,
+        suites: &[SupportedCipherSuite],
+    ) -> Result<Self, QuicError> {
+        let peer = connection.remote_address();
+        let local = connection.local_ip().map_or(local, |ip| SocketAddr::new(ip, local.port()));
+        let info = ChannelInfo {
+            kind: ChannelKind::Quic,
+            local: local.to_string(),
+            peer: peer.to_string(),
+            peer_ip: Some(peer.ip().to_canonical()),
+        };
+        let certificates = connection
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|certificates| *certificates)
+            .unwrap_or_default();
+        let suite = suites.iter().find(|suite| suite.suite() == PACKET_SUITE).copied();
+        let suite = suite.ok_or_else(|| QuicError::Settings { reason: format!("{PACKET_SUITE:?} is missing") })?;
+        let outer = OuterTls::of_quic(connection.clone(), certificates, suite);
+        Ok(Self { connection, info, outer })
+    }
+
+    /// What the handshake left.
+    #[must_use]
+    pub fn outer(&self) -> &OuterTls {
+        &self.outer
+    }
+
+    /// Both ends.
+    #[must_use]
+    pub fn info(&self) -> &ChannelInfo {
+        &self.info
+    }
+
+    /// Opens a lane. The peer learns of it by its first byte. The first one carries the connection: when it ends, so does
+    /// the connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended. Waits while the peer allows no further lane.
+    pub async fn open_lane(&self) -> io::Result<Connection> {
+        let (send, receive) = self.connection.open_bi().await?;
+        Ok(self.lane(send, receive))
+    }
+
+    /// The next lane that the peer opens.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub async fn accept_lane(&self) -> io::Result<Connection> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        Ok(self.lane(send, receive))
+    }
+
+    /// Ends the connection and its lanes at once.
+    pub fn close(&self) {
+        self.connection.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    fn lane(&self, send: quinn::SendStream, receive: quinn::RecvStream) -> Connection {
+        Connection { io: Io::Quic(QuicIo::new(self.connection.clone(), send, receive)), info: self.info.clone() }
+    }
+}
+
+/// What protects the packets of raw channels that join a session which began over QUIC: quinn does not tell which suite
+/// its handshake chose. Every node has this one.
+const PACKET_SUITE: CipherSuite = CipherSuite::TLS13_AES_256_GCM_SHA384;

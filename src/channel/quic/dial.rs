@@ -1,0 +1,76 @@
+//! Dialling QUIC by name: the addresses of the name in turn, each attempt a little after the one before, as for TCP.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use quinn::ClientConfig;
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::quic::Suite;
+
+use super::connection::QuicConnection;
+use super::endpoint::{EndpointError, endpoint};
+use super::error::QuicError;
+use super::options::QuicOptions;
+use crate::channel::dial::DialOptions;
+use crate::channel::dial_tcp::{AttemptError, race, resolve};
+use crate::channel::{Address, DialError, DialFailure, DialFailures};
+
+/// Dials a `quic://` address and runs the client's side of the handshake. `initial` is the suite of the first packets
+/// (RFC 9001 §5.2).
+///
+/// # Errors
+///
+/// See [`DialError`].
+pub async fn dial_quic(
+    address: &Address,
+    options: &DialOptions,
+    tls: Arc<rustls::ClientConfig>,
+    initial: Suite,
+) -> Result<QuicConnection, DialError> {
+    let deadline = tokio::time::Instant::now() + options.timeout;
+    let name = address.to_string();
+    let Address::Quic { host, port } = address else {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the address is no quic:// one");
+        let failures = DialFailures(vec![DialFailure { address: name.clone(), error }]);
+        return Err(DialError::Other { address: name, failures });
+    };
+    let crypto = QuicClientConfig::with_initial(Arc::clone(&tls), initial).map_err(|error| DialError::Quic {
+        address: name.clone(),
+        source: QuicError::Settings { reason: error.to_string() },
+    })?;
+    let crypto = Arc::new(crypto);
+    let addresses = resolve(host, *port, deadline).await?;
+    let attempt = |peer: SocketAddr| attempt(peer, &options.quic, Arc::clone(&crypto), &tls);
+    race(&name, addresses, attempt, options.timeout, deadline).await
+}
+
+async fn attempt(
+    peer: SocketAddr,
+    options: &QuicOptions,
+    crypto: Arc<QuicClientConfig>,
+    tls: &rustls::ClientConfig,
+) -> Result<QuicConnection, AttemptError> {
+    let any = match peer {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let local = options.bind.unwrap_or(any);
+    if local.is_ipv6() != peer.is_ipv6() {
+        let text = format!("the local address {local} is of the other family");
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, text).into());
+    }
+    let mut config = ClientConfig::new(crypto);
+    config.transport_config(Arc::new(options.transport(peer.ip())));
+    let payload_bytes_max = options.mtu_max(peer.ip());
+    let endpoint = endpoint(local, false, payload_bytes_max, options, None, None).map_err(|error| match error {
+        EndpointError::Options(source) => AttemptError::Options(source),
+        EndpointError::Io(error) => AttemptError::Connect(error),
+    })?;
+    let local = endpoint.local_addr()?;
+    let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
+    let connection = connecting.await.map_err(|error| AttemptError::from(QuicError::from(error)))?;
+    QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
+}
+
+/// Stands where TLS wants a server's name; neither sent nor verified. `.invalid` is never resolved (RFC 6761 §6.4).
+const SERVER_NAME: &str = "longhaul.invalid";

@@ -1,0 +1,111 @@
+//! UDP sockets for quinn, and endpoints on them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Once};
+
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::options::QuicOptions;
+use crate::channel::OptionsError;
+
+/// Makes an endpoint on a socket of its own, which takes datagrams up to `payload_bytes_max`.
+pub(super) fn endpoint(
+    local: SocketAddr,
+    is_shared: bool,
+    payload_bytes_max: u16,
+    options: &QuicOptions,
+    server: Option<ServerConfig>,
+    reset_key: Option<hmac::Key>,
+) -> Result<Endpoint, EndpointError> {
+    let socket = socket(local, is_shared, options)?;
+    let mut config = reset_key.map_or_else(EndpointConfig::default, |key| EndpointConfig::new(Arc::new(ResetKey(key))));
+    config.max_udp_payload_size(payload_bytes_max).map_err(|error| EndpointError::Io(io::Error::other(error)))?;
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(EndpointError::Io)
+}
+
+/// Why there is no endpoint.
+pub(super) enum EndpointError {
+    Options(OptionsError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for EndpointError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn socket(local: SocketAddr, is_shared: bool, options: &QuicOptions) -> Result<Socket, EndpointError> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    if local.is_ipv6() && local.ip() == IpAddr::from([0; 16]) {
+        socket.set_only_v6(false)?;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        if is_shared {
+            socket.set_reuse_port(true)?;
+        }
+        if let Some(mark) = options.mark {
+            socket.set_mark(mark).map_err(|source| EndpointError::Options(OptionsError::Mark { mark, source }))?;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = is_shared;
+    raise_buffers(&socket, options)?;
+    socket.bind(&local.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Asks for the wanted buffers, above the system's limit where the process may. What is refused is told once.
+fn raise_buffers(socket: &Socket, options: &QuicOptions) -> io::Result<()> {
+    let (send, receive) = (options.send_buffer_bytes as usize, options.receive_buffer_bytes as usize);
+    #[cfg(target_os = "linux")]
+    {
+        // Needs CAP_NET_ADMIN, and is not needed where the limits are high.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(socket, send);
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, receive);
+    }
+    for (name, wanted, is_send) in [("net.core.wmem_max", send, true), ("net.core.rmem_max", receive, false)] {
+        let size = || if is_send { socket.send_buffer_size() } else { socket.recv_buffer_size() };
+        if size()? < wanted {
+            if is_send { socket.set_send_buffer_size(wanted) } else { socket.set_recv_buffer_size(wanted) }?;
+        }
+        let got = size()?;
+        if got < wanted {
+            BUFFERS_LOGGED.call_once(|| {
+                tracing::warn!(
+                    wanted_bytes = wanted,
+                    got_bytes = got,
+                    "UDP socket buffers are small, which costs throughput on long paths: raise {name}"
+                );
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The log says once what the system refuses.
+static BUFFERS_LOGGED: Once = Once::new();
+
+/// Signs stateless resets (RFC 9000 §10.3): drawn from the node's key, so that a node that was restarted can tell its
+/// peers that their connections are gone.
+struct ResetKey(hmac::Key);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(hmac::sign(&self.0, data).as_ref());
+    }
+
+    fn signature_len(&self) -> usize {
+        self.0.algorithm().digest_algorithm().output_len()
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        hmac::verify(&self.0, data, signature).map_err(|_| CryptoError)
+    }
+}

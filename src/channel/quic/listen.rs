@@ -1,0 +1,213 @@
+//! Accepting QUIC channels.
+//!
+//! Admission comes first, as for TCP. While many handshakes are pending, peers have to prove their address before
+//! anything is kept for them (RFC 9000 §8.1.2). Handshakes are the business of the caller.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::select_all;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, Incoming, ServerConfig};
+use ring::hmac;
+use rustls::quic::Suite;
+use tokio::net::lookup_host;
+
+use super::connection::QuicConnection;
+use super::endpoint::{EndpointError, endpoint};
+use super::error::QuicError;
+use super::options::{QuicOptions, RetryPolicy};
+use crate::base::TokenBucket;
+use crate::channel::{Address, Gate, GateCounters, ListenError, ListenOptions, Permit};
+
+/// Accepts QUIC channels at one address.
+#[derive(Debug)]
+pub struct QuicListener {
+    endpoints: Vec<Endpoint>,
+    options: QuicOptions,
+    gate: Gate,
+    local: Address,
+    log: TokenBucket,
+}
+
+/// A channel that was admitted, before its handshake.
+#[derive(Debug)]
+pub struct QuicAccepted {
+    incoming: Incoming,
+    options: QuicOptions,
+    local: SocketAddr,
+    /// Who is at the other end, as far as it says so itself.
+    pub peer: SocketAddr,
+    /// To be dropped when the handshake has finished.
+    pub permit: Permit,
+}
+
+impl QuicListener {
+    /// Listens at a `quic://` address, with a gate of its own. `reset_key` signs stateless resets.
+    ///
+    /// # Errors
+    ///
+    /// See [`ListenError`].
+    pub async fn bind(
+        address: &Address,
+        options: &ListenOptions,
+        tls: Arc<rustls::ServerConfig>,
+        initial: Suite,
+        reset_key: hmac::Key,
+    ) -> Result<Self, ListenError> {
+        let Address::Quic { host, port } = address else {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the address is no quic:// one");
+            return Err(ListenError::Bind { address: address.to_string(), source });
+        };
+        let bind_error = |source| ListenError::Bind { address: address.to_string(), source };
+        let resolve_error = |source| ListenError::Resolve { address: address.to_string(), source };
+        let mut candidates = lookup_host((host.as_str(), *port)).await.map_err(resolve_error)?;
+        let mut local = candidates.next().ok_or_else(|| {
+            resolve_error(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
+        })?;
+        let quic = options.quic.clone();
+        // A socket at every address of the host gets datagrams over loopback too.
+        let from = if local.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { local.ip() };
+        let payload_bytes_max = quic.mtu_max(from);
+        let server =
+            server_config(tls, initial, &quic, local).map_err(|error| bind_error(std::io::Error::other(error)))?;
+        let mut endpoints = Vec::new();
+        let count = quic.endpoint_count.max(1);
+        for _ in 0..count {
+            let made =
+                endpoint(local, count > 1, payload_bytes_max, &quic, Some(server.clone()), Some(reset_key.clone()));
+            let endpoint = made.map_err(|error| match error {
+                EndpointError::Io(source) => bind_error(source),
+                EndpointError::Options(source) => ListenError::Options { address: address.to_string(), source },
+            })?;
+            // Further sockets share the port that the first one got.
+            local = endpoint.local_addr().map_err(bind_error)?;
+            endpoints.push(endpoint);
+        }
+        Ok(Self {
+            endpoints,
+            options: quic,
+            gate: Gate::new(options.admission.clone()),
+            local: address.at(local),
+            log: TokenBucket::new(LOG_PER_SECOND, LOG_BURST),
+        })
+    }
+
+    /// The next channel that is admitted; `None` when the sockets have failed. Cancel safe.
+    pub async fn accept(&mut self) -> Option<QuicAccepted> {
+        loop {
+            let accepting = self.endpoints.iter().map(|endpoint| Box::pin(endpoint.accept()));
+            let (incoming, index, _) = select_all(accepting).await;
+            let incoming = incoming?;
+            if let Some(accepted) = self.admit(incoming, index) {
+                return Some(accepted);
+            }
+        }
+    }
+
+    /// Where it listens; with the port that the system chose.
+    #[must_use]
+    pub fn local_address(&self) -> &Address {
+        &self.local
+    }
+
+    /// What was admitted and refused.
+    #[must_use]
+    pub fn counters(&self) -> &GateCounters {
+        self.gate.counters()
+    }
+
+    fn admit(&mut self, incoming: Incoming, index: usize) -> Option<QuicAccepted> {
+        let peer = incoming.remote_address();
+        let is_loaded = match self.options.retry {
+            RetryPolicy::Always => true,
+            RetryPolicy::Never => false,
+            RetryPolicy::Auto => self.gate.pending() >= RETRY_PENDING_MIN,
+        };
+        if is_loaded && !incoming.remote_address_validated() && incoming.may_retry() {
+            // Fails only where it was not allowed.
+            let _ = incoming.retry();
+            return None;
+        }
+        match self.gate.admit(Some(peer.ip()), Instant::now()) {
+            Ok(permit) => {
+                let local = self.endpoints[index].local_addr().ok()?;
+                Some(QuicAccepted { incoming, options: self.options.clone(), local, peer, permit })
+            }
+            Err(reason) => {
+                if self.log.take(Instant::now()) {
+                    tracing::warn!(address = %self.local, %peer, %reason, "connection refused");
+                }
+                // An answer to an address that nobody has proved would go to whoever is named there.
+                if incoming.remote_address_validated() {
+                    incoming.refuse()
+                } else {
+                    incoming.ignore()
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Drop for QuicListener {
+    /// Connections go on; new ones are refused.
+    fn drop(&mut self) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.set_server_config(None));
+    }
+}
+
+impl QuicAccepted {
+    /// Runs the server's side of the handshake. The time for it is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// See [`QuicError`].
+    pub async fn handshake(
+        self,
+        tls: Arc<rustls::ServerConfig>,
+        initial: Suite,
+    ) -> Result<(QuicConnection, Permit), QuicError> {
+        let config = server_config(Arc::clone(&tls), initial, &self.options, self.peer)?;
+        let connecting = self.incoming.accept_with(Arc::new(config))?;
+        let connection = connecting.await?;
+        let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
+        Ok((connection, self.permit))
+    }
+}
+
+fn server_config(
+    tls: Arc<rustls::ServerConfig>,
+    initial: Suite,
+    options: &QuicOptions,
+    towards: SocketAddr,
+) -> Result<ServerConfig, QuicError> {
+    let crypto = QuicServerConfig::with_initial(tls, initial)
+        .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(options.transport(towards.ip())))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BUFFER_BYTES)
+        .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
+    Ok(config)
+}
+
+/// Pending handshakes above which peers have to prove their address.
+const RETRY_PENDING_MIN: u32 = 64;
+
+/// First datagrams that wait for the accept loop (quinn: 65,536).
+const INCOMING_MAX: usize = 1024;
+
+/// Bytes that are kept of a peer that waits for the accept loop (quinn: 10 MiB). A first flight is a few datagrams.
+const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
+
+/// The same, of all of them (quinn: 100 MiB).
+const INCOMING_BUFFERS_BYTES: u64 = 8 << 20;
+
+/// Log lines of one listener about what it did not accept.
+const LOG_PER_SECOND: u32 = 1;
+
+/// Burst of the rate above.
+const LOG_BURST: u32 = 10;

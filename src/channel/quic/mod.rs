@@ -1,0 +1,22 @@
+//! `quic://`: a QUIC connection (RFC 9000) over UDP by quinn, whose streams are lanes.
+//!
+//! quinn owns everything about UDP: loss recovery, pacing, path MTU, ECN, segmentation offload, Retry and
+//! anti-amplification. The connection's own handshake is the session's, or binds a join, as that of `tls://` does. One
+//! bidirectional stream of the connection is one lane, so that a lost datagram holds up one lane only. The connection
+//! lives as long as its first lane.
+
+mod connection;
+mod dial;
+mod endpoint;
+mod error;
+mod lane;
+mod listen;
+mod options;
+
+pub use connection::QuicConnection;
+pub use dial::dial_quic;
+pub use error::QuicError;
+pub use lane::QuicIo;
+pub(crate) use lane::WeakQuicIo;
+pub use listen::{QuicAccepted, QuicListener};
+pub use options::{QuicCongestion, QuicOptions, RetryPolicy};

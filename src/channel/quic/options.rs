@@ -1,0 +1,189 @@
+//! Options of QUIC channels, and what quinn is told of them.
+//!
+//! The windows follow from a limit of quinn: a stream's receive buffer that has more than 1,024 pieces with gaps between
+//! them ends the connection. With windows of twice that many full datagrams there cannot be that many.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// Options of QUIC channels, dialled and accepted.
+#[derive(Clone, Debug)]
+pub struct QuicOptions {
+    /// The congestion control of what this side sends.
+    pub congestion: QuicCongestion,
+    /// Bytes that may be in flight before anything is known about the path; `None` is the congestion control's own.
+    pub initial_window_bytes: Option<u64>,
+    /// The round trip that is assumed before one is measured.
+    pub initial_rtt: Duration,
+    /// UDP payload of the first datagrams, in bytes: what every path is believed to carry. At least 1,200.
+    pub mtu_initial_bytes: u16,
+    /// The largest UDP payload that is looked for; `None` looks for 65,000 bytes on loopback and for 8,952, a jumbo
+    /// frame of 9,000 over IPv6, elsewhere.
+    pub mtu_max_bytes: Option<u16>,
+    /// Silence after which the peer is asked for a sign of life; `None` asks never.
+    pub keepalive: Option<Duration>,
+    /// Silence after which the connection is over.
+    pub idle_timeout: Duration,
+    /// Lanes of a dialled channel, 1 to 16; a listener takes what its peers open.
+    pub lane_count: u32,
+    /// Size of the socket's send buffer, in bytes.
+    pub send_buffer_bytes: u32,
+    /// Size of the socket's receive buffer, in bytes: what arrives while the process does something else.
+    pub receive_buffer_bytes: u32,
+    /// Several datagrams a system call (GSO), where the system has it.
+    pub segmentation_offload: bool,
+    /// Sockets of a listener on the same port (`SO_REUSEPORT`), among which the system spreads the peers.
+    pub endpoint_count: u32,
+    /// When a listener asks peers to prove their address, which costs them a round trip.
+    pub retry: RetryPolicy,
+    /// Mark for routing and filtering (`SO_MARK`); needs `CAP_NET_ADMIN`.
+    pub mark: Option<u32>,
+    /// Local address of dialled channels. Listeners ignore it.
+    pub bind: Option<SocketAddr>,
+}
+
+impl Default for QuicOptions {
+    fn default() -> Self {
+        Self {
+            congestion: QuicCongestion::Auto,
+            initial_window_bytes: None,
+            initial_rtt: INITIAL_RTT,
+            mtu_initial_bytes: MTU_MIN_BYTES,
+            mtu_max_bytes: None,
+            keepalive: Some(KEEPALIVE),
+            idle_timeout: IDLE_TIMEOUT,
+            lane_count: LANE_COUNT,
+            send_buffer_bytes: SOCKET_BUFFER_BYTES,
+            receive_buffer_bytes: SOCKET_BUFFER_BYTES,
+            segmentation_offload: true,
+            endpoint_count: 1,
+            retry: RetryPolicy::Auto,
+            mark: None,
+            bind: None,
+        }
+    }
+}
+
+impl QuicOptions {
+    /// What quinn is told for a channel whose local end or peer is at `ip`.
+    pub(super) fn transport(&self, ip: IpAddr) -> TransportConfig {
+        let mut transport = TransportConfig::default();
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.mtu_max(ip));
+        let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or(IdleTimeout::from(VarInt::MAX));
+        transport
+            .congestion_controller_factory(self.congestion.factory(self.initial_window_bytes))
+            .initial_rtt(self.initial_rtt)
+            .initial_mtu(self.mtu_initial_bytes)
+            .mtu_discovery_config(Some(discovery))
+            .keep_alive_interval(self.keepalive)
+            .max_idle_timeout(Some(idle))
+            .max_concurrent_bidi_streams(VarInt::from_u32(LANES_MAX))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES * LANES_MAX))
+            .send_window(SEND_WINDOW_INITIAL_BYTES)
+            .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+            .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+            .enable_segmentation_offload(self.segmentation_offload);
+        transport
+    }
+
+    /// The largest UDP payload that is looked for, towards `ip`.
+    pub(super) fn mtu_max(&self, ip: IpAddr) -> u16 {
+        let found = if ip.to_canonical().is_loopback() { MTU_LOOPBACK_BYTES } else { MTU_JUMBO_BYTES };
+        self.mtu_max_bytes.unwrap_or(found).max(self.mtu_initial_bytes)
+    }
+}
+
+/// The congestion control of a QUIC channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuicCongestion {
+    /// The one that holds best on the paths of our tables.
+    #[default]
+    Auto,
+    /// CUBIC (RFC 9438).
+    Cubic,
+    /// BBR.
+    Bbr,
+    /// NewReno (RFC 9002 §7).
+    NewReno,
+}
+
+impl QuicCongestion {
+    fn factory(self, initial_window_bytes: Option<u64>) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Auto | Self::Bbr => {
+                let mut config = BbrConfig::default();
+                initial_window_bytes.map(|window| config.initial_window(window));
+                Arc::new(config)
+            }
+            Self::Cubic => {
+                let mut config = CubicConfig::default();
+                initial_window_bytes.map(|window| config.initial_window(window));
+                Arc::new(config)
+            }
+            Self::NewReno => {
+                let mut config = NewRenoConfig::default();
+                initial_window_bytes.map(|window| config.initial_window(window));
+                Arc::new(config)
+            }
+        }
+    }
+}
+
+/// When a listener answers a first datagram by Retry (RFC 9000 §8.1.2): the peer has to show that it receives at its
+/// address before anything is kept for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// While many handshakes are pending.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// RFC 9002 §6.2.2.
+const INITIAL_RTT: Duration = Duration::from_millis(333);
+
+/// RFC 9000 §14: the smallest that carries QUIC.
+pub(super) const MTU_MIN_BYTES: u16 = 1200;
+
+/// A 9,000-byte frame less the heads of IPv6 and UDP.
+const MTU_JUMBO_BYTES: u16 = 9000 - 40 - 8;
+
+/// Loopback frames hold 65,536 bytes; segmentation offload and QUIC's own heads stay below that.
+const MTU_LOOPBACK_BYTES: u16 = 65_000;
+
+/// Below the shortest time for which common firewalls remember a UDP flow (30 s).
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// As long as unacknowledged TCP bytes are waited for.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Four lanes: a lost datagram holds up a quarter of what arrives.
+const LANE_COUNT: u32 = 4;
+
+/// Lanes that one connection may have.
+pub(super) const LANES_MAX: u32 = 16;
+
+/// A quarter of a second at 250 Mbit/s; more than any default, which loses bursts on long paths.
+const SOCKET_BUFFER_BYTES: u32 = 8 << 20;
+
+/// Pieces with gaps between them of which quinn takes one more as an attack (`MAX_CHUNKS` of its assembler).
+const QUINN_GAPS_MAX: u32 = 1024;
+
+/// A gap and a piece are a datagram each, so that a window of full datagrams has no more pieces than quinn takes.
+const STREAM_WINDOW_BYTES: u32 = 2 * QUINN_GAPS_MAX * MTU_MIN_BYTES as u32;
+
+/// Until the congestion window is known: see [`super::lane`].
+pub(super) const SEND_WINDOW_INITIAL_BYTES: u64 = 256 << 10;
+
+/// Datagrams of the expirable class that wait: a tenth of a second at 80 Mbit/s.
+const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
