@@ -164,6 +164,10 @@ const ADDRESSES_MAX: usize = 16;
 mod tests {
     use super::*;
 
+    async fn attempt_plain(address: SocketAddr) -> Result<TcpStream, AttemptError> {
+        attempt(address, &TcpOptions::default()).await
+    }
+
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
@@ -183,7 +187,7 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let begun = Instant::now();
         let timeout = Duration::from_secs(5);
-        let stream = race("tcp://test", vec![closed, open], &TcpOptions::default(), timeout, begun + timeout).await;
+        let stream = race("tcp://test", vec![closed, open], attempt_plain, timeout, begun + timeout).await;
         assert_eq!(stream.unwrap().peer_addr().unwrap(), open);
         assert!(begun.elapsed() < ATTEMPT_DELAY);
     }
@@ -195,7 +199,7 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let timeout = Duration::from_secs(5);
         let deadline = Instant::now() + timeout;
-        let stream = race("tcp://test", vec![full.address, open], &TcpOptions::default(), timeout, deadline).await;
+        let stream = race("tcp://test", vec![full.address, open], attempt_plain, timeout, deadline).await;
         assert_eq!(stream.unwrap().peer_addr().unwrap(), open);
     }
 }

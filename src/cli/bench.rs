@@ -67,6 +67,7 @@ pub(super) struct Args {
 enum Kind {
     Tcp,
     Tls,
+    Quic,
     Unix,
 }
 
@@ -104,6 +105,7 @@ async fn measure(args: Args) -> Result<(), CliError> {
     let address: Address = match args.kind {
         Kind::Tcp => "tcp://127.0.0.1:0".to_owned(),
         Kind::Tls => "tls://127.0.0.1:0".to_owned(),
+        Kind::Quic => "quic://127.0.0.1:0".to_owned(),
         Kind::Unix => {
             std::fs::create_dir_all(&folder).map_err(failed)?;
             format!("unix://{}/bench.sock", folder.display())

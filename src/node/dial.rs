@@ -13,7 +13,8 @@ use super::registry::Registry;
 use super::shared::{LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
-    Address, ChannelKind, Connection, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial, dial_quic,
+    Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
+    dial_quic,
 };
 use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{
@@ -50,7 +51,7 @@ impl Dialler {
         let dialling = async {
             if address.kind() == ChannelKind::Quic {
                 let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
-                let quic = dial_quic(address, &options, tls, quic_initial_suite()).await?;
+                let quic = dial_quic(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
                 let (connection, outer) = (quic.open_lane().await?, Some(quic.outer().clone()));
                 return Ok(Dialled { connection, outer, quic: Some(quic) });
             }
@@ -82,7 +83,12 @@ impl Dialler {
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
-                    Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
+                    Some(outer) => match attempt.over_tls(dialled.connection, &outer).await {
+                        Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
+                            return Err(EstablishError::Refused.into());
+                        }
+                        made => made?,
+                    },
                 };
                 match made {
                     Made::Session(session, peer, io) => {
@@ -344,6 +350,14 @@ pub(super) fn outer_tls_error(error: &TlsError) -> ConnectError {
         _ => None,
     };
     ConnectError::OuterTls(verified.map_or_else(|| error.to_string(), VerifyFailure::explain))
+}
+
+/// What went wrong in the handshake of a `quic://` channel, in the verifier's words if it was that.
+fn quic_error(error: DialError) -> ConnectError {
+    match error {
+        DialError::Quic { source, .. } => source.into(),
+        other => other.into(),
+    }
 }
 
 /// What a join over TLS is bound to.

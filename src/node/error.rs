@@ -4,7 +4,7 @@ use std::io;
 
 use crate::base::StreamCode;
 use crate::channel::{DialError, ListenError, QuicError};
-use crate::crypto::identity::{IdentityError, NodeId};
+use crate::crypto::identity::{IdentityError, NodeId, VerifyFailure};
 use crate::session::{CloseReason, EstablishError};
 
 /// A session is over.
@@ -119,7 +119,8 @@ impl From<QuicError> for ConnectError {
     fn from(error: QuicError) -> Self {
         match error {
             QuicError::Connection(error) => Self::Io(error),
-            QuicError::Tls { reason } | QuicError::Settings { reason } => Self::OuterTls(reason),
+            QuicError::Tls { reason } => Self::OuterTls(VerifyFailure::explain_text(&reason).to_owned()),
+            QuicError::Settings { reason } => Self::OuterTls(reason),
         }
     }
 }

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use longhaul::crypto::identity::{ALPN_TLS, TlsSettings, TrustAnchors, default_provider};
+use longhaul::crypto::identity::{ALPN_QUIC, ALPN_TLS, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 
 use crate::common::{authority, dialling, id, listening, settings, settings_by};
-use crate::rogue::{Papers, forge, listen, refused_over_raw, refused_over_tls};
+use crate::rogue::{Papers, forge, listen, refused_over_quic, refused_over_raw, refused_over_tls};
 use crate::transfer::{both_ways, soon};
 
 /// Papers that are wrong in one way each, and what the peer that verifies them finds.
@@ -56,7 +56,7 @@ async fn dial(papers: Papers, scheme: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dialler_says_what_answered_instead_of_what() {
     for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ServerAuth) {
-        for scheme in ["tcp", "tls"] {
+        for scheme in ["tcp", "tls", "quic"] {
             let error = dial(papers.clone(), scheme).await;
             assert!(error.contains(finding), "{scheme}: {error:?} should tell {finding:?}");
         }
@@ -65,7 +65,7 @@ async fn a_dialler_says_what_answered_instead_of_what() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dialler_refuses_another_node() {
-    for scheme in ["tcp", "tls"] {
+    for scheme in ["tcp", "tls", "quic"] {
         let c = listening("c", &format!("{scheme}://127.0.0.1:0")).await;
         let a = dialling("a").await;
         let refused = a.connect(LinkConfig::new(id("b"), [c.local_addresses()[0].clone()])).await;
@@ -125,6 +125,34 @@ async fn strangers_are_refused_under_tls() {
         let error = refused_over_tls(&base, &papers, &address, ALPN_TLS).await;
         assert!(error.contains("received fatal alert"), "{finding}: {error}");
         assert!(!error.contains("rogue") && !error.contains("issuer"), "{finding}: {error}");
+    }
+    peaceful.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_under_quic() {
+    let peaceful = Peaceful::new("quic").await;
+    let address = peaceful.b.local_addresses()[0].clone();
+    let base = settings("rogue");
+    let without = refused_over_quic(&base, &None, &address, ALPN_QUIC).await;
+    assert!(!without.ends_with("bytes"), "{without}");
+    for (papers, finding) in wrong_papers(&ExtendedKeyUsagePurpose::ClientAuth) {
+        let error = refused_over_quic(&base, &papers, &address, ALPN_QUIC).await;
+        assert!(!error.ends_with("bytes"), "{finding}: {error}");
+        assert!(!error.contains("rogue") && !error.contains("issuer"), "{finding}: {error}");
+    }
+    peaceful.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_protocol_above_quic_is_refused() {
+    let peaceful = Peaceful::new("quic").await;
+    let address = peaceful.b.local_addresses()[0].clone();
+    let a: TlsSettings = settings("a");
+    let papers = Some(a.identity().certified_key());
+    for alpn in [&b"h3"[..], ALPN_TLS, b"longhaul/1"] {
+        let error = refused_over_quic(&a, &papers, &address, alpn).await;
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
     }
     peaceful.check().await;
 }

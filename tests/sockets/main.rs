@@ -17,6 +17,8 @@ mod many;
 mod mixed;
 mod outages;
 mod proxy;
+mod quic;
 mod rogue;
 mod tampering;
 mod transfer;
+mod udp_path;

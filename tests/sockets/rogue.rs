@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use longhaul::base::SessionId;
-use longhaul::channel::Address;
-use longhaul::crypto::identity::{ALPN_SESSION, ALPN_TLS, TlsSettings, server_name};
+use longhaul::channel::{Address, DialOptions, ListenOptions, QuicListener, dial_quic};
+use longhaul::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, TlsSettings, quic_initial_suite, server_name};
 use longhaul::issue::CertificateAuthority;
 use longhaul::session::{EstablishError, Establishing, Progress, SessionConfig};
 use longhaul::wire::{Body, FrameMessage, VERSION, decode_message};
@@ -192,8 +192,50 @@ pub(crate) async fn refused_over_tls(base: &TlsSettings, papers: &Papers, addres
     }
 }
 
-/// A listener that answers with whatever papers, on a raw channel or inside TLS; its address.
+/// Dials QUIC, and begins a session in it: the error that comes for it.
+pub(crate) async fn refused_over_quic(base: &TlsSettings, papers: &Papers, address: &Address, alpn: &[u8]) -> String {
+    let config = client_config(base, papers, alpn);
+    let quic = match dial_quic(address, &DialOptions::default(), config, quic_initial_suite()).await {
+        Ok(quic) => quic,
+        Err(error) => return error.to_string(),
+    };
+    let (mut read, mut write) = match quic.open_lane().await {
+        Ok(lane) => lane.io.split(),
+        Err(error) => return error.to_string(),
+    };
+    let id = SessionId([9; 16]);
+    let start = longhaul::session::Established::start_message(&SessionConfig::default(), id, VERSION);
+    let _ = write.write_all(&start).await;
+    let mut answer = BytesMut::with_capacity(1024);
+    match read.read(&mut answer).await {
+        Ok(size) => format!("{size} bytes"),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn listen_quic(base: TlsSettings, papers: Papers) -> Address {
+    let address = "quic://127.0.0.1:0".parse().unwrap();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[0; 32]);
+    let config = move || server_config(&base, &papers, ALPN_QUIC);
+    let suite = quic_initial_suite;
+    let bound = QuicListener::bind(&address, &ListenOptions::default(), config(), suite(), key).await;
+    let mut listener = bound.unwrap();
+    let address = listener.local_address().clone();
+    tokio::spawn(async move {
+        while let Some(accepted) = listener.accept().await {
+            if let Ok((connection, _permit)) = accepted.handshake(config(), suite()).await {
+                connection.closed().await;
+            }
+        }
+    });
+    address
+}
+
+/// A listener that answers with whatever papers, on a raw channel or inside TLS or QUIC; its address.
 pub(crate) async fn listen(base: TlsSettings, papers: Papers, scheme: &str) -> Address {
+    if scheme == "quic" {
+        return listen_quic(base, papers).await;
+    }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("{scheme}://{}", listener.local_addr().unwrap()).parse().unwrap();
     let is_tls = scheme == "tls";

@@ -7,7 +7,7 @@ use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-use super::error::QuicError;
+use super::error::{QuicError, refusal_of_tls};
 use super::lane::QuicIo;
 use crate::channel::{ChannelInfo, ChannelKind, Connection, Io, OuterTls};
 
@@ -81,6 +81,13 @@ impl QuicConnection {
     /// Ends the connection and its lanes at once.
     pub fn close(&self) {
         self.connection.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Whether the peer ended the connection because its TLS refused this side, which a client learns after its own
+    /// handshake is complete.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.connection.close_reason().is_some_and(|reason| refusal_of_tls(&reason).is_some())
     }
 
     /// Waits until the connection has ended.

@@ -8,6 +8,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::quic::Suite;
 
 use super::connection::QuicConnection;
+use super::discreet::Discreet;
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::QuicOptions;
@@ -34,21 +35,16 @@ pub async fn dial_quic(
         let failures = DialFailures(vec![DialFailure { address: name.clone(), error }]);
         return Err(DialError::Other { address: name, failures });
     };
-    let crypto = QuicClientConfig::with_initial(Arc::clone(&tls), initial).map_err(|error| DialError::Quic {
-        address: name.clone(),
-        source: QuicError::Settings { reason: error.to_string() },
-    })?;
-    let crypto = Arc::new(crypto);
     let addresses = resolve(host, *port, deadline).await?;
-    let attempt = |peer: SocketAddr| attempt(peer, &options.quic, Arc::clone(&crypto), &tls);
+    let attempt = |peer: SocketAddr| attempt(peer, &options.quic, Arc::clone(&tls), initial);
     race(&name, addresses, attempt, options.timeout, deadline).await
 }
 
 async fn attempt(
     peer: SocketAddr,
     options: &QuicOptions,
-    crypto: Arc<QuicClientConfig>,
-    tls: &rustls::ClientConfig,
+    tls: Arc<rustls::ClientConfig>,
+    initial: Suite,
 ) -> Result<QuicConnection, AttemptError> {
     let any = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -59,6 +55,9 @@ async fn attempt(
         let text = format!("the local address {local} is of the other family");
         return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, text).into());
     }
+    let crypto = QuicClientConfig::with_initial(Arc::clone(&tls), initial)
+        .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
+    let (crypto, words) = Discreet::new(crypto);
     let mut config = ClientConfig::new(crypto);
     config.transport_config(Arc::new(options.transport(peer.ip())));
     let payload_bytes_max = options.mtu_max(peer.ip());
@@ -68,7 +67,7 @@ async fn attempt(
     })?;
     let local = endpoint.local_addr()?;
     let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
-    let connection = connecting.await.map_err(|error| AttemptError::from(QuicError::from(error)))?;
+    let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
     QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
 }
 

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Once};
 
 use quinn::crypto::{CryptoError, HmacKey};
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime};
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::options::QuicOptions;
+use super::segments::Segments;
 use crate::channel::OptionsError;
 
 /// Makes an endpoint on a socket of its own, which takes datagrams up to `payload_bytes_max`.
@@ -24,7 +25,9 @@ pub(super) fn endpoint(
     let socket = socket(local, is_shared, options)?;
     let mut config = reset_key.map_or_else(EndpointConfig::default, |key| EndpointConfig::new(Arc::new(ResetKey(key))));
     config.max_udp_payload_size(payload_bytes_max).map_err(|error| EndpointError::Io(io::Error::other(error)))?;
-    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(EndpointError::Io)
+    let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
+    let socket = Arc::new(Segments::of(socket, options.mtu_offloaded()));
+    Ok(Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))?)
 }
 
 /// Why there is no endpoint.

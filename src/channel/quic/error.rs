@@ -26,6 +26,13 @@ pub enum QuicError {
     },
 }
 
+impl QuicError {
+    /// The error of a handshake, of which this side's TLS said `words`.
+    pub(super) fn new(error: ConnectionError, words: Option<String>) -> Self {
+        words.map_or_else(|| error.into(), |reason| Self::Tls { reason })
+    }
+}
+
 impl From<ConnectionError> for QuicError {
     fn from(error: ConnectionError) -> Self {
         match refusal_of_tls(&error) {
@@ -36,7 +43,7 @@ impl From<ConnectionError> for QuicError {
 }
 
 /// What TLS said, when it was TLS that ended the connection. Errors of TLS are 0x100 and its alert (RFC 9001 §4.8).
-fn refusal_of_tls(error: &ConnectionError) -> Option<String> {
+pub(super) fn refusal_of_tls(error: &ConnectionError) -> Option<String> {
     let alert = |code: u64| (code >> 8 == 1).then(|| AlertDescription::from((code & 0xff) as u8));
     match error {
         ConnectionError::TransportError(error) => alert(error.code.into()).map(|_| error.reason.clone()),

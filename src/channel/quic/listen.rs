@@ -15,6 +15,7 @@ use rustls::quic::Suite;
 use tokio::net::lookup_host;
 
 use super::connection::QuicConnection;
+use super::discreet::{Discreet, Words};
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::{QuicOptions, RetryPolicy};
@@ -70,7 +71,7 @@ impl QuicListener {
         // A socket at every address of the host gets datagrams over loopback too.
         let from = if local.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { local.ip() };
         let payload_bytes_max = quic.mtu_max(from);
-        let server =
+        let (server, _) =
             server_config(tls, initial, &quic, local).map_err(|error| bind_error(std::io::Error::other(error)))?;
         let mut endpoints = Vec::new();
         let count = quic.endpoint_count.max(1);
@@ -141,9 +142,9 @@ impl QuicListener {
                 }
                 // An answer to an address that nobody has proved would go to whoever is named there.
                 if incoming.remote_address_validated() {
-                    incoming.refuse()
+                    incoming.refuse();
                 } else {
-                    incoming.ignore()
+                    incoming.ignore();
                 }
                 None
             }
@@ -169,9 +170,10 @@ impl QuicAccepted {
         tls: Arc<rustls::ServerConfig>,
         initial: Suite,
     ) -> Result<(QuicConnection, Permit), QuicError> {
-        let config = server_config(Arc::clone(&tls), initial, &self.options, self.peer)?;
-        let connecting = self.incoming.accept_with(Arc::new(config))?;
-        let connection = connecting.await?;
+        let (config, words) = server_config(Arc::clone(&tls), initial, &self.options, self.peer)?;
+        let connecting =
+            self.incoming.accept_with(Arc::new(config)).map_err(|error| QuicError::new(error, words.take()))?;
+        let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
         let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
         Ok((connection, self.permit))
     }
@@ -182,16 +184,17 @@ fn server_config(
     initial: Suite,
     options: &QuicOptions,
     towards: SocketAddr,
-) -> Result<ServerConfig, QuicError> {
+) -> Result<(ServerConfig, Words), QuicError> {
     let crypto = QuicServerConfig::with_initial(tls, initial)
         .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let (crypto, words) = Discreet::new(crypto);
+    let mut config = ServerConfig::with_crypto(crypto);
     config
         .transport_config(Arc::new(options.transport(towards.ip())))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
-    Ok(config)
+    Ok((config, words))
 }
 
 /// Pending handshakes above which peers have to prove their address.

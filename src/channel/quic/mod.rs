@@ -7,11 +7,13 @@
 
 mod connection;
 mod dial;
+mod discreet;
 mod endpoint;
 mod error;
 mod lane;
 mod listen;
 mod options;
+mod segments;
 
 pub use connection::QuicConnection;
 pub use dial::dial_quic;

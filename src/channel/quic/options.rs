@@ -89,7 +89,7 @@ impl QuicOptions {
             .send_window(SEND_WINDOW_INITIAL_BYTES)
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
             .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
-            .enable_segmentation_offload(self.segmentation_offload);
+            .enable_segmentation_offload(self.segmentation_offload && self.mtu_max(ip) <= self.mtu_offloaded());
         transport
     }
 
@@ -97,6 +97,12 @@ impl QuicOptions {
     pub(super) fn mtu_max(&self, ip: IpAddr) -> u16 {
         let found = if ip.to_canonical().is_loopback() { MTU_LOOPBACK_BYTES } else { MTU_JUMBO_BYTES };
         self.mtu_max_bytes.unwrap_or(found).max(self.mtu_initial_bytes)
+    }
+
+    /// The largest UDP payload of which several go to the system at once. Those of loopback are as large as that is
+    /// allowed to be.
+    pub(super) fn mtu_offloaded(&self) -> u16 {
+        self.mtu_max_bytes.unwrap_or(MTU_JUMBO_BYTES).max(self.mtu_initial_bytes)
     }
 }
 

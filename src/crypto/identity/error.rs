@@ -1,5 +1,6 @@
 //! What can be wrong with certificates: our own ([`IdentityError`]) and a peer's ([`VerifyFailure`]).
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::{CertificateError, OtherError};
@@ -94,7 +95,7 @@ pub enum IdentityError {
 /// Why a peer's certificate was refused. It travels inside [`rustls::Error`]; [`VerifyFailure::of`] takes it out.
 ///
 /// The peer is told none of it: every refusal is the same TLS alert.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyFailure {
     /// The peer presented no certificate.
@@ -177,10 +178,24 @@ impl VerifyFailure {
         }
     }
 
+    /// The same for an error of which only the text is left, as quinn gives it.
+    #[must_use]
+    pub fn explain_text(text: &str) -> &str {
+        let inner = text.split_once("OtherError(").and_then(|(_, rest)| rest.strip_suffix("))"));
+        inner.unwrap_or(text)
+    }
+
     /// A handshake's error for people: what rustls wraps around a failure of ours is left out.
     #[must_use]
     pub fn explain(error: &rustls::Error) -> String {
         Self::of(error).map_or_else(|| error.to_string(), |failure| failure.to_string())
+    }
+}
+
+/// The same as `Display`: rustls shows the errors of verifiers by `Debug` only, inside its own.
+impl fmt::Debug for VerifyFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 

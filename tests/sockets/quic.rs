@@ -1,0 +1,157 @@
+//! Channels over QUIC: paths that lose, go silent and change addresses, restarted peers, and the handshake's bounds.
+
+use std::time::{Duration, Instant};
+
+use longhaul::channel::{ListenOptions, QuicCongestion, QuicOptions, RetryPolicy};
+use longhaul::node::{LinkConfig, Node, NodeConfig};
+use longhaul::session::{CloseReason, LaneKind, LaneState};
+
+use crate::common::{Pair, dialling, id, listening, listening_with, settings};
+use crate::transfer::{Transfer, both_ways, eventually, soon};
+use crate::udp_path::UdpPath;
+
+/// Two nodes with QUIC channels between them, on a path of the test's.
+async fn over_path(change: impl FnOnce(&mut LinkConfig)) -> (Pair, UdpPath) {
+    let b = listening("b", "quic://127.0.0.1:0").await;
+    let path = UdpPath::to(&b.local_addresses()[0]).await;
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [path.address()]);
+    config.addresses[0].count = 1;
+    change(&mut config);
+    let (link, session_a) = a.connect(config).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    (Pair { a, b, link, session_a, session_b }, path)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_byte_arrives_over_a_path_that_loses() {
+    let (pair, path) = over_path(|_| {}).await;
+    path.lose(30);
+    path.delay(Duration::from_millis(5));
+    both_ways(&pair.session_a, &pair.session_b, 3, 4 << 20).await;
+    assert!(path.passed() > 1000, "the datagrams went this way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_congestion_control_carries_data() {
+    for congestion in [QuicCongestion::Auto, QuicCongestion::Cubic, QuicCongestion::Bbr, QuicCongestion::NewReno] {
+        let (pair, path) = over_path(|config| config.dial.quic.congestion = congestion).await;
+        path.delay(Duration::from_millis(5));
+        both_ways(&pair.session_a, &pair.session_b, 3, 1 << 20).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_outlives_a_change_of_the_diallers_address() {
+    let (pair, path) = over_path(|_| {}).await;
+    let mut transfer = Transfer::start(&pair.session_a, &pair.session_b, 5, 6 << 20).await;
+    for _ in 0..3 {
+        soon(transfer.advance(1 << 20)).await;
+        path.rebind();
+    }
+    soon(transfer.finish()).await;
+    assert!(path.senders() >= 4, "the listener saw the changes");
+    assert_eq!(pair.session_a.stats().lanes_lost, 0, "the connection went on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_outlives_silence() {
+    let (pair, path) = over_path(|_| {}).await;
+    let mut transfer = Transfer::start(&pair.session_a, &pair.session_b, 7, 8 << 20).await;
+    for length in [0.5, 6.0] {
+        soon(transfer.advance(1 << 20)).await;
+        path.block(true);
+        // The outage itself.
+        tokio::time::sleep(Duration::from_secs_f64(length)).await;
+        path.block(false);
+        soon(transfer.advance(1)).await;
+    }
+    soon(transfer.finish()).await;
+    assert!(pair.session_a.close_reason().is_none() && pair.session_b.close_reason().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_carries_on_when_datagrams_stop_and_they_are_used_again() {
+    let b = listening_with("b", &["tcp://127.0.0.1:0", "quic://127.0.0.1:0"], NodeConfig::default()).await;
+    let path = UdpPath::to(&b.local_addresses()[1]).await;
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [path.address(), b.local_addresses()[0].clone()]);
+    config.addresses.iter_mut().for_each(|address| address.count = 1);
+    let (_link, session_a) = a.connect(config).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    let has = |kind: LaneKind| {
+        let lanes = session_a.stats().lanes;
+        lanes.iter().any(|lane| lane.kind == kind && lane.state == LaneState::Active)
+    };
+    eventually("both kinds are up", || has(LaneKind::Tcp) && has(LaneKind::Quic)).await;
+    path.block(true);
+    both_ways(&session_a, &session_b, 11, 2 << 20).await;
+    eventually("the silent channel is given up", || !has(LaneKind::Quic)).await;
+    path.block(false);
+    eventually("datagrams are used again", || has(LaneKind::Quic)).await;
+    both_ways(&session_a, &session_b, 13, 2 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_peer_is_known_at_once() {
+    // The same key at another port stands for a machine that lost power and is back: nothing was said.
+    let key = settings("b");
+    let listen = || {
+        let address = "quic://127.0.0.1:0".parse().unwrap();
+        Node::builder(key.clone()).listen(address, ListenOptions::default()).build()
+    };
+    let (before, after) = (listen().await.expect("a node"), listen().await.expect("a node"));
+    let path = UdpPath::to(&before.local_addresses()[0]).await;
+    let a = dialling("a").await;
+    let (link, session) = a.connect(LinkConfig::new(id("b"), [path.address()])).await.expect("a session");
+    let _lost = before.accept().await.expect("the other end");
+    path.lead_to(&after.local_addresses()[0]);
+    let since = Instant::now();
+    let reason = soon(session.closed()).await;
+    assert!(matches!(reason, CloseReason::Reset), "{reason:?}");
+    assert!(since.elapsed() < QuicOptions::default().idle_timeout, "noticed by the reset, not by silence");
+    let session_b = soon(after.accept()).await.expect("the other end");
+    both_ways(&soon(link.session()).await.expect("a new session"), &session_b, 17, 1 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_asks_for_proof_of_the_address_is_reached() {
+    let options = ListenOptions {
+        quic: QuicOptions { retry: RetryPolicy::Always, ..QuicOptions::default() },
+        ..Default::default()
+    };
+    let b = Node::builder(settings("b")).listen("quic://127.0.0.1:0".parse().unwrap(), options);
+    let b = b.build().await.expect("a node");
+    let a = dialling("a").await;
+    let (_link, session_a) =
+        a.connect(LinkConfig::new(id("b"), [b.local_addresses()[0].clone()])).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    both_ways(&session_a, &session_b, 19, 1 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_sockets_on_one_port_carry_several_channels() {
+    let options =
+        ListenOptions { quic: QuicOptions { endpoint_count: 4, ..QuicOptions::default() }, ..Default::default() };
+    let b = Node::builder(settings("b")).listen("quic://127.0.0.1:0".parse().unwrap(), options);
+    let b = b.build().await.expect("a node");
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]);
+    config.addresses[0].count = 3;
+    let (_link, session_a) = a.connect(config).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    let active = || session_a.stats().lanes.iter().filter(|lane| lane.state == LaneState::Active).count();
+    eventually("three channels with four lanes each", || active() == 12).await;
+    both_ways(&session_a, &session_b, 23, 4 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_are_sealed_again_inside_when_asked() {
+    let b = listening("b", "quic://127.0.0.1:0").await;
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]);
+    config.session.seal_always = true;
+    let (_link, session_a) = a.connect(config).await.expect("a session");
+    let session_b = b.accept().await.expect("the other end");
+    both_ways(&session_a, &session_b, 29, 1 << 20).await;
+}
