@@ -102,8 +102,19 @@ fn every_example_is_a_valid_configuration() {
 fn the_full_example_has_every_option_in_its_section() {
     let place = Place::new();
     let full = full_with_everything();
-    for section in ["[node]", "[identity]", "[[listen]]", "[[link]]", "[[service]]", "[[forward]]"] {
-        let error = place.check("x.toml", &format!("{section}\nno_such_option = 1\n")).unwrap_err();
+    let sections = [
+        "[node]",
+        "[identity]",
+        "[[listen]]",
+        "[listen.quic]",
+        "[[link]]",
+        "[link.quic]",
+        "[[service]]",
+        "[[forward]]",
+    ];
+    for section in sections {
+        let of = section.strip_suffix(".quic]").map(|name| format!("[{name}]]\n")).unwrap_or_default();
+        let error = place.check("x.toml", &format!("{of}{section}\nno_such_option = 1\n")).unwrap_err();
         let message = error.problems()[0].message().to_owned();
         let (_, known) = message.split_once("expected one of ").unwrap_or_else(|| panic!("{message}"));
         let parts: Vec<&str> = full.split(section).skip(1).collect();
@@ -113,8 +124,9 @@ fn the_full_example_has_every_option_in_its_section() {
                     .take_while(|line| !line.starts_with('['))
                     .any(|line| line.starts_with(&format!("{option} =")))
             });
-            // `address` is another name of `addresses` in a link.
-            assert!(is_there || (section, option) == ("[[link]]", "address"), "{section} {option} is not in full.toml");
+            // `address` is another name of `addresses` in a link; `quic` is a section of its own.
+            let is_elsewhere = (section, option) == ("[[link]]", "address") || option == "quic";
+            assert!(is_there || is_elsewhere, "{section} {option} is not in full.toml");
         }
     }
 }
@@ -128,6 +140,7 @@ fn the_full_example_shows_the_defaults() {
     let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
     assert_eq!(debug(&full.listeners[0].options), debug(&small.listeners[0].options));
     assert_eq!(debug(&full.listeners[1].options), debug(&small.listeners[1].options));
+    assert_eq!(debug(&full.listeners[2].options), debug(&small.listeners[0].options));
     let (a, b) = (&full.links[0], &small.links[0]);
     assert_eq!((a.scheduler, a.padding, a.survive, a.seal), (b.scheduler, b.padding, b.survive, b.seal));
     assert_eq!(debug(&a.dial), debug(&b.dial));
@@ -264,7 +277,13 @@ fn contradictions_are_told() {
         (link.replace("'b'", "'a'"), "which is this node"),
         (link.replace("'b'", "'spiffe://other/node/b'"), "another trust domain"),
         (link.replace(":1'", ":0'"), "port 0"),
-        (link.replace("'tcp://x:1'", "{ url = 'tcp://x:1', count = 17 }"), "17 channels"),
+        (link.replace("'tcp://x:1'", "{ url = 'tcp://x:1', count = 64 }"), "64 lanes"),
+        (link.replace("'tcp://x:1'", "{ url = 'quic://x:1', count = 16 }"), "64 lanes"),
+        (format!("{link}[link.quic]\ncongestion = 'vegas'"), "expected auto, cubic, bbr or new-reno"),
+        (format!("{link}[link.quic]\nmtu_initial = 1500\nmtu_max = 1400"), "mtu_max is 1400 bytes"),
+        (format!("{link}[link.quic]\nmtu_max = 1100"), "expected 1200 to 65507"),
+        (format!("{link}[link.quic]\nlanes = 17"), "expected 1 to 16"),
+        (format!("{link}[link.quic]\nreceive_buffer = '2GiB'"), "expected 1 byte to 1GiB"),
         (link.replace("'tcp://x:1'", ""), "no address"),
         ("[[listen]]\naddress = 'tcp://x:1'\nmode = '0600'".to_owned(), "option of unix addresses"),
         ("[[listen]]\naddress = 'unix:///x'\nkeepalive = '5s'".to_owned(), "option of tcp and tls addresses"),

@@ -99,8 +99,8 @@ pub const PONGS_QUEUED_MAX: usize = 16;
 
 // ---- Lanes ----------------------------------------------------------------------------------------------------
 
-/// Lanes of a session that may live at once.
-pub const LANES_MAX: u32 = 16;
+/// Lanes of a session that may live at once: fifteen QUIC channels of four lanes.
+pub const LANES_MAX: u32 = 64;
 
 /// Lanes that a link keeps up: one place is left, so that a replacement can join before a suspect lane goes.
 pub const LINK_LANES_MAX: u32 = LANES_MAX - 1;

@@ -72,7 +72,7 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     dial.quic = quic::resolve(section.quic.as_ref(), problems);
     (dial.quic.bind, dial.quic.mark) = (dial.tcp.bind, dial.tcp.mark);
     dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
-    let addresses = addresses(&section.addresses, problems);
+    let addresses = addresses(&section.addresses, dial.quic.lane_count, problems);
     let padding = value(section.padding.as_ref(), str::parse, PaddingPolicy::default(), problems);
     let scheduler = value(section.scheduler.as_ref(), str::parse, Policy::default(), problems);
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
@@ -81,14 +81,22 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     Some(LinkConfig { peer, addresses, scheduler, padding, survive, seal, dial })
 }
 
-fn addresses(list: &Spanned<Vec<Spanned<file::LinkAddress>>>, problems: &mut Problems) -> Vec<LinkAddress> {
+fn addresses(
+    list: &Spanned<Vec<Spanned<file::LinkAddress>>>,
+    lanes_of_quic: u32,
+    problems: &mut Problems,
+) -> Vec<LinkAddress> {
     if list.get_ref().is_empty() {
         problems.push(Problem::new("the link has no address; expected at least one").at(list.span()));
     }
     let addresses: Vec<_> = list.get_ref().iter().filter_map(|item| address(item, problems)).collect();
-    let count = addresses.iter().fold(0_u32, |sum, address| sum.saturating_add(address.count));
+    let lanes = |address: &LinkAddress| match address.address {
+        Address::Quic { .. } => address.count.saturating_mul(lanes_of_quic),
+        _ => address.count,
+    };
+    let count = addresses.iter().fold(0_u32, |sum, address| sum.saturating_add(lanes(address)));
     if count > limits::LINK_LANES_MAX {
-        let message = format!("the link asks for {count} channels; a link keeps at most {}", limits::LINK_LANES_MAX);
+        let message = format!("the link asks for {count} lanes; a link keeps at most {}", limits::LINK_LANES_MAX);
         problems.push(Problem::new(message).at(list.span()).help("give some addresses a smaller count"));
     }
     addresses
