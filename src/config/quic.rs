@@ -20,6 +20,7 @@ pub(super) fn resolve(table: Option<&Spanned<file::Quic>>, problems: &mut Proble
     let mtu_initial = mtu(&keys.mtu_initial, problems).unwrap_or(default.mtu_initial_bytes);
     let mtu_max = mtu(&keys.mtu_max, problems);
     if let Some((max, key)) = mtu_max.zip(keys.mtu_max.as_ref())
+        && MTU_BYTES.contains(key.get_ref())
         && max < mtu_initial
     {
         let message = format!("mtu_max is {max} bytes, below mtu_initial with {mtu_initial}");
