@@ -200,7 +200,8 @@ impl Shared {
             tokio::time::timeout(self.config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let service = self.config.service.clone();
-        let request = ServiceRequest { service, source: text(source), destination: text(destination) };
+        let request =
+            ServiceRequest { service, source: text(source), destination: text(destination), datagrams: false };
         let mut first = BytesMut::from(&request.encode()[..]);
         first.extend_from_slice(&data);
         self.counters.on_to_peer(data.len());
