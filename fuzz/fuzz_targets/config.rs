@@ -217,7 +217,7 @@ fn check_config(config: &Config) {
         }
     }
     for forward in &config.forwards {
-        assert!(forward.peer != *own && !matches!(forward.listen, Address::Tls { .. }));
+        assert!(forward.peer != *own && !matches!(forward.listen, Endpoint::Stream(Address::Tls { .. })));
         assert!(!config.listeners.is_empty() || config.links.iter().any(|link| link.peer == forward.peer));
         assert!((1..=1_000_000).contains(&forward.connections_max) && forward.unix.mode <= 0o777);
     }

@@ -106,4 +106,6 @@ codes! { StreamCode:
     BAD_REQUEST = 0x15, "bad request";
     /// The node takes no new streams any more.
     SHUTTING_DOWN = 0x16, "shutting down";
+    /// The service takes datagrams and was asked for a connection, or the other way.
+    WRONG_KIND = 0x17, "wrong kind of service";
 }

@@ -76,6 +76,40 @@ pub const STREAM_GAPS_MAX: usize = 1024;
 /// the caches.
 pub const STREAM_UNSENT_BYTES_MAX: u64 = 512 * 1024;
 
+/// Datagrams are as large as UDP over IPv4 has them: 65,535 bytes less the heads of IP and UDP. A longer one is refused by
+/// the sender, and answered with `ENCODING_ERROR`.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// A piece of a datagram, unless it is the last one: few enough to a datagram that keeping them costs little more than
+/// their bytes, and small enough for any packet. Less: `ENCODING_ERROR`.
+pub const DATAGRAM_PIECE_BYTES_MIN: usize = 1024;
+
+/// A datagram that has waited longer for a lane is dropped: whoever waited for it has given up or asked again.
+pub const DATAGRAM_AGE_MAX: Duration = Duration::from_millis(500);
+
+/// What a datagram in a queue counts beside its bytes: a flood of empty ones needs room, too.
+pub const DATAGRAM_OVERHEAD_BYTES: usize = 128;
+
+/// Datagrams of one flow that wait for lanes, or at the receiver for the application, in bytes: what a line of 1 Gbit/s
+/// brings in 30 ms. Above, the oldest are dropped.
+pub const DATAGRAM_FLOW_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same for all flows of a session. Above, the oldest of the flow that holds the most is dropped.
+pub const DATAGRAM_SESSION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Datagrams that are kept for a stream that the application has not asked for any: they have overtaken the request that
+/// comes on it. Above, the oldest are dropped.
+pub const DATAGRAM_EARLY_BYTES_MAX: usize = 128 * 1024;
+
+/// Pieces of datagrams that are not complete, in bytes, over a session. Above, the oldest datagram is dropped.
+pub const DATAGRAM_PIECES_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Datagrams of a session that are not complete. Above, the oldest is dropped.
+pub const DATAGRAMS_INCOMPLETE_MAX: usize = 256;
+
+/// How long the missing pieces of a datagram are waited for: the lanes that carry them may differ by a repaired loss.
+pub const DATAGRAM_INCOMPLETE_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// A received slice is copied when it is smaller than this part of the allocation that it pins.
 pub const PINNED_SHARE_MIN: usize = 4;
 
@@ -156,6 +190,9 @@ pub const KEY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 pub const PREVIOUS_KEY_TIME: Duration = Duration::from_secs(10);
 
 const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
+const _: () = assert!(DATAGRAM_EARLY_BYTES_MAX >= DATAGRAM_BYTES_MAX + DATAGRAM_OVERHEAD_BYTES);
+const _: () = assert!(DATAGRAM_FLOW_BYTES_MAX <= DATAGRAM_SESSION_BYTES_MAX);
+const _: () = assert!(DATAGRAM_PIECES_BYTES_MAX >= DATAGRAM_BYTES_MAX);
 const _: () = assert!(STALL_MIN.as_millis() < SUSPECT_TIMEOUT_MIN.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX <= SESSION_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX as u128 >= 2 * 150 * 1_000_000_000 / 8 / 1000);

@@ -2,6 +2,7 @@
 
 use toml::Spanned;
 
+use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
 use super::file;
 use super::problem::Problems;
 use super::resolve::{peer, service_name, value};
@@ -9,7 +10,7 @@ use super::service::{connections_max, plain_address};
 use super::unix::{UnixKeys, refuse};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
-use crate::service::ForwardConfig;
+use crate::service::{Endpoint, ForwardConfig};
 
 pub(super) fn resolve(
     section: &Spanned<file::Forward>,
@@ -27,15 +28,31 @@ pub(super) fn resolve(
         allow_uids: &section.allow_uids,
         allow_gids: &section.allow_gids,
     };
-    if let Some(Address::Tcp { .. }) = listen {
-        refuse(unix.given(), "unix", "tcp", problems);
+    let keys = DatagramKeys {
+        idle_timeout: &section.idle_timeout,
+        flow_count_max: &section.flow_count_max,
+        datagram_age_max: &section.datagram_age_max,
+    };
+    match &listen {
+        Some(Endpoint::Datagrams(_)) => {
+            refuse(unix.given(), "unix", "udp", problems);
+            refuse_for_datagrams(given_of_connections(&section.proxy_protocol, &section.connections_max), problems);
+        }
+        Some(Endpoint::Stream(address)) => {
+            refuse(keys.given(), "udp", "other", problems);
+            if let Address::Tcp { .. } = address {
+                refuse(unix.given(), "unix", "tcp", problems);
+            }
+        }
+        None => {}
     }
+    let datagrams = keys.resolve(problems);
     let unix = unix.resolve(problems);
     let accepts_proxy_protocol = value(section.proxy_protocol.as_ref(), accepts, false, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
     let priority = value(section.priority.as_ref(), str::parse, Default::default(), problems);
     let usual = ForwardConfig::new(listen?, peer?, &service?);
-    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, priority, ..usual })
+    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, ..usual })
 }
 
 fn accepts(text: &str) -> Result<bool, String> {

@@ -13,7 +13,7 @@ use super::{forward, link, listen, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
-use crate::service::ForwardConfig;
+use crate::service::{Endpoint, ForwardConfig, UdpAddress};
 
 /// Turns a file into a configuration. `None`, and what is missing, if something essential is.
 pub(super) fn resolve(
@@ -136,10 +136,14 @@ fn check_unique(file: &file::File, own: &NodeId, problems: &mut Problems) {
 }
 
 /// What may be bound once. Port 0 asks the system for a free port, which is another one every time.
-fn bound_address(text: &str) -> Option<Address> {
-    let address = text.parse().ok()?;
-    (!matches!(address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. } | Address::Quic { port: 0, .. }))
-        .then_some(address)
+fn bound_address(text: &str) -> Option<Endpoint> {
+    let endpoint = text.parse().ok()?;
+    let is_any = match &endpoint {
+        Endpoint::Stream(Address::Tcp { port, .. } | Address::Tls { port, .. } | Address::Quic { port, .. })
+        | Endpoint::Datagrams(UdpAddress { port, .. }) => *port == 0,
+        Endpoint::Stream(Address::Unix { .. }) => false,
+    };
+    (!is_any).then_some(endpoint)
 }
 
 /// A text without a meaning was told already.

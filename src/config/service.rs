@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, service_name, value};
+use super::unix::refuse;
 use super::{file, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::proxy_protocol::ProxyVersion;
-use crate::service::{Allow, ServiceConfig, Target};
+use crate::service::{Allow, Endpoint, ServiceConfig, Target, UdpAddress};
 use crate::stream::Priority;
 
 pub(super) fn resolve(
@@ -22,11 +24,28 @@ pub(super) fn resolve(
     let name = service_name(&section.name, problems);
     let target = match section.target.get_ref().parse::<Target>() {
         Ok(Target::Bench) => Some(Target::Bench),
-        _ => plain_address(&section.target, problems).map(Target::Address),
+        _ => plain_address(&section.target, problems).map(|endpoint| match endpoint {
+            Endpoint::Stream(address) => Target::Address(address),
+            Endpoint::Datagrams(address) => Target::Datagrams(address),
+        }),
     };
-    if let Some(Target::Address(Address::Tcp { port: 0, .. })) = target {
+    if let Some(Target::Address(Address::Tcp { port: 0, .. }) | Target::Datagrams(UdpAddress { port: 0, .. })) = target
+    {
         problems.push(Problem::new("a target has a port above 0").at(section.target.span()));
     }
+    let keys = DatagramKeys {
+        idle_timeout: &section.idle_timeout,
+        flow_count_max: &section.flow_count_max,
+        datagram_age_max: &section.datagram_age_max,
+    };
+    match target {
+        Some(Target::Datagrams(_)) => {
+            refuse_for_datagrams(given_of_connections(&section.proxy_protocol, &section.connections_max), problems);
+        }
+        Some(_) => refuse(keys.given(), "udp", "other", problems),
+        None => {}
+    }
+    let datagrams = keys.resolve(problems);
     let allow = allow(section.allow.as_deref(), own, problems);
     let proxy_protocol = value(section.proxy_protocol.as_ref(), proxy_version, None, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
@@ -39,19 +58,19 @@ pub(super) fn resolve(
         allow,
         proxy_protocol,
         connections_max,
+        datagrams,
         connect_timeout,
         priority,
     })
 }
 
 /// An address of applications: they are no channels, so that `tls://` and `quic://` have no meaning.
-pub(super) fn plain_address(text: &Spanned<String>, problems: &mut Problems) -> Option<Address> {
-    let address = problems.check(text.span(), text.get_ref().parse::<Address>())?;
-    if matches!(address, Address::Tls { .. } | Address::Quic { .. }) {
-        let message = "services and forwards pass bytes on as they are; expected tcp://host:port or unix:///path";
-        problems.push(
-            Problem::new(message).at(text.span()).help(format!("write tcp:// in place of {}://", address.kind())),
-        );
+pub(super) fn plain_address(text: &Spanned<String>, problems: &mut Problems) -> Option<Endpoint> {
+    let address = problems.check(text.span(), text.get_ref().parse::<Endpoint>())?;
+    if let Endpoint::Stream(channel @ (Address::Tls { .. } | Address::Quic { .. })) = &address {
+        let message = "services and forwards pass bytes on as they are; expected tcp://host:port, udp://host:port or unix:///path";
+        let help = format!("write tcp:// in place of {}://", channel.kind());
+        problems.push(Problem::new(message).at(text.span()).help(help));
         return None;
     }
     Some(address)

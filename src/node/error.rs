@@ -49,6 +49,25 @@ pub enum ReadError {
     TooLong(usize),
 }
 
+/// A datagram could not be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatagramError {
+    /// The peer takes no datagrams of this size, or none at all.
+    #[error("datagram has {size} bytes, and the peer takes at most {size_max}")]
+    TooLarge {
+        /// Its size, in bytes.
+        size: usize,
+        /// What the peer takes; 0 when it takes no datagrams.
+        size_max: usize,
+    },
+    /// The stream is over, or the peer has stopped it.
+    #[error("flow of datagrams is over")]
+    Closed,
+    /// The session is over.
+    #[error("session ended: {0}")]
+    Session(CloseReason),
+}
+
 impl From<WriteError> for io::Error {
     fn from(error: WriteError) -> Self {
         let kind = match error {

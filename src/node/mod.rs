@@ -1,7 +1,8 @@
 //! The asynchronous node: drives sessions over channels, and gives applications streams.
 //!
 //! [`Node`] accepts and dials; a [`Link`] keeps channels to one peer up; a [`Session`] opens and accepts streams, which
-//! are `AsyncWrite` ([`SendStream`]) and `AsyncRead` ([`RecvStream`]). The session's state is behind one short lock in
+//! are `AsyncWrite` ([`SendStream`]) and `AsyncRead` ([`RecvStream`]); a [`DatagramFlow`] is what goes beside a stream.
+//! The session's state is behind one short lock in
 //! `shared`; each lane has a task that reads and opens and one that seals and writes, outside the lock (`lane`).
 //!
 //! ```no_run
@@ -22,6 +23,7 @@
 
 mod accept;
 mod config;
+mod datagrams;
 mod dial;
 mod error;
 mod lane;
@@ -37,7 +39,8 @@ mod shared;
 mod slot;
 
 pub use config::{LinkAddress, LinkConfig, NodeConfig};
-pub use error::{ConnectError, NodeError, ReadError, SessionError, WriteError};
+pub use datagrams::{DatagramFlow, DatagramSender};
+pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
 pub use recv_stream::RecvStream;
@@ -45,4 +48,4 @@ pub use send_stream::SendStream;
 pub use session::Session;
 
 pub use crate::session::{LaneStats, SessionStats};
-pub use crate::stream::Priority;
+pub use crate::stream::{DatagramDrop, DatagramStats, Priority};

@@ -28,6 +28,10 @@ impl RecvStream {
         Self { shared, id, is_over: false }
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The stream's id.
     #[must_use]
     pub fn id(&self) -> StreamId {

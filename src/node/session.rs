@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use super::datagrams::DatagramFlow;
 use super::error::SessionError;
 use super::recv_stream::RecvStream;
 use super::send_stream::SendStream;
@@ -77,6 +78,16 @@ impl Session {
     pub async fn open_bi_with(&self, priority: Priority) -> Result<(SendStream, RecvStream), SessionError> {
         let id = self.open(Direction::Bi, priority).await?;
         Ok(self.both(id))
+    }
+
+    /// Opens a flow of datagrams; the peer gets a stream by [`accept_bi`](Self::accept_bi), and makes a flow of it
+    /// ([`DatagramFlow::new`]).
+    ///
+    /// # Errors
+    /// As [`open_bi`](Self::open_bi).
+    pub async fn open_datagrams(&self) -> Result<DatagramFlow, SessionError> {
+        let (send, recv) = self.open_bi().await?;
+        Ok(DatagramFlow::new(send, recv))
     }
 
     /// Opens a stream that only this side writes to.

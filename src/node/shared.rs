@@ -56,6 +56,7 @@ pub(super) enum Wait {
     Readable(StreamId),
     Writable(StreamId),
     Finished(StreamId),
+    Datagram(StreamId),
 }
 
 /// What is behind the lock.
@@ -294,6 +295,7 @@ impl Inner {
             StreamNotice::Readable(id) => Wait::Readable(id),
             StreamNotice::Writable(id) => Wait::Writable(id),
             StreamNotice::Finished(id) => Wait::Finished(id),
+            StreamNotice::Datagram(id) => Wait::Datagram(id),
         };
         self.due.extend(self.waiting.remove(&wait));
     }

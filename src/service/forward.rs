@@ -13,13 +13,15 @@ use tokio::task::JoinHandle;
 use super::connections::{ConnectionGuard, Connections};
 use super::copy::{Copier, End, with_scratch};
 use super::counters::Counters;
+use super::datagrams::{DatagramForward, DatagramOptions};
+use super::endpoint::Endpoint;
 use super::logged::LogLimit;
 use super::peers::Peers;
 use super::proxy_protocol::ProxyHeader;
 use super::refusal::Refusal;
 use super::request::read_proxy_header;
 use super::socket::{Socket, local_tcp_options};
-use crate::channel::{Accepted, Address, AdmissionLimits, ListenError, ListenOptions, Listener, UnixOptions};
+use crate::channel::{Accepted, AdmissionLimits, ListenError, ListenOptions, Listener, UnixOptions};
 use crate::crypto::identity::NodeId;
 use crate::node::{Priority, RecvStream, SendStream};
 use crate::wire::ServiceRequest;
@@ -27,8 +29,8 @@ use crate::wire::ServiceRequest;
 /// What a forward leads to.
 #[derive(Clone, Debug)]
 pub struct ForwardConfig {
-    /// Where applications connect: TCP or a Unix socket.
-    pub listen: Address,
+    /// Where applications connect, TCP or a Unix socket, or where they send datagrams, UDP.
+    pub listen: Endpoint,
     /// Options of the Unix socket, if it is one.
     pub unix: UnixOptions,
     /// Whose service.
@@ -40,6 +42,8 @@ pub struct ForwardConfig {
     pub accepts_proxy_protocol: bool,
     /// Connections at once. Further ones are closed.
     pub connections_max: u32,
+    /// How datagrams are treated, if it has them.
+    pub datagrams: DatagramOptions,
     /// How urgent its requests are.
     pub priority: Priority,
     /// How long a client waits for a session with the peer.
@@ -49,14 +53,15 @@ pub struct ForwardConfig {
 impl ForwardConfig {
     /// A forward with everything else as usual.
     #[must_use]
-    pub fn new(listen: Address, peer: NodeId, service: &str) -> Self {
+    pub fn new(listen: impl Into<Endpoint>, peer: NodeId, service: &str) -> Self {
         Self {
-            listen,
+            listen: listen.into(),
             unix: UnixOptions::default(),
             peer,
             service: service.to_owned(),
             accepts_proxy_protocol: false,
             connections_max: CONNECTIONS_MAX,
+            datagrams: DatagramOptions::default(),
             priority: Priority::default(),
             session_timeout: SESSION_TIMEOUT,
         }
@@ -66,17 +71,17 @@ impl ForwardConfig {
 /// A forward that listens. It stops when it is dropped; connections that are open go on.
 #[derive(Debug)]
 pub struct Forward {
-    address: Address,
+    address: Endpoint,
     shared: Arc<Shared>,
     listening: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    config: ForwardConfig,
-    peers: Peers,
-    counters: Arc<Counters>,
-    connections: Connections,
+pub(super) struct Shared {
+    pub(super) config: ForwardConfig,
+    pub(super) peers: Peers,
+    pub(super) counters: Arc<Counters>,
+    pub(super) connections: Connections,
     log: LogLimit,
 }
 
@@ -86,14 +91,6 @@ impl Forward {
     /// # Errors
     /// [`ListenError`] when the address cannot be listened on.
     pub async fn start(config: ForwardConfig, peers: Peers) -> Result<Self, ListenError> {
-        let options = ListenOptions {
-            tcp: local_tcp_options(),
-            unix: config.unix.clone(),
-            admission: unlimited_admission(),
-            ..ListenOptions::default()
-        };
-        let listener = Listener::bind(&config.listen, &options).await?;
-        let address = listener.local_address().clone();
         let shared = Arc::new(Shared {
             config,
             peers,
@@ -101,13 +98,26 @@ impl Forward {
             connections: Connections::new(),
             log: LogLimit::new(),
         });
-        let task = tokio::spawn(Arc::clone(&shared).listen(listener));
+        let (address, task) = match &shared.config.listen {
+            Endpoint::Stream(address) => {
+                let unix = shared.config.unix.clone();
+                let (tcp, admission) = (local_tcp_options(), unlimited_admission());
+                let options = ListenOptions { tcp, unix, admission, ..ListenOptions::default() };
+                let listener = Listener::bind(address, &options).await?;
+                let address = listener.local_address().clone();
+                (address.into(), tokio::spawn(Arc::clone(&shared).listen(listener)))
+            }
+            Endpoint::Datagrams(address) => {
+                let (forward, address) = DatagramForward::bind(address, Arc::clone(&shared)).await?;
+                (address.into(), tokio::spawn(forward.listen()))
+            }
+        };
         Ok(Self { address, shared, listening: std::sync::Mutex::new(Some(task)) })
     }
 
     /// Where it listens, with the port that the system chose.
     #[must_use]
-    pub fn local_address(&self) -> &Address {
+    pub fn local_address(&self) -> &Endpoint {
         &self.address
     }
 
@@ -123,13 +133,14 @@ impl Forward {
         &self.shared.counters
     }
 
-    /// Connections that are open, those that wait for a session included.
+    /// Connections or flows that are open, those that wait for a session included.
     #[must_use]
     pub fn open_connections(&self) -> u32 {
         self.shared.connections.open()
     }
 
-    /// Stops listening: when it returns, the address is free. Connections that are open go on.
+    /// Stops listening: when it returns, the address is free. Connections that are open go on; flows of datagrams end, as
+    /// they have no end of their own.
     pub async fn stop(&self) {
         let task = self.take_task();
         if let Some(task) = task {
@@ -204,7 +215,8 @@ impl Shared {
             tokio::time::timeout(self.config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let service = self.config.service.clone();
-        let request = ServiceRequest { service, source: text(source), destination: text(destination) };
+        let request =
+            ServiceRequest { service, source: text(source), destination: text(destination), datagrams: false };
         let mut first = BytesMut::from(&request.encode()[..]);
         first.extend_from_slice(&data);
         self.counters.on_to_peer(data.len());
@@ -226,7 +238,7 @@ impl Shared {
         self.on_refused(refusal);
     }
 
-    fn on_refused(&self, refusal: Refusal) {
+    pub(super) fn on_refused(&self, refusal: Refusal) {
         self.counters.on_refused(refusal);
         if let Some(suppressed) = self.log.take(Instant::now()) {
             let ForwardConfig { service, peer, .. } = &self.config;

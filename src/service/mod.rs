@@ -2,7 +2,7 @@
 //!
 //! A [`Forward`] listens locally and leads each connection to a service of a peer; [`Services`] are what this node's
 //! peers may reach, by name and policy. [`Peers`] knows which session leads to whom, and a [`Gateway`] holds all of it
-//! together for one node. Sessions are the business of [`crate::node`], files of configuration that of the command
+//! together for one node. `datagrams` are the same for UDP. Sessions are the business of [`crate::node`], files of configuration that of the command
 //! line. Each connection is one task, which holds no buffer while nothing moves.
 
 mod allow;
@@ -10,6 +10,8 @@ pub mod bench;
 mod connections;
 mod copy;
 mod counters;
+mod datagrams;
+mod endpoint;
 mod forward;
 mod gateway;
 mod logged;
@@ -24,6 +26,8 @@ mod target;
 
 pub use allow::Allow;
 pub use counters::{Counters, ServicesCounters};
+pub use datagrams::{DatagramLoss, DatagramOptions};
+pub use endpoint::{Endpoint, UdpAddress};
 pub use forward::{Forward, ForwardConfig};
 pub use gateway::Gateway;
 pub use peers::Peers;

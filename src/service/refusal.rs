@@ -50,6 +50,8 @@ refusals! {
     BadRequest = StreamCode::BAD_REQUEST, "bad-request";
     /// The node takes no new connections any more.
     ShuttingDown = StreamCode::SHUTTING_DOWN, "shutting-down";
+    /// The forward has connections and the service's target takes datagrams, or the other way.
+    WrongKind = StreamCode::WRONG_KIND, "wrong-kind";
     /// There was no session with the peer, or it allowed no further stream, for as long as a client is kept waiting.
     NoSession = StreamCode::CANCELLED, "no-session";
 }

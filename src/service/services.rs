@@ -6,18 +6,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
 
 use super::bench;
 use super::connections::{ConnectionGuard, Connections};
 use super::copy::{Copier, End};
 use super::counters::ServicesCounters;
+use super::datagrams;
 use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
-use super::socket::Socket;
-use super::target::{Service, ServiceConfig};
+use super::target::{Connected, Service, ServiceConfig};
 use crate::crypto::identity::NodeId;
-use crate::node::{RecvStream, SendStream, Session, SessionError};
+use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::ServiceRequest;
 
 /// What peers may reach at this node. Clones are the same.
@@ -31,6 +33,8 @@ struct Shared {
     /// Streams that are answered or carried.
     running: Connections,
     is_closed: AtomicBool,
+    /// Flows of datagrams end when it turns: they have no end of their own.
+    closing: watch::Sender<bool>,
     log: LogLimit,
 }
 
@@ -43,6 +47,7 @@ impl Services {
             counters: ServicesCounters::default(),
             running: Connections::new(),
             is_closed: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             log: LogLimit::new(),
         };
         let services = Self(Arc::new(shared));
@@ -102,9 +107,10 @@ impl Services {
         }
     }
 
-    /// Refuses all further streams; those that are carried go on.
+    /// Refuses all further streams; those that are carried go on, without flows of datagrams.
     pub fn close(&self) {
         self.0.is_closed.store(true, Ordering::Release);
+        self.0.closing.send_replace(true);
     }
 
     /// Waits until no stream is answered or carried.
@@ -116,8 +122,7 @@ impl Services {
 /// A stream that leads to its target.
 struct Prepared {
     service: Arc<Service>,
-    /// `None`: the node itself is the target.
-    socket: Option<Socket>,
+    target: Connected,
     guard: ConnectionGuard,
     request: ServiceRequest,
     first: Bytes,
@@ -144,14 +149,21 @@ impl Shared {
                 return;
             }
         };
-        let Prepared { service, socket, guard, request, first } = prepared;
+        let Prepared { service, target, guard, request, first } = prepared;
         send.set_priority(service.config().priority);
         service.counters().on_connection();
-        let Some(socket) = socket else {
-            if let Err(error) = bench::serve_stream(send, recv, first).await {
-                tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+        let socket = match target {
+            Connected::Stream(socket) => socket,
+            Connected::Datagrams(socket) => {
+                drop((request, first));
+                return self.carry_datagrams(&service, &peer, DatagramFlow::new(send, recv), socket).await;
             }
-            return;
+            Connected::Bench => {
+                if let Err(error) = bench::serve_stream(send, recv, first).await {
+                    tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+                }
+                return;
+            }
         };
         let mut copier = Copier::new(socket, send, recv, Arc::clone(service.counters()));
         if let Some(greeting) = service.greeting(&request) {
@@ -166,6 +178,18 @@ impl Shared {
         }
     }
 
+    async fn carry_datagrams(&self, service: &Service, peer: &NodeId, flow: DatagramFlow, socket: UdpSocket) {
+        let mut closing = self.closing.subscribe();
+        let outcome = tokio::select! {
+            outcome = datagrams::carry(flow, socket, &service.config().datagrams, service.counters()) => outcome,
+            // The sender lives in `self`, so that the wait cannot fail.
+            _ = closing.wait_for(|closing| *closing) => Ok(()),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(service = %service.config().name, %peer, %error, "flow broke off");
+        }
+    }
+
     /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
     async fn prepare(&self, peer: &NodeId, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
         let nameless = |refusal| (refusal, String::new());
@@ -176,8 +200,8 @@ impl Shared {
         let (request, first) = request.unwrap_or(Err(Refusal::BadRequest)).map_err(nameless)?;
         let service = self.services.read().unwrap_or_else(PoisonError::into_inner).get(&request.service).cloned();
         let Some(service) = service else { return Err((Refusal::UnknownService, request.service)) };
-        match service.connect(peer).await {
-            Ok((socket, guard)) => Ok(Prepared { service, socket, guard, request, first }),
+        match service.connect(peer, request.datagrams).await {
+            Ok((target, guard)) => Ok(Prepared { service, target, guard, request, first }),
             Err(refusal) => {
                 service.counters().on_refused(refusal);
                 Err((refusal, request.service))

@@ -6,9 +6,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UdpSocket;
+
 use super::allow::Allow;
 use super::connections::{ConnectionGuard, Connections};
 use super::counters::Counters;
+use super::datagrams::{self, DatagramOptions};
+use super::endpoint::{Endpoint, UdpAddress};
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
@@ -22,6 +26,8 @@ use crate::wire::ServiceRequest;
 pub enum Target {
     /// TCP or a Unix socket. A host name is resolved for each connection.
     Address(Address),
+    /// UDP. A host name is resolved for each flow.
+    Datagrams(UdpAddress),
     /// The node itself, which answers `longhaul bench` of a peer. Written `bench:`.
     Bench,
 }
@@ -32,10 +38,17 @@ impl From<Address> for Target {
     }
 }
 
+impl From<UdpAddress> for Target {
+    fn from(address: UdpAddress) -> Self {
+        Self::Datagrams(address)
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
+            Self::Datagrams(address) => address.fmt(f),
             Self::Bench => f.write_str(BENCH),
         }
     }
@@ -45,7 +58,13 @@ impl FromStr for Target {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == BENCH { Ok(Self::Bench) } else { text.parse().map(Self::Address) }
+        if text == BENCH {
+            return Ok(Self::Bench);
+        }
+        Ok(match text.parse()? {
+            Endpoint::Stream(address) => Self::Address(address),
+            Endpoint::Datagrams(address) => Self::Datagrams(address),
+        })
     }
 }
 
@@ -65,6 +84,8 @@ pub struct ServiceConfig {
     pub proxy_protocol: Option<ProxyVersion>,
     /// Connections at once.
     pub connections_max: u32,
+    /// How datagrams are treated, if its target takes them.
+    pub datagrams: DatagramOptions,
     /// Time to connect to the target.
     pub connect_timeout: Duration,
     /// How urgent its answers are.
@@ -81,10 +102,22 @@ impl ServiceConfig {
             allow,
             proxy_protocol: None,
             connections_max: CONNECTIONS_MAX,
+            datagrams: DatagramOptions::default(),
             connect_timeout: CONNECT_TIMEOUT,
             priority: Priority::default(),
         }
     }
+}
+
+/// What a service has connected a peer with.
+#[derive(Debug)]
+pub(super) enum Connected {
+    /// The target's connection.
+    Stream(Socket),
+    /// A socket that sends to the target, and gets what it answers.
+    Datagrams(UdpSocket),
+    /// The node itself.
+    Bench,
 }
 
 /// A service that is offered.
@@ -129,13 +162,35 @@ impl Service {
         self.connections.open()
     }
 
-    /// Connects to the target for a peer. Without a socket, the node itself is the target.
-    pub(super) async fn connect(&self, peer: &NodeId) -> Result<(Option<Socket>, ConnectionGuard), Refusal> {
+    /// Connects to the target for a peer, which asks for a flow of datagrams or for a connection.
+    pub(super) async fn connect(
+        &self,
+        peer: &NodeId,
+        wants_datagrams: bool,
+    ) -> Result<(Connected, ConnectionGuard), Refusal> {
         if !self.config.allow.allows(peer) {
             return Err(Refusal::NotAllowed);
         }
-        let guard = self.connections.begin(self.config.connections_max).ok_or(Refusal::TooManyConnections)?;
-        let Target::Address(target) = &self.config.target else { return Ok((None, guard)) };
+        if wants_datagrams != matches!(self.config.target, Target::Datagrams(_)) {
+            return Err(Refusal::WrongKind);
+        }
+        let max = if wants_datagrams { self.config.datagrams.flow_count_max } else { self.config.connections_max };
+        let guard = self.connections.begin(max).ok_or(Refusal::TooManyConnections)?;
+        match &self.config.target {
+            Target::Bench => Ok((Connected::Bench, guard)),
+            Target::Address(target) => Ok((Connected::Stream(self.dial(target).await?), guard)),
+            Target::Datagrams(target) => {
+                let connecting = tokio::time::timeout(self.config.connect_timeout, datagrams::connect(target));
+                let socket = connecting.await.map_err(|_| Refusal::TargetUnreachable)?.map_err(|error| {
+                    tracing::debug!(service = %self.config.name, %error, "target cannot be sent to");
+                    Refusal::TargetUnreachable
+                })?;
+                Ok((Connected::Datagrams(socket), guard))
+            }
+        }
+    }
+
+    async fn dial(&self, target: &Address) -> Result<Socket, Refusal> {
         let connection = dial(target, &self.dial).await.map_err(|error| {
             tracing::debug!(service = %self.config.name, %error, "target cannot be dialled");
             match error {
@@ -143,8 +198,7 @@ impl Service {
                 _ => Refusal::TargetUnreachable,
             }
         })?;
-        let socket = Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)?;
-        Ok((Some(socket), guard))
+        Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)
     }
 
     /// The bytes that go to the target before those of the client.

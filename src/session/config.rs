@@ -79,6 +79,7 @@ impl SessionConfig {
             survive: self.survive,
             software: concat!("longhaul/", env!("CARGO_PKG_VERSION")).to_owned(),
             first_lane_weight: self.first_lane_weight,
+            datagram_bytes_max: self.streams.datagram_bytes_max.min(limits::DATAGRAM_BYTES_MAX) as u32,
         }
     }
 }

@@ -93,7 +93,7 @@ pub(super) struct Received {
     /// All packets below were received.
     pub(super) next: PacketNumber,
     pub(super) newest_at: Instant,
-    /// Stream bytes since the last acknowledgement.
+    /// Bytes of streams and datagrams since the last acknowledgement.
     pub(super) unacknowledged_bytes: u64,
     /// When an acknowledgement has to leave.
     pub(super) ack_due: Option<Instant>,

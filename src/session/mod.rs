@@ -11,10 +11,12 @@
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
+//! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
 //! * `rekey`: when keys change; `join`: how lanes are added; [`scheduler`]: which lane carries the next packet.
 
 mod acknowledge;
 mod config;
+mod datagrams;
 mod establish;
 mod event;
 mod join;
@@ -31,6 +33,7 @@ mod timers;
 mod transmit;
 
 pub use config::SessionConfig;
+pub use datagrams::DatagramTransmission;
 pub use establish::{EstablishError, Established, Establishing, Progress};
 pub use event::{CloseReason, Event, LaneEnd, SessionFault};
 pub use join::{JoinRefused, JoinRequest};

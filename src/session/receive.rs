@@ -41,11 +41,13 @@ impl Session {
                 return;
             }
         }
-        let mut stream_bytes = 0;
+        let mut data_bytes = 0;
         let mut needs_ack = false;
         for frame in frames.drain(..) {
-            if let Frame::Stream(data) = &frame {
-                stream_bytes += data.data.len() as u64;
+            match &frame {
+                Frame::Stream(data) => data_bytes += data.data.len() as u64,
+                Frame::Datagram(datagram) => data_bytes += datagram.data.len() as u64,
+                _ => {}
             }
             needs_ack |= !matches!(frame, Frame::Ack(_) | Frame::Close { .. });
             if let Err(fault) = self.handle_frame(now, head.lane_id, frame) {
@@ -54,9 +56,9 @@ impl Session {
             }
         }
         if needs_ack {
-            self.schedule_ack(head.lane_id, stream_bytes, now);
+            self.schedule_ack(head.lane_id, data_bytes, now);
         }
-        self.idle_frames.earn((stream_bytes / limits::BYTES_PER_IDLE_FRAME) as u32);
+        self.idle_frames.earn((data_bytes / limits::BYTES_PER_IDLE_FRAME) as u32);
         self.drop_previous_keys(now);
         self.wake_lanes();
     }
@@ -73,11 +75,11 @@ impl Session {
         Ok(())
     }
 
-    fn schedule_ack(&mut self, lane_id: LaneId, stream_bytes: u64, now: Instant) {
+    fn schedule_ack(&mut self, lane_id: LaneId, data_bytes: u64, now: Instant) {
         let Some(index) = self.lane_index(lane_id) else { return };
         let lane = &mut self.lanes[index];
         lane.received.newest_at = now;
-        lane.received.unacknowledged_bytes += stream_bytes;
+        lane.received.unacknowledged_bytes += data_bytes;
         let due = if lane.received.unacknowledged_bytes >= limits::ACK_EVERY_BYTES {
             now
         } else {
@@ -168,6 +170,7 @@ impl Session {
                 self.events.push_back(Event::GoAway { code, reason });
             }
             Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce)?,
+            Frame::Datagram(datagram) => self.streams.handle_datagram(datagram, now)?,
         }
         Ok(())
     }

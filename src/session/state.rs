@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rustls::quic::Suite;
 
 use super::config::SessionConfig;
+use super::datagrams::Carriers;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
@@ -95,6 +96,8 @@ pub struct Session {
     pub(super) scheduler: Box<dyn Scheduler>,
     /// For the scheduler; kept to be filled again.
     pub(super) views: Vec<LaneView>,
+    /// What datagrams may go over beside lanes.
+    pub(super) carriers: Carriers,
     /// Frames that any lane may carry.
     pub(super) control: VecDeque<Frame>,
     pub(super) events: VecDeque<Event>,
@@ -126,6 +129,7 @@ impl Session {
             peer_parameters.max_streams_bi,
             peer_parameters.max_streams_uni,
         );
+        streams.set_peer_datagram_limit(peer_parameters.datagram_bytes_max as usize);
         let mut session = Self {
             side,
             id: session_id,
@@ -143,6 +147,7 @@ impl Session {
             lanes: Vec::new(),
             scheduler: config.scheduler.scheduler(),
             views: Vec::new(),
+            carriers: Carriers::default(),
             control: VecDeque::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -243,11 +248,12 @@ impl Session {
         measured.min().unwrap_or(ROUND_TRIP_UNKNOWN)
     }
 
-    /// Whether streams have bytes that the peer has not acknowledged.
+    /// Whether streams have bytes that the peer has not acknowledged, or datagrams wait.
     #[must_use]
     pub fn has_outstanding_data(&self) -> bool {
         // What dead lanes carried is in the streams again.
         self.streams.unsent_bytes() > 0
+            || self.streams.has_datagrams()
             || self.lanes.iter().any(|lane| lane.is_alive() && !lane.sent.is_empty())
             || self.streams.has_ready()
     }

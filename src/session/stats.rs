@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::lane::{Lane, LaneKind, LaneState};
 use super::state::Session;
 use crate::base::{Epoch, LaneId};
+use crate::stream::DatagramStats;
 
 /// A session at one moment.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct SessionStats {
     pub padding_bytes: u64,
     /// Stream bytes that were sent again.
     pub reinjected_bytes: u64,
+    /// What became of datagrams.
+    pub datagrams: DatagramStats,
     /// Lanes that ended.
     pub lanes_lost: u64,
     /// The keys in use.
@@ -107,6 +110,7 @@ impl Session {
             bytes_received: sum(|counters| counters.bytes_received),
             padding_bytes: sum(|counters| counters.padding_bytes),
             reinjected_bytes: sum(|counters| counters.reinjected_bytes),
+            datagrams: self.streams.datagram_stats(),
             lanes_lost: self.lanes_lost,
             epoch: self.keys.epoch(),
             round_trip: self

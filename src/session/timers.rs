@@ -1,4 +1,5 @@
-//! What happens when nothing happens: late acknowledgements, silent lanes, a session without lanes, old keys.
+//! What happens when nothing happens: late acknowledgements, silent lanes, a session without lanes, old keys, datagrams
+//! that nobody took.
 
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ impl Session {
             State::Closing { until, .. } => return Some(*until),
             State::Connecting | State::Connected => {
                 let survive = self.alone_since.map(|since| since + self.config.survive);
-                [survive, self.previous_keys_deadline(), self.late_deadline()]
+                [survive, self.previous_keys_deadline(), self.late_deadline(), self.streams.datagram_deadline()]
             }
         };
         let lanes = self.lanes.iter().map(|lane| match lane.died_at {
@@ -58,6 +59,7 @@ impl Session {
             self.become_closed(CloseReason::ChannelsLost { after: self.config.survive }, now);
             return;
         }
+        self.streams.on_datagram_timeout(now);
         self.forget_dead_lanes(now);
         for (id, end) in self.lanes_to_end(now) {
             self.remove_lane(id, end, now);

@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// The longest message that this side sends and the peer takes.
-    fn message_bytes_max(&self) -> usize {
+    pub(super) fn message_bytes_max(&self) -> usize {
         let peer_max = (self.peer_parameters.packet_bytes_max as usize).min(limits::FRAME_MESSAGE_BYTES_MAX);
         self.config.packet_bytes_max.clamp(PACKET_BYTES_MIN, peer_max)
     }
@@ -146,6 +146,7 @@ impl Session {
                 return frames;
             }
         }
+        room = self.gather_datagrams(now, index, room, &mut frames);
         room = self.gather_streams(index, room, &mut frames);
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
@@ -235,7 +236,7 @@ impl Session {
     /// Bytes that wait, or `None` when a writer waits for room: then there is no end in sight.
     pub(super) fn backlog(&self) -> Option<u64> {
         const ENDLESS: u64 = 256 * 1024;
-        Some(self.streams.unsent_bytes()).filter(|bytes| *bytes < ENDLESS)
+        Some(self.streams.unsent_bytes() + self.streams.unsent_datagram_bytes()).filter(|bytes| *bytes < ENDLESS)
     }
 
     /// Whether there is something that any lane may send.
@@ -243,6 +244,7 @@ impl Session {
         !self.control.is_empty()
             || self.streams.has_control()
             || self.streams.has_ready()
+            || self.has_datagrams_for_lanes()
             || self.lanes.iter().any(|lane| lane.state == LaneState::Dead && lane.received.ack_due.is_some())
     }
 
@@ -297,6 +299,8 @@ impl Session {
                     items.push(SentItem::Stream { id: data.stream_id, range, fin: data.fin });
                 }
                 Frame::Ack(_) | Frame::Close { .. } => continue,
+                // Acknowledged, so that a lane that carries nothing else is measured and watched; never sent again.
+                Frame::Datagram(_) => {}
                 frame if is_worth_repeating(frame) => items.push(SentItem::Control(frame.clone())),
                 _ => {}
             }
@@ -340,5 +344,7 @@ fn is_worth_repeating(frame: &Frame) -> bool {
             | Frame::DataBlocked { .. }
             | Frame::StreamDataBlocked { .. }
             | Frame::StreamsBlocked { .. }
+            // Lost is lost.
+            | Frame::Datagram(_)
     )
 }

@@ -82,6 +82,19 @@ pub fn encode_packet_message(
     SealedLayout { message: start..out.len(), header_len, padding_bytes: content_len - frames_len }
 }
 
+/// Appends the content of a packet alone, frames and padding, for a carrier that needs no message around it. Padding ends
+/// at `size_max`; the caller sees to it that the frames do. Returns the bytes of padding.
+pub fn encode_packet(out: &mut BytesMut, frames: &[Frame], padding: PaddingPolicy, size_max: usize) -> usize {
+    let frames_len: usize = frames.iter().map(Frame::encoded_len).sum();
+    let content_len = padding.padded_len(frames_len, size_max);
+    out.reserve(content_len);
+    for frame in frames {
+        frame.encode(out);
+    }
+    put_padding(out, content_len - frames_len);
+    content_len - frames_len
+}
+
 /// A message that is not a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the same as in `Body`")]

@@ -11,6 +11,13 @@ use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, Str
 /// The most that a [`StreamData`] adds to its data: keys, sizes, and numbers below 2^62.
 pub const STREAM_DATA_OVERHEAD_MAX: usize = 2 * (1 + 4) + (1 + 4) + (1 + 9) + (1 + 9) + 2 + (1 + 4);
 
+/// The most that a [`Datagram`] in pieces adds to the data of each: keys, sizes, and numbers below their bounds. A whole
+/// one adds less.
+pub const DATAGRAM_OVERHEAD_MAX: usize = (1 + 4) + (2 + 4) + (1 + 9) + (1 + 9) + 2 * (1 + 3) + (1 + 4);
+
+/// Number of the datagram among the kinds of frames.
+const DATAGRAM_KIND: u32 = 22;
+
 /// Classes of priority on the wire.
 const PRIORITY_MAX: u64 = 7;
 
@@ -52,6 +59,38 @@ pub struct StreamData {
     pub data: Payload,
 }
 
+/// A datagram, or a piece of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The stream that it belongs to.
+    pub stream_id: StreamId,
+    /// Where the piece belongs; `None` for a whole datagram.
+    pub piece: Option<DatagramPiece>,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+impl Datagram {
+    /// Size of the frame of a whole datagram of `size` bytes inside a packet, key and length included.
+    #[must_use]
+    pub fn whole_len(stream_id: StreamId, size: usize) -> usize {
+        let id = if stream_id.0 == 0 { 0 } else { 1 + varint_len(stream_id.0) };
+        let data = if size == 0 { 0 } else { 1 + varint_len(size as u64) + size };
+        field_len(DATAGRAM_KIND, id + data)
+    }
+}
+
+/// Where a piece of a datagram belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramPiece {
+    /// Which of the datagrams that the sender has cut.
+    pub number: u64,
+    /// Size of the whole, in bytes.
+    pub size: u32,
+    /// Position of the piece's first byte.
+    pub offset: u32,
+}
+
 /// Packets of one lane that were received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -90,12 +129,13 @@ pub enum Frame {
     Close { code: CloseCode, reason: String },
     GoAway { code: CloseCode, reason: String },
     JoinConfirm { nonce: [u8; 16] },
+    Datagram(Datagram),
 }
 
-/// A frame seen as protobuf fields: up to three varints, then at most one byte string.
+/// A frame seen as protobuf fields: up to four varints, then at most one byte string.
 struct Parts<'a> {
     kind: u32,
-    varints: [(u32, u64); 3],
+    varints: [(u32, u64); 4],
     bytes: Option<(u32, ByteString<'a>)>,
 }
 
@@ -127,7 +167,7 @@ impl Frame {
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let body = self.body_len();
-        varint_len(u64::from(self.kind()) << 3) + varint_len(body as u64) + body + frame_key_len(self.kind(), body)
+        field_len(self.kind(), body)
     }
 
     /// Appends the frame as a field of a packet.
@@ -185,12 +225,12 @@ impl Frame {
     #[inline]
     fn parts(&self) -> Parts<'_> {
         const NONE: (u32, u64) = (0, 0);
-        let varints = |kind, varints| Parts { kind, varints, bytes: None };
+        let varints = |kind, [a, b, c]: [_; 3]| Parts { kind, varints: [a, b, c, NONE], bytes: None };
         let one = |number, bytes| Some((number, ByteString::One(bytes)));
         match self {
             Self::Stream(frame) => Parts {
                 kind: 1,
-                varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin))],
+                varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin)), NONE],
                 bytes: Some((4, ByteString::Many(&frame.data))),
             },
             Self::StreamOpen { stream_id, priority } => varints(2, [(1, stream_id.0), (2, u64::from(*priority)), NONE]),
@@ -216,21 +256,29 @@ impl Frame {
             Self::KeyUpdate { epoch } => varints(14, [(1, u64::from(epoch.0)), NONE, NONE]),
             Self::Handshake(frame) => Parts {
                 kind: 15,
-                varints: [(1, frame.level as u64), (2, frame.offset), NONE],
+                varints: [(1, frame.level as u64), (2, frame.offset), NONE, NONE],
                 bytes: one(3, &frame.data),
             },
             Self::Accepted { reset_token } => {
-                Parts { kind: 16, varints: [NONE; 3], bytes: one(1, reset_token.expose()) }
+                Parts { kind: 16, varints: [NONE; 4], bytes: one(1, reset_token.expose()) }
             }
             Self::MaxLanes { maximum } => varints(17, [(1, u64::from(*maximum)), NONE, NONE]),
             Self::LaneClose { lane_id, code } => varints(18, [(1, u64::from(lane_id.0)), (2, code.0), NONE]),
             Self::Close { code, reason } => {
-                Parts { kind: 19, varints: [(1, code.0), NONE, NONE], bytes: one(2, reason.as_bytes()) }
+                Parts { kind: 19, varints: [(1, code.0), NONE, NONE, NONE], bytes: one(2, reason.as_bytes()) }
             }
             Self::GoAway { code, reason } => {
-                Parts { kind: 20, varints: [(1, code.0), NONE, NONE], bytes: one(2, reason.as_bytes()) }
+                Parts { kind: 20, varints: [(1, code.0), NONE, NONE, NONE], bytes: one(2, reason.as_bytes()) }
             }
-            Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 3], bytes: one(1, nonce) },
+            Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 4], bytes: one(1, nonce) },
+            Self::Datagram(Datagram { stream_id, piece, data }) => {
+                let (number, size, offset) = piece.map_or((0, 0, 0), |piece| (piece.number, piece.size, piece.offset));
+                Parts {
+                    kind: DATAGRAM_KIND,
+                    varints: [(1, stream_id.0), (2, number), (3, u64::from(size)), (4, u64::from(offset))],
+                    bytes: one(5, data),
+                }
+            }
         }
     }
 
@@ -323,9 +371,35 @@ impl Frame {
                 Self::GoAway { code: CloseCode(fields.varint(1)), reason: reason(body, &fields)? }
             }
             21 => Self::JoinConfirm { nonce: array(body, &read(TOKEN)?, 1, "nonce")? },
+            22 => Self::Datagram(decode_datagram(body)?),
             other => return Err(WireError::UnknownField(other)),
         })
     }
+}
+
+fn decode_datagram(body: &Bytes) -> Result<Datagram, WireError> {
+    const SCHEMA: Schema = Schema { bytes: bit(5), last: bit(5), ..Schema::varints(bit(1) | bit(2) | bit(3) | bit(4)) };
+    let fields = Fields::read(body, SCHEMA)?;
+    let data = body.slice(fields.range(5));
+    let number = bounded(fields.varint(2), "number of a datagram")?;
+    let (size, offset) = (fields.varint(3), fields.varint(4));
+    let stream_id = stream_id(&fields)?;
+    if size == 0 {
+        if data.len() > limits::DATAGRAM_BYTES_MAX || number != 0 || offset != 0 {
+            return Err(WireError::Range("datagram"));
+        }
+        return Ok(Datagram { stream_id, piece: None, data });
+    }
+    let len = data.len() as u64;
+    let end = offset.saturating_add(len);
+    // Pieces of any size would cost far more to keep than what they carry.
+    let is_small = len < limits::DATAGRAM_PIECE_BYTES_MIN as u64 && end != size;
+    if size > limits::DATAGRAM_BYTES_MAX as u64 || end > size || len == 0 || len == size || is_small {
+        return Err(WireError::Range("piece of a datagram"));
+    }
+    // Both are below the bound.
+    let piece = DatagramPiece { number, size: size as u32, offset: offset as u32 };
+    Ok(Datagram { stream_id, piece: Some(piece), data })
 }
 
 /// Reads handshake bytes, in a frame (`is_open`) or in the clear, where everything has to be known.
@@ -410,6 +484,11 @@ fn decode_ack(body: &Bytes) -> Result<Ack, WireError> {
         delay_us: varints[3].unwrap_or(0),
         ranges,
     })
+}
+
+/// Size of a frame as a field of a packet, by the size of its body.
+fn field_len(kind: u32, body: usize) -> usize {
+    varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body + frame_key_len(kind, body)
 }
 
 fn frame_key_len(kind: u32, body: usize) -> usize {

@@ -33,9 +33,14 @@ mod tests;
 mod varint;
 
 pub use decode::{decode_message, message_size};
-pub use encode::{ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet_message, packet_overhead_max};
+pub use encode::{
+    ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet, encode_packet_message, packet_overhead_max,
+};
 pub use error::WireError;
-pub use frame::{Ack, Frame, HandshakeData, HandshakeLevel, STREAM_DATA_OVERHEAD_MAX, StreamData};
+pub use frame::{
+    Ack, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel,
+    STREAM_DATA_OVERHEAD_MAX, StreamData,
+};
 pub use message::{Body, FrameMessage, Head, Join, Joined, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;

@@ -42,6 +42,8 @@ pub struct TransportParameters {
     pub software: String,
     /// Share of the first lane under the scheduler `weighted`; only the client's counts.
     pub first_lane_weight: u32,
+    /// Largest datagram that the side takes, in bytes; 0 for none.
+    pub datagram_bytes_max: u32,
 }
 
 impl TransportParameters {
@@ -64,6 +66,7 @@ impl TransportParameters {
             survive_ms: ms(self.survive),
             software: self.software.clone(),
             first_lane_weight: self.first_lane_weight,
+            datagram_bytes_max: self.datagram_bytes_max,
         }
         .encode_to_vec()
     }
@@ -106,6 +109,7 @@ impl TransportParameters {
             survive: Duration::from_millis(fields.varint(11)),
             software: fields.text(bytes, 12, "software")?,
             first_lane_weight: weight(fields.varint(13))?,
+            datagram_bytes_max: fields.varint_u32(14, "datagram size")?,
         })
     }
 }
@@ -114,5 +118,7 @@ impl TransportParameters {
 const SCHEMA: Schema = Schema {
     bytes: bit(2) | bit(12),
     repeated: bit(1),
-    ..Schema::varints(bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(9) | bit(10) | bit(11) | bit(13))
+    ..Schema::varints(
+        bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(9) | bit(10) | bit(11) | bit(13) | bit(14),
+    )
 };

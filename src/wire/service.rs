@@ -20,6 +20,8 @@ pub struct ServiceRequest {
     pub source: String,
     /// The address that the client connected to, empty when unknown.
     pub destination: String,
+    /// The stream is the life of a flow of datagrams.
+    pub datagrams: bool,
 }
 
 impl ServiceRequest {
@@ -30,6 +32,7 @@ impl ServiceRequest {
             service: self.service.clone(),
             source: self.source.clone(),
             destination: self.destination.clone(),
+            datagrams: self.datagrams,
         }
         .encode_length_delimited_to_vec()
     }
@@ -50,9 +53,10 @@ impl ServiceRequest {
             return Err(WireError::Range("service request"));
         }
         let text = |number| fields.text(message, number, "service request");
-        Ok(Some((Self { service: text(1)?, source: text(2)?, destination: text(3)? }, size)))
+        let datagrams = fields.flag(4, "service request")?;
+        Ok(Some((Self { service: text(1)?, source: text(2)?, destination: text(3)?, datagrams }, size)))
     }
 }
 
 /// Later versions may add fields.
-const SCHEMA: Schema = Schema { bytes: bit(1) | bit(2) | bit(3), ..Schema::varints(0) };
+const SCHEMA: Schema = Schema { bytes: bit(1) | bit(2) | bit(3), ..Schema::varints(bit(4)) };

@@ -9,7 +9,7 @@ use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node};
-use longhaul::service::{Allow, Forward, ForwardConfig, Gateway, ServiceConfig, Services};
+use longhaul::service::{Allow, Endpoint, Forward, ForwardConfig, Gateway, ServiceConfig, Services};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -92,7 +92,9 @@ pub async fn client(forward: &Forward) -> TcpStream {
 
 /// The same, for a connection that may be reset at once.
 pub async fn connect(forward: &Forward) -> io::Result<TcpStream> {
-    let Address::Tcp { host, port } = forward.local_address() else { panic!("the forward listens on TCP") };
+    let Endpoint::Stream(Address::Tcp { host, port }) = forward.local_address() else {
+        panic!("the forward listens on TCP")
+    };
     TcpStream::connect((host.as_str(), *port)).await
 }
 

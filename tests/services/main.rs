@@ -12,3 +12,4 @@ mod proxy_protocol;
 mod refusals;
 mod shutdown;
 mod transfer;
+mod udp;

@@ -4,7 +4,7 @@ use std::io;
 
 use longhaul::channel::{Address, ListenOptions, UnixOptions};
 use longhaul::node::{LinkConfig, Node};
-use longhaul::service::{Allow, ForwardConfig, Gateway, ServiceConfig, Services};
+use longhaul::service::{Allow, Endpoint, ForwardConfig, Gateway, ServiceConfig, Services};
 use longhaul::wire::ServiceRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -82,7 +82,9 @@ async fn the_request_and_the_first_bytes_travel_together() {
 }
 
 fn address_of(forward: &longhaul::service::Forward) -> std::net::SocketAddr {
-    let Address::Tcp { host, port } = forward.local_address() else { panic!("the forward listens on TCP") };
+    let Endpoint::Stream(Address::Tcp { host, port }) = forward.local_address() else {
+        panic!("the forward listens on TCP")
+    };
     (host.parse::<std::net::IpAddr>().unwrap(), *port).into()
 }
 

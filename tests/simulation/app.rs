@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use longhaul::base::{Direction, Side, StreamCode, StreamId};
 use longhaul::session::Session;
 use longhaul::stream::{Priority, ReadError, ReadOutcome, StreamNotice, WriteError};
@@ -59,6 +60,12 @@ pub struct App {
     /// Streams whose bytes all arrived, as far as the session said so.
     pub finished: Vec<StreamId>,
     pub accepted: Vec<StreamId>,
+    /// Whether the datagrams of streams that the peer opens are taken.
+    pub takes_datagrams: bool,
+    /// Streams that have datagrams to be taken.
+    to_take: Vec<StreamId>,
+    /// Datagrams that arrived.
+    pub datagrams: Vec<(Instant, StreamId, Bytes)>,
 }
 
 impl App {
@@ -134,6 +141,7 @@ impl App {
                 }
             }
             StreamNotice::Finished(id) => self.finished.push(id),
+            StreamNotice::Datagram(id) => self.to_take.push(id),
             StreamNotice::Available(_) => {}
         }
     }
@@ -141,6 +149,7 @@ impl App {
     /// Does what can be done now. Returns whether there was anything.
     pub fn work(&mut self, session: &mut Session, oracle: &mut Oracle, now: Instant) -> bool {
         let mut progress = self.accept(session, oracle);
+        progress |= self.take(session, now);
         if session.is_ending() {
             return progress;
         }
@@ -159,12 +168,24 @@ impl App {
             if std::mem::take(&mut self.to_accept[direction as usize]) {
                 while let Some(id) = session.accept(direction) {
                     self.accepted.push(id);
+                    if self.takes_datagrams && direction == Direction::Bi {
+                        session.take_datagrams(id);
+                        self.to_take.push(id);
+                    }
                     self.start(oracle, session.side(), id, self.answer.bytes, self.answer.chunk_bytes.max(1));
                     progress = true;
                 }
             }
         }
         progress
+    }
+
+    fn take(&mut self, session: &mut Session, now: Instant) -> bool {
+        let ids = std::mem::take(&mut self.to_take);
+        for id in ids.iter().filter(|_| self.takes_datagrams) {
+            self.datagrams.extend(std::iter::from_fn(|| session.read_datagram(*id)).map(|data| (now, *id, data)));
+        }
+        !ids.is_empty()
     }
 
     fn write(&mut self, session: &mut Session, oracle: &mut Oracle) -> bool {

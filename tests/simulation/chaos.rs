@@ -45,6 +45,7 @@ fn draw_config(random: &mut Random) -> SessionConfig {
             session_window,
             session_window_max: session_window * random.between(1, 20),
             streams_max: random.between(2, 40),
+            ..StreamsConfig::default()
         },
         ..SessionConfig::default()
     }

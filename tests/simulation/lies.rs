@@ -1,9 +1,9 @@
 //! Drawn frames of a peer that keeps to nothing: they end the session at worst, and memory stays within the windows.
 
-use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId};
+use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamCode, StreamId, limits};
 use longhaul::session::{CloseReason, SessionConfig};
 use longhaul::stream::StreamsConfig;
-use longhaul::wire::{Ack, Frame, HandshakeData, HandshakeLevel, Head, StreamData};
+use longhaul::wire::{Ack, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, StreamData};
 
 use crate::link::Path;
 use crate::random::Random;
@@ -14,7 +14,7 @@ fn draw_frame(random: &mut Random) -> Frame {
     let stream_id = StreamId(random.below(12));
     let (offset, code) = (random.sized(16), random.below(300));
     let direction = random.pick(&[Direction::Bi, Direction::Uni]);
-    match random.below(22) {
+    match random.below(24) {
         0..6 => {
             let data = vec![1; random.sized(12) as usize];
             Frame::Stream(StreamData { stream_id, offset, fin: random.one_in(8), data: data.into() })
@@ -39,6 +39,15 @@ fn draw_frame(random: &mut Random) -> Frame {
         18 => Frame::KeyUpdate { epoch: Epoch(random.below(3) as u32) },
         19 => Frame::LaneClose { lane_id: LaneId(1 + random.below(3) as u32), code: CloseCode(code) },
         20 => Frame::GoAway { code: CloseCode(code), reason: "go".to_owned() },
+        22 | 23 => {
+            let data = vec![2; random.sized(12) as usize].into();
+            let piece = random.one_in(2).then(|| DatagramPiece {
+                number: random.below(4),
+                size: 2000 + random.below(2) as u32,
+                offset: random.below(2000) as u32,
+            });
+            Frame::Datagram(Datagram { stream_id, piece, data })
+        }
         _ if random.one_in(20) => {
             Frame::Handshake(HandshakeData { level: HandshakeLevel::Traffic, offset: 0, data: vec![4; 10].into() })
         }
@@ -55,6 +64,7 @@ fn run(seed: u64) {
         session_window: 80_000,
         session_window_max: 200_000,
         streams_max: 4,
+        datagram_bytes_max: 3000,
     };
     let config = SessionConfig { streams: windows, ..SessionConfig::default() };
     let mut world = World::connected_with(seed, 2, Path::default(), config);
@@ -80,10 +90,11 @@ fn run(seed: u64) {
         if !own.is_empty() {
             let id = random.pick(&own);
             let _ = session.write(id, &[5; 3000]);
-            match random.below(4) {
+            match random.below(5) {
                 0 => drop(session.finish(id)),
                 1 => session.reset(id, StreamCode(1)),
                 2 => session.stop(id, StreamCode(2), now),
+                3 => drop(session.send_datagram(id, vec![6; 1500].into(), crate::seeds::milliseconds(50), now)),
                 _ => {}
             }
         }
@@ -95,8 +106,10 @@ fn run(seed: u64) {
         if session.next_timeout().is_some_and(|at| at <= now) {
             session.handle_timeout(now);
         }
-        // What arrived is bounded by our window, what waits to be sent by our own writing.
-        assert!(session.held_bytes() <= 200_000 + 3000 * 300, "{} bytes held", session.held_bytes());
+        // What arrived is bounded by our window, what waits to be sent by our own writing, and datagrams that nobody
+        // takes by what is kept of them for each of four streams.
+        let datagrams = 4 * limits::DATAGRAM_EARLY_BYTES_MAX as u64 + 300 * 4096;
+        assert!(session.held_bytes() <= 200_000 + 3000 * 300 + datagrams, "{} bytes held", session.held_bytes());
     }
     if let Some(CloseReason::Fault(fault)) = session.close_reason() {
         assert!(fault.close_code().name().is_some());

@@ -10,6 +10,7 @@
 mod app;
 mod arrival;
 mod chaos;
+mod datagrams;
 mod establishing;
 mod faults;
 mod hostile;

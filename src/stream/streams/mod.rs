@@ -1,7 +1,9 @@
 //! All streams of a session, by id: their state, and what belongs to no side alone. What the application does to them is
-//! in `application`, what the peer's frames do in `peer`, and what the session sends of them in `output`.
+//! in `application`, what the peer's frames do in `peer`, and what the session sends of them in `output`. Their datagrams
+//! are in `datagrams`.
 
 mod application;
+mod datagrams;
 mod output;
 mod peer;
 
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::datagrams::{DatagramStats, Incoming, Outgoing, Reassembly};
 use super::flow::{ReceiveWindow, SendWindow};
 use super::id_allocator::{LocalIds, RemoteIds};
 use super::priority::{Priority, ReadyQueue};
@@ -31,6 +34,8 @@ pub struct StreamsConfig {
     pub session_window_max: u64,
     /// Streams that the peer may have open at once, in each direction.
     pub streams_max: u64,
+    /// Largest datagram that this side takes, in bytes; 0 for none.
+    pub datagram_bytes_max: usize,
 }
 
 impl Default for StreamsConfig {
@@ -41,6 +46,7 @@ impl Default for StreamsConfig {
             session_window: limits::SESSION_WINDOW_BYTES,
             session_window_max: limits::SESSION_WINDOW_BYTES_MAX,
             streams_max: limits::STREAMS_MAX,
+            datagram_bytes_max: limits::DATAGRAM_BYTES_MAX,
         }
     }
 }
@@ -58,6 +64,8 @@ pub enum StreamNotice {
     Writable(StreamId),
     /// The peer has everything, the end included.
     Finished(StreamId),
+    /// There is a datagram to be taken.
+    Datagram(StreamId),
 }
 
 /// What the peer did wrong; the session has to be closed.
@@ -187,6 +195,12 @@ pub struct Streams {
     received_bytes: u64,
     /// Sum of bytes written and never sent.
     unsent_bytes: u64,
+    /// Largest datagram that the peer takes.
+    peer_datagram_bytes_max: usize,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    reassembly: Reassembly,
+    datagram_stats: DatagramStats,
     control: VecDeque<Frame>,
     notices: VecDeque<StreamNotice>,
 }
@@ -209,6 +223,11 @@ impl Streams {
             receive_window: ReceiveWindow::new(config.session_window, config.session_window_max),
             received_bytes: 0,
             unsent_bytes: 0,
+            peer_datagram_bytes_max: 0,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            reassembly: Reassembly::default(),
+            datagram_stats: DatagramStats::default(),
             control: VecDeque::new(),
             notices: VecDeque::new(),
             config,
@@ -341,6 +360,7 @@ impl Streams {
             return;
         }
         self.streams.remove(&id);
+        self.end_datagrams(id);
         if id.initiator() != self.side {
             let direction = id.direction();
             if let Some(maximum) = self.remote[direction as usize].on_ended() {

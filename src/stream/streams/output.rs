@@ -110,15 +110,17 @@ impl Streams {
         self.notices.pop_front()
     }
 
-    /// Bytes that are held for sending and for reading, over all streams.
+    /// Bytes that are held for sending and for reading, over all streams and their datagrams.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.streams
+        let in_streams: u64 = self
+            .streams
             .values()
             .map(|stream| {
                 stream.sending.as_ref().map_or(0, |half| half.buffer.held_bytes())
                     + stream.receiving.as_ref().map_or(0, |half| half.buffer.held_bytes())
             })
-            .sum()
+            .sum();
+        in_streams + self.held_datagram_bytes()
     }
 }

@@ -9,9 +9,10 @@ use crate::base::{Epoch, LaneId, PacketNumber, SessionId, StreamId, limits};
 use crate::wire::padding::zeroes_for;
 use crate::wire::proto::{self, frame_message};
 use crate::wire::{
-    Body, Frame, FrameMessage, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest,
-    StreamData, TransportParameters, WireError, decode_message, decode_packet, encode_clear, encode_packet_message,
-    message_size, packet_overhead_max,
+    Body, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, FrameMessage, Head, PaddingPolicy,
+    STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest, StreamData, TransportParameters, WireError,
+    decode_message, decode_packet, encode_clear, encode_packet, encode_packet_message, message_size,
+    packet_overhead_max,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -112,6 +113,37 @@ fn a_full_packet_is_not_padded_past_its_room() {
 fn stream_data_adds_at_most_the_promised_overhead() {
     for size in (0..300).chain(16_300..16_500).chain(MAX - 100..MAX) {
         assert!(stream_overhead(size) <= STREAM_DATA_OVERHEAD_MAX, "{size}");
+    }
+}
+
+#[test]
+fn datagrams_add_at_most_the_promised_overhead() {
+    let stream_id = StreamId((1 << 62) - 1);
+    for size in [0, 1, 127, 128, 1023, 1024, 16_383, 16_384, limits::DATAGRAM_BYTES_MAX - 1] {
+        let piece = DatagramPiece { number: (1 << 62) - 1, size: limits::DATAGRAM_BYTES_MAX as u32, offset: 65_000 };
+        for piece in [None, Some(piece)] {
+            for stream_id in [stream_id, StreamId(0), StreamId(4)] {
+                let frame = Frame::Datagram(Datagram { stream_id, piece, data: Bytes::from(vec![1; size]) });
+                assert!(frame.encoded_len() - size <= DATAGRAM_OVERHEAD_MAX, "{size}");
+                if piece.is_none() {
+                    assert_eq!(frame.encoded_len(), Datagram::whole_len(stream_id, size), "{size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packet_alone_is_the_content_of_one_in_a_message() {
+    let frames = [Frame::Ping { sequence: 7 }, stream_data(Bytes::from_static(b"data"))];
+    for policy in POLICIES {
+        let (mut alone, mut message) = (BytesMut::new(), BytesMut::new());
+        let padding_bytes = encode_packet(&mut alone, &frames, policy, 1200);
+        let size_max = 1200 + packet_overhead_max();
+        let layout =
+            encode_packet_message(&mut message, &Head::default(), SealedKind::Plain, &frames, policy, size_max);
+        assert_eq!((&message[layout.header_len..], layout.padding_bytes), (&alone[..], padding_bytes), "{policy}");
+        assert!(alone.len() <= 1200);
     }
 }
 

@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
-    Ack, Body, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, SealedKind,
-    ServiceRequest, StreamData, TransportParameters, VERSION, decode_message, decode_packet, encode_clear,
-    encode_packet_message,
+    Ack, Body, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined,
+    PaddingPolicy, SealedKind, ServiceRequest, StreamData, TransportParameters, VERSION, decode_message, decode_packet,
+    encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -219,6 +219,14 @@ fn frames() -> Vec<(&'static str, &'static str, Meaning)> {
             Meaning::Frame(Frame::GoAway { code: CloseCode::SHUTTING_DOWN, reason: String::new() })
         ),
         vector!("frame-join-confirm", Meaning::Frame(Frame::JoinConfirm { nonce: counting(0x20) })),
+        vector!("frame-datagram", Meaning::Frame(Frame::Datagram(datagram(None, b"query")))),
+        vector!(
+            "frame-datagram-piece",
+            Meaning::Frame(Frame::Datagram(datagram(
+                Some(DatagramPiece { number: 300, size: 65_507, offset: 65_503 }),
+                b"tail"
+            )))
+        ),
     ]
 }
 
@@ -227,11 +235,20 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
         service: "database".into(),
         source: "192.0.2.7:40000".into(),
         destination: "[2001:db8::1]:5432".into(),
+        datagrams: false,
     };
+    let flow = ServiceRequest { service: "dns".into(), datagrams: true, ..ServiceRequest::default() };
+    let with_datagrams = TransportParameters { datagram_bytes_max: 65_507, ..parameters() };
     vec![
+        vector!("transport-parameters-datagrams", Meaning::Parameters(with_datagrams)),
+        vector!("service-request-datagrams", Meaning::Request(flow)),
         vector!("transport-parameters", Meaning::Parameters(parameters())),
         vector!("service-request", Meaning::Request(request)),
     ]
+}
+
+fn datagram(piece: Option<DatagramPiece>, data: &'static [u8]) -> Datagram {
+    Datagram { stream_id: StreamId(4), piece, data: Bytes::from_static(data) }
 }
 
 fn stream_data() -> Frame {
@@ -255,6 +272,7 @@ fn parameters() -> TransportParameters {
         survive: std::time::Duration::from_secs(120),
         software: "longhaul 0.1.0".into(),
         first_lane_weight: 3,
+        datagram_bytes_max: 0,
     }
 }
 

@@ -58,6 +58,13 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
         Frame::Close { code, reason } => Kind::Close(proto::Close { code: code.0, reason }),
         Frame::GoAway { code, reason } => Kind::GoAway(proto::GoAway { code: code.0, reason }),
         Frame::JoinConfirm { nonce } => Kind::JoinConfirm(proto::JoinConfirm { nonce: copy(&nonce) }),
+        Frame::Datagram(datagram) => Kind::Datagram(proto::Datagram {
+            stream_id: datagram.stream_id.0,
+            number: datagram.piece.map_or(0, |piece| piece.number),
+            size: datagram.piece.map_or(0, |piece| piece.size),
+            offset: datagram.piece.map_or(0, |piece| piece.offset),
+            data: datagram.data,
+        }),
     };
     proto::Frame { kind: Some(kind) }
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, PaddingPolicy, Payload,
-    ServiceRequest, StreamData, TransportParameters,
+    Ack, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined,
+    PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -96,7 +96,22 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         (number(64), reason()).prop_map(|(code, reason)| Frame::Close { code: CloseCode(code), reason }),
         (number(64), reason()).prop_map(|(code, reason)| Frame::GoAway { code: CloseCode(code), reason }),
         any::<[u8; 16]>().prop_map(|nonce| Frame::JoinConfirm { nonce }),
+        datagram().prop_map(Frame::Datagram),
     ]
+}
+
+/// Whole ones, and pieces from anywhere in a larger one.
+fn datagram() -> impl Strategy<Value = Datagram> {
+    let whole = (stream_id(), data()).prop_map(|(stream_id, data)| Datagram { stream_id, piece: None, data });
+    let middle = (limits::DATAGRAM_PIECE_BYTES_MIN..1100, number(15), 1..1000u32)
+        .prop_map(|(len, offset, rest)| (len, offset as u32, rest));
+    let last = (1..40usize, 1..60_000u32).prop_map(|(len, offset)| (len, offset, 0));
+    let piece = (stream_id(), number(62), prop_oneof![middle, last]).prop_map(|(stream_id, number, place)| {
+        let (len, offset, rest) = place;
+        let piece = DatagramPiece { number, size: offset + len as u32 + rest, offset };
+        Datagram { stream_id, piece: Some(piece), data: Bytes::from(vec![5; len]) }
+    });
+    prop_oneof![whole, piece]
 }
 
 /// Frames that have room in one packet.
@@ -176,8 +191,9 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
     );
     let times = (number(64), number(64), number(64));
     let versions = vec(number_u32(), 0..=limits::VERSIONS_MAX);
-    (versions, any::<[u8; 16]>(), credits, sizes, times, "[ -~]{0,64}", 1..=limits::LANE_WEIGHT_MAX).prop_map(
-        |(versions, session_id, credits, sizes, times, software, first_lane_weight)| TransportParameters {
+    let last = (1..=limits::LANE_WEIGHT_MAX, number_u32());
+    (versions, any::<[u8; 16]>(), credits, sizes, times, "[ -~]{0,64}", last).prop_map(
+        |(versions, session_id, credits, sizes, times, software, last)| TransportParameters {
             versions,
             session_id: SessionId(session_id),
             max_data: credits.0,
@@ -190,17 +206,16 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
             idle_timeout: Duration::from_millis(times.1),
             survive: Duration::from_millis(times.2),
             software,
-            first_lane_weight,
+            first_lane_weight: last.0,
+            datagram_bytes_max: last.1,
         },
     )
 }
 
 pub(super) fn service_request() -> impl Strategy<Value = ServiceRequest> {
-    ("[ -~]{1,64}", "[ -~]{0,64}", "[ -~]{0,64}").prop_map(|(service, source, destination)| ServiceRequest {
-        service,
-        source,
-        destination,
-    })
+    ("[ -~]{1,64}", "[ -~]{0,64}", "[ -~]{0,64}", any::<bool>()).prop_map(
+        |(service, source, destination, datagrams)| ServiceRequest { service, source, destination, datagrams },
+    )
 }
 
 /// Bytes that are nearly a message: fields of any number and type, some within others.

@@ -224,7 +224,7 @@ fn a_frame_has_one_kind() {
         Err(WireError::TooMany("kinds of a frame"))
     );
     assert_eq!(packet(&bytes(1, &[])), Err(WireError::Missing("kind of a frame")));
-    assert_eq!(packet(&frame(22, &[])), Err(WireError::UnknownField(22)));
+    assert_eq!(packet(&frame(23, &[])), Err(WireError::UnknownField(23)));
     assert_eq!(packet(&bytes(1, &varint(12, 0))), Err(WireError::WireType(12)));
 }
 
@@ -542,7 +542,7 @@ fn control_messages_are_read_as_strictly_as_packets() {
     for (number, field) in [(2, bytes(2, &[1; 16])), (7, varint(7, 1)), (8, varint(8, 65_536)), (13, varint(13, 1))] {
         assert_eq!(parameters(&field), Err(WireError::Duplicate(number)));
     }
-    for number in [3, 4, 5, 6, 9, 10, 11] {
+    for number in [3, 4, 5, 6, 9, 10, 11, 14] {
         assert_eq!(parameters(&varint(number, 0).repeat(2)), Err(WireError::Duplicate(number)));
         assert_eq!(parameters(&bytes(number, &[])), Err(WireError::WireType(number)));
         assert_eq!(parameters(&[&key(number, 0)[..], &OVERLONG_ZERO].concat()), Err(WireError::Varint), "{number}");
@@ -560,8 +560,12 @@ fn control_messages_are_read_as_strictly_as_packets() {
         assert_eq!(request(&varint(number, 1)), Err(WireError::WireType(number)));
     }
 
+    assert_eq!(request(&varint(4, 0).repeat(2)), Err(WireError::Duplicate(4)));
+    assert_eq!(request(&varint(4, 2)), Err(WireError::Range("service request")));
+    assert_eq!(request(&bytes(4, &[])), Err(WireError::WireType(4)));
+
     // Later versions may add some fields.
-    let unknown = [varint(14, 5), bytes(15, b"later"), varint(30, 1), bytes(31, &[])].concat();
+    let unknown = [varint(16, 5), bytes(15, b"later"), varint(30, 1), bytes(31, &[])].concat();
     assert_eq!((parameters(&unknown.repeat(4)), request(&unknown.repeat(4))), (Ok(()), Ok(())));
     for outcome in [parameters(&unknown.repeat(5)), request(&unknown.repeat(5))] {
         assert_eq!(outcome, Err(WireError::TooManyUnknown));
@@ -570,6 +574,56 @@ fn control_messages_are_read_as_strictly_as_packets() {
         assert_eq!(parameters(&groups), Err(WireError::WireType(14)));
         assert_eq!(request(&groups), Err(WireError::WireType(14)));
     }
+}
+
+/// A piece has a place in its datagram, and is worth keeping.
+#[test]
+fn datagrams_are_in_range() {
+    let datagram = |number: u64, size: u64, offset: u64, len: usize| {
+        let fields = [varint(1, 4), varint(2, number), varint(3, size), varint(4, offset), bytes(5, &vec![7; len])];
+        packet(&frame(22, &fields.concat())).map(|frames| frames.len())
+    };
+    let whole = |len: usize| packet(&frame(22, &[varint(1, 4), bytes(5, &vec![7; len])].concat())).map(drop);
+    let max = limits::DATAGRAM_BYTES_MAX;
+    assert_eq!((whole(0), whole(1), whole(max - 500)), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(whole(max + 1), Err(WireError::Range("datagram")));
+    for (number, offset) in [(1, 0), (0, 1)] {
+        assert_eq!(datagram(number, 0, offset, 10), Err(WireError::Range("datagram")), "a place without a size");
+    }
+
+    let min = limits::DATAGRAM_PIECE_BYTES_MIN;
+    for (size, offset, len) in
+        [(max, 0, min), (max, max - 1, 1), (max, max - min - 1, min), (min + 1, 0, min), (2, 1, 1), (max, 0, max - 1)]
+    {
+        assert_eq!(datagram(NUMBER_END - 1, size as u64, offset as u64, len), Ok(1), "{size} {offset} {len}");
+    }
+    for (size, offset, len) in [
+        (max + 1, 0, min),
+        (max, max, min),
+        (max, max - min + 1, min),
+        (max, 0, 0),
+        (max, max, 0),
+        (max, 0, min - 1),
+        (max, max - min, min - 1),
+        (min, 0, min),
+        (1, 0, 1),
+        (1, 0, 2),
+        (max, u32::MAX as usize, min),
+    ] {
+        let outcome = datagram(1, size as u64, offset as u64, len);
+        assert_eq!(outcome, Err(WireError::Range("piece of a datagram")), "{size} {offset} {len}");
+    }
+    for (size, offset) in [(1 << 32, 0), (max as u64, u64::MAX), (u64::MAX, u64::MAX)] {
+        assert_eq!(datagram(1, size, offset, min), Err(WireError::Range("piece of a datagram")), "{size} {offset}");
+    }
+    assert_eq!(datagram(NUMBER_END, max as u64, 0, min), Err(WireError::Range("number of a datagram")));
+    let misplaced = [bytes(5, b"data"), varint(1, 4)].concat();
+    assert_eq!(packet(&frame(22, &misplaced)), Err(WireError::NotLast(5)));
+    for number in 1..=4 {
+        assert_eq!(packet(&frame(22, &varint(number, 0).repeat(2))), Err(WireError::Duplicate(number)));
+        assert_eq!(packet(&frame(22, &bytes(number, &[]))), Err(WireError::WireType(number)));
+    }
+    assert_eq!(packet(&frame(22, &varint(5, 0))), Err(WireError::WireType(5)));
 }
 
 #[test]
