@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use ring::hmac;
 use tokio::sync::mpsc;
 
+use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::error::ConnectError;
@@ -83,7 +84,8 @@ impl Acceptor {
         let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
         let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
-        self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
+        let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
+        spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
         Ok(connection)
     }
@@ -102,7 +104,8 @@ impl Acceptor {
         }
     }
 
-    async fn receive(&self, mut fresh: Fresh) -> Result<(), ConnectError> {
+    /// Makes of a channel or a lane what its first message says: the session, and the lane in it.
+    async fn receive(&self, mut fresh: Fresh) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
@@ -126,10 +129,10 @@ impl Acceptor {
         } else {
             (connection, None)
         };
-        self.receive(Fresh::new(connection, outer)).await
+        self.receive(Fresh::new(connection, outer)).await.map(|_| ())
     }
 
-    async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(), ConnectError> {
+    async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let config = &self.config.session;
         let tls = self.tls.server_config(ALPN_SESSION)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
@@ -174,7 +177,12 @@ impl Acceptor {
         self.begin(fresh, made.session, peer).await
     }
 
-    async fn start(&self, mut fresh: Fresh, head: &Head, parameters: &[u8]) -> Result<(), ConnectError> {
+    async fn start(
+        &self,
+        mut fresh: Fresh,
+        head: &Head,
+        parameters: &[u8],
+    ) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let config = &self.config.session;
         let outer = fresh.outer.clone().ok_or(EstablishError::Violation("start on a raw channel"))?;
         let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
@@ -216,7 +224,7 @@ impl Acceptor {
         mut fresh: Fresh,
         session: crate::session::Session,
         peer: PeerIdentity,
-    ) -> Result<(), ConnectError> {
+    ) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         if self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
             fresh.refuse().await;
             return Err(ConnectError::NotJoinable);
@@ -229,12 +237,13 @@ impl Acceptor {
             return Err(EstablishError::Violation("session id that is in use").into());
         }
         spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), None);
-        let session = Session::new(shared);
+        let session = Session::new(Arc::clone(&shared));
         // A full backlog refuses: an application that takes no sessions must not make this node hold them all.
-        self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)
+        self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)?;
+        Ok((shared, LaneId::FIRST))
     }
 
-    async fn join(&self, mut fresh: Fresh, head: &Head, join: &Join) -> Result<(), ConnectError> {
+    async fn join(&self, mut fresh: Fresh, head: &Head, join: &Join) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let session_id = head.session_id.ok_or(EstablishError::Violation("join without a session id"))?;
         let Some(shared) = self.registry.find(session_id).filter(|shared| shared.closed().is_none()) else {
             let mut answer = BytesMut::new();
@@ -262,7 +271,8 @@ impl Acceptor {
                 encode_clear(&mut answer, &Head::default(), &ClearMessage::Joined(joined));
                 let written = fresh.writer.write_all(&answer).await;
                 spawn_lane(&shared, fresh.into_lane(head.lane_id), None);
-                Ok(written?)
+                written?;
+                Ok((shared, head.lane_id))
             }
             Err(error) => {
                 fresh.refuse().await;

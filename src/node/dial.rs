@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::carrier::spawn_carrier;
 use super::config::LinkConfig;
 use super::error::ConnectError;
 use super::lane::{LaneIo, spawn_lane};
@@ -93,7 +94,7 @@ impl Dialler {
                 match made {
                     Made::Session(session, peer, io) => {
                         let shared = self.start(*session, peer, *io, listener.clone()).await?;
-                        self.join_further_lanes(&shared, dialled.quic, weight);
+                        self.use_fully(&shared, LaneId::FIRST, dialled.quic, weight);
                         return Ok(shared);
                     }
                     Made::Retry(other) => version = other,
@@ -114,13 +115,15 @@ impl Dialler {
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
         let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), weight).await?;
-        self.join_further_lanes(shared, dialled.quic, weight);
+        self.use_fully(shared, lane_id, dialled.quic, weight);
         Ok(lane_id)
     }
 
-    /// Opens the other lanes of a channel, whose first one has joined or is about to. They come and go with it.
-    fn join_further_lanes(&self, shared: &Arc<Shared>, quic: Option<QuicConnection>, weight: u32) {
+    /// Opens what a QUIC channel has besides its first lane, which has joined or is about to: the carrier of datagrams,
+    /// and the other lanes. They come and go with it.
+    fn use_fully(&self, shared: &Arc<Shared>, first: LaneId, quic: Option<QuicConnection>, weight: u32) {
         let Some(quic) = quic else { return };
+        spawn_carrier(shared, first, quic.clone());
         let (shared, count) = (Arc::clone(shared), self.config.dial.quic.lane_count);
         tokio::spawn(async move {
             for _ in 1..count {

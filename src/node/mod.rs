@@ -22,6 +22,7 @@
 //! ```
 
 mod accept;
+mod carrier;
 mod config;
 mod datagrams;
 mod dial;

@@ -32,6 +32,8 @@ pub(super) enum LaneEvent {
 pub(super) struct LaneControl {
     /// The writing task should ask for packets.
     pub(super) wake: Arc<Notify>,
+    /// The task that sends datagrams beside the lane should ask for a packet.
+    pub(super) datagram_wake: Arc<Notify>,
     /// The lane is over.
     pub(super) is_closed: Arc<AtomicBool>,
     /// Ends the channel under it.
@@ -40,12 +42,18 @@ pub(super) struct LaneControl {
 
 impl LaneControl {
     pub(super) fn new(abort: AbortHandle) -> Self {
-        Self { wake: Arc::new(Notify::new()), is_closed: Arc::new(AtomicBool::new(false)), abort }
+        Self {
+            wake: Arc::new(Notify::new()),
+            datagram_wake: Arc::new(Notify::new()),
+            is_closed: Arc::new(AtomicBool::new(false)),
+            abort,
+        }
     }
 
     fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.wake.notify_one();
+        self.datagram_wake.notify_one();
         self.abort.kill();
     }
 }
@@ -223,6 +231,11 @@ impl Inner {
         remember(&mut self.ending, context);
     }
 
+    /// How the tasks of a lane are reached, while it lives.
+    pub(super) fn lane_control(&self, lane: LaneId) -> Option<LaneControl> {
+        self.lanes.get(&lane).cloned()
+    }
+
     /// Registers the tasks of a lane.
     pub(super) fn add_lane(&mut self, id: LaneId, control: LaneControl) {
         if self.session.lane_state(id).is_none_or(|state| state == LaneState::Dead) {
@@ -233,6 +246,11 @@ impl Inner {
     }
 
     fn drain(&mut self) {
+        while let Some(lane) = self.session.poll_datagram_wake() {
+            if let Some(control) = self.lanes.get(&lane) {
+                control.datagram_wake.notify_one();
+            }
+        }
         while let Some(lane) = self.session.poll_wake() {
             if let Some(control) = self.lanes.get(&lane) {
                 control.wake.notify_one();

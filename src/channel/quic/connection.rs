@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use quinn::VarInt;
+use bytes::Bytes;
+use quinn::{SendDatagramError, VarInt};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
@@ -76,6 +77,34 @@ impl QuicConnection {
     pub async fn accept_lane(&self) -> io::Result<Connection> {
         let (send, receive) = self.connection.accept_bi().await?;
         Ok(self.lane(send, receive))
+    }
+
+    /// The largest datagram (RFC 9221) that the connection takes now, in bytes; it grows while the path is explored.
+    /// `None` when the peer takes none.
+    #[must_use]
+    pub fn datagram_bytes_max(&self) -> Option<usize> {
+        self.connection.max_datagram_size()
+    }
+
+    /// Sends a datagram, which may be lost. Waits while earlier ones have to leave first.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended. One that the path has become too narrow for is dropped without an error.
+    pub async fn send_datagram(&self, datagram: Bytes) -> io::Result<()> {
+        match self.connection.send_datagram_wait(datagram).await {
+            Ok(()) | Err(SendDatagramError::TooLarge) => Ok(()),
+            Err(error) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
+        }
+    }
+
+    /// The next datagram that arrives. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub async fn read_datagram(&self) -> io::Result<Bytes> {
+        Ok(self.connection.read_datagram().await?)
     }
 
     /// Ends the connection and its lanes at once.

@@ -88,7 +88,7 @@ impl QuicOptions {
             .receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES * LANES_MAX))
             .send_window(SEND_WINDOW_INITIAL_BYTES)
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
-            .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+            .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
             .enable_segmentation_offload(self.segmentation_offload && self.mtu_max(ip) <= self.mtu_offloaded());
         transport
     }
@@ -191,5 +191,8 @@ const STREAM_WINDOW_BYTES: u32 = 2 * QUINN_GAPS_MAX * MTU_MIN_BYTES as u32;
 /// Until the congestion window is known: see [`super::lane`].
 pub(super) const SEND_WINDOW_INITIAL_BYTES: u64 = 256 << 10;
 
-/// Datagrams of the expirable class that wait: a tenth of a second at 80 Mbit/s.
+/// Datagrams that wait to be read: a tenth of a second at 80 Mbit/s.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
+
+/// Datagrams that wait to be sent, two of the largest: what waits longer does so where it can still expire.
+const DATAGRAM_SEND_BUFFER_BYTES: usize = 128 << 10;
