@@ -12,7 +12,7 @@ use longhaul::channel::{Address, Congestion};
 use longhaul::config::{Config, ConfigError};
 use longhaul::crypto::identity::default_provider;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::service::Allow;
+use longhaul::service::{Allow, DatagramOptions};
 use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
 
@@ -150,7 +150,11 @@ fn the_full_example_shows_the_defaults() {
     for (a, b) in full.forwards.iter().zip(&small.forwards) {
         assert_eq!((a.accepts_proxy_protocol, a.connections_max), (b.accepts_proxy_protocol, b.connections_max));
         assert_eq!((a.priority, debug(&a.unix)), (b.priority, debug(&b.unix)));
+        assert_eq!((&a.listen, &a.datagrams), (&b.listen, &b.datagrams));
     }
+    let (a, b) = (&full.services[1], &small.services[1]);
+    assert_eq!((&a.target, &a.datagrams), (&b.target, &b.datagrams));
+    assert_eq!(full.forwards.len(), small.forwards.len());
 }
 
 /// What has to be said, and nothing more.
@@ -158,10 +162,11 @@ const SMALL: &str = "
 identity = { certificate = '../../certs/dc-a.crt', key = '../../certs/dc-a.key', trust_anchors = '../../certs/ca.crt' }
 listen = [{ address = 'tcp://0.0.0.0:7443' }, { address = 'unix:///run/longhaul/dc-a.sock' }]
 link = [{ peer = 'dc-b', addresses = ['tcp://dc-b.example.org:7443'] }]
-service = [{ name = 'web', target = 'tcp://127.0.0.1:8080' }]
+service = [{ name = 'web', target = 'tcp://127.0.0.1:8080' }, { name = 'dns', target = 'udp://127.0.0.1:53' }]
 forward = [
     { listen = 'tcp://127.0.0.1:6379', peer = 'dc-b', service = 'redis' },
     { listen = 'unix:///run/longhaul/web.sock', peer = 'dc-b', service = 'web' },
+    { listen = 'udp://127.0.0.1:5353', peer = 'dc-b', service = 'dns' },
 ]
 ";
 
@@ -229,6 +234,58 @@ fn unix_sockets_have_the_same_options_wherever_they_are_listened_on() {
             assert!(mistakes.len() == 1 && mistakes[0].starts_with(&part), "{section}{option}\n{mistakes:?}");
         }
     }
+}
+
+#[test]
+fn options_of_udp_are_for_udp_alone() {
+    let place = Place::new();
+    let listen = "[[listen]]\naddress = 'tcp://y:1'\n";
+    let options = "idle_timeout = '5s'\nflow_count_max = 7\ndatagram_age_max = '50ms'\n";
+    let sections = format!(
+        "{listen}[[service]]\nname = 's'\ntarget = 'udp://[::1]:53'\n{options}
+         [[forward]]\nlisten = 'udp://127.0.0.1:53'\npeer = 'b'\nservice = 's'\n{options}
+         [[forward]]\nlisten = 'tcp://127.0.0.1:53'\npeer = 'b'\nservice = 't'"
+    );
+    let config = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_or_else(|error| panic!("{error}"));
+    let seconds = Duration::from_secs;
+    let wanted = DatagramOptions { idle_timeout: seconds(5), flow_count_max: 7, age_max: Duration::from_millis(50) };
+    assert_eq!((&config.services[0].datagrams, &config.forwards[0].datagrams), (&wanted, &wanted));
+    assert_eq!(config.services[0].target.to_string(), "udp://[::1]:53");
+
+    let service = |target: &str| format!("[[service]]\nname = 's'\ntarget = '{target}'\n");
+    let forward = |listen: &str| format!("[[forward]]\npeer = 'b'\nservice = 's'\nlisten = '{listen}'\n");
+    for option in options.lines() {
+        for section in [service("tcp://x:1"), service("bench:"), forward("tcp://x:1"), forward("unix:///x")] {
+            let mistakes = place.mistakes(&format!("{listen}{section}{option}\n"));
+            let part = format!("{} is an option of udp addresses", option.split(' ').next().unwrap());
+            assert!(mistakes.len() == 1 && mistakes[0].starts_with(&part), "{section}{option}\n{mistakes:?}");
+        }
+    }
+    for (option, part) in [
+        ("connections_max = 5", "connections_max is an option of connections"),
+        ("proxy_protocol = 'none'", "proxy_protocol is an option of connections"),
+        ("idle_timeout = '0s'", "\"0s\" is too short"),
+        ("flow_count_max = 0", "0 is out of range"),
+        ("datagram_age_max = 'never'", "\"never\" is no duration"),
+    ] {
+        for section in [service("udp://x:1"), forward("udp://x:1")] {
+            let mistakes = place.mistakes(&format!("{listen}{section}{option}\n"));
+            assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{section}{option}\n{mistakes:?}");
+        }
+    }
+    for (sections, part) in [
+        (service("udp://x:0"), "a target has a port above 0"),
+        (format!("{}mode = '0660'\n", forward("udp://x:1")), "mode is an option of unix addresses; udp"),
+        (format!("{}{}", forward("udp://x:1"), forward("udp://x:1")), "is there twice"),
+        ("[[listen]]\naddress = 'udp://x:1'\n".to_owned(), "the scheme `udp`"),
+        (service("udp://x"), "no valid port"),
+    ] {
+        let mistakes = place.mistakes(&format!("{listen}{sections}"));
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{sections}\n{mistakes:?}");
+    }
+    // The same port of TCP and of UDP is not the same address.
+    let both = format!("{IDENTITY}{listen}{}{}", forward("udp://x:1"), forward("tcp://x:1"));
+    assert_eq!(place.check("a.toml", &both).unwrap().forwards.len(), 2);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use longhaul::channel::{Address, TcpOptions};
 use longhaul::config::{Config, ConfigError, FileError, Files};
 use longhaul::crypto::identity::default_provider;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::service::Target;
+use longhaul::service::{DatagramOptions, Endpoint, Target, UdpAddress};
 use rustls::crypto::CryptoProvider;
 use zeroize::Zeroizing;
 
@@ -28,7 +28,7 @@ const CHANGES_MAX: usize = 40;
 const SECTION_LINES_MAX: usize = 20;
 
 /// What changes put in: values that mean something somewhere, and names of the files.
-const WORDS: [&str; 32] = [
+const WORDS: [&str; 34] = [
     "",
     "dc-a",
     "dc-b",
@@ -42,6 +42,8 @@ const WORDS: [&str; 32] = [
     "unix:///run/x",
     "unix:///run//x",
     "tcp://h:0",
+    "udp://h:53",
+    "udp://h:0",
     "bench:",
     "off",
     "auto",
@@ -191,9 +193,9 @@ fn check_config(config: &Config) {
         check_tcp(&listener.options.tcp);
         assert!(listener.options.unix.mode <= 0o777);
     }
-    let bound = config.listeners.iter().map(|listener| &listener.address);
-    let bound = bound.chain(config.forwards.iter().map(|forward| &forward.listen));
-    check_unique(bound.filter(|address| !has_port_zero(address)));
+    let bound = config.listeners.iter().map(|listener| Endpoint::Stream(listener.address.clone()));
+    let bound = bound.chain(config.forwards.iter().map(|forward| forward.listen.clone()));
+    check_unique(bound.filter(|endpoint| !is_any_port(endpoint)));
     check_unique(config.links.iter().map(|link| &link.peer));
     check_unique(config.services.iter().map(|service| &service.name));
     for link in &config.links {
@@ -215,14 +217,27 @@ fn check_config(config: &Config) {
         if let Target::Address(address) = &service.target {
             assert!(!matches!(address, Address::Tls { .. }) && !has_port_zero(address));
         }
+        if let Target::Datagrams(address) = &service.target {
+            assert!(address.port > 0 && service.proxy_protocol.is_none());
+        }
+        check_datagrams(&service.datagrams);
     }
     for forward in &config.forwards {
         assert!(forward.peer != *own && !matches!(forward.listen, Endpoint::Stream(Address::Tls { .. })));
         assert!(!config.listeners.is_empty() || config.links.iter().any(|link| link.peer == forward.peer));
         assert!((1..=1_000_000).contains(&forward.connections_max) && forward.unix.mode <= 0o777);
+        check_datagrams(&forward.datagrams);
     }
     check_duration(config.node.survive);
     check_duration(config.node.shutdown_timeout);
+}
+
+fn check_datagrams(options: &DatagramOptions) {
+    assert!((1..=1_000_000).contains(&options.flow_count_max));
+    for duration in [options.idle_timeout, options.age_max] {
+        check_duration(duration);
+        assert!(!duration.is_zero());
+    }
 }
 
 fn check_tcp(options: &TcpOptions) {
@@ -242,6 +257,13 @@ fn check_duration(duration: Duration) {
 
 fn has_port_zero(address: &Address) -> bool {
     matches!(address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. })
+}
+
+fn is_any_port(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Stream(address) => has_port_zero(address),
+        Endpoint::Datagrams(UdpAddress { port, .. }) => *port == 0,
+    }
 }
 
 fn check_unique<T: Eq + Hash + std::fmt::Debug>(values: impl Iterator<Item = T> + Clone) {

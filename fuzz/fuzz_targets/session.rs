@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use longhaul::base::{Direction, Epoch, LaneId, PacketNumber, StreamCode};
+use longhaul::base::{Direction, Epoch, LaneId, PacketNumber, StreamCode, limits};
 use longhaul::session::{LaneKind, SessionConfig};
 use longhaul::stream::{Priority, StreamsConfig};
 use longhaul::wire::{Head, decode_packet};
@@ -40,6 +40,9 @@ use world::{CLIENT, SERVER, World};
 /// Operations of one run: longer inputs find nothing that shorter ones do not.
 const OPERATIONS_MAX: usize = 200;
 
+/// Streams that each side may open in each direction.
+const STREAMS_MAX: u64 = 6;
+
 /// Small windows and limits, so that few operations reach them. The first lane is a channel that is TLS itself: a
 /// handshake for each input would take most of the time.
 fn connected() -> World {
@@ -49,7 +52,8 @@ fn connected() -> World {
             stream_window_max: 100_000,
             session_window: 50_000,
             session_window_max: 200_000,
-            streams_max: 6,
+            streams_max: STREAMS_MAX,
+            ..StreamsConfig::default()
         },
         packet_bytes_max: 4096,
         key_packets_max: 20,
@@ -61,6 +65,7 @@ fn connected() -> World {
     let mut world = World::new(1, config.clone(), config);
     let path = Path { delay: Duration::from_millis(5), bytes_per_second: 2_000_000, buffer_bytes: 16_000 };
     world.connect(LaneKind::Tls, path);
+    world.nodes.iter_mut().for_each(|node| node.app.takes_datagrams = true);
     world
 }
 
@@ -99,6 +104,14 @@ fn operate(world: &mut World, operation: [u8; 3]) {
             let link = usize::from(second) % world.links.len();
             world.harm(link, Fault::ALL[usize::from(first) % Fault::ALL.len()]);
         }
+        6 => {
+            if let Some(id) = some {
+                let (data, age) =
+                    (vec![second; usize::from(first) * 200], Duration::from_millis(u64::from(second) * 4));
+                // To a stream that is over, or has one direction.
+                let _ = session.send_datagram(id, data.into(), age, now);
+            }
+        }
         _ => world.run_for(Duration::from_millis(u64::from(first) * u64::from(second) / 8)),
     }
 }
@@ -124,7 +137,10 @@ fn honest(input: &[u8]) {
 /// Packets of the peer, each with its length in front: they may end the session, and do nothing else.
 fn hostile(mut input: &[u8]) {
     let mut world = connected();
-    let limit = 2 * (200_000 + 200_000);
+    // Nobody takes datagrams here: few of each stream are kept, and pieces, which are no longer than the input lets them.
+    let datagrams = STREAMS_MAX * limits::DATAGRAM_EARLY_BYTES_MAX as u64;
+    let pieces = (limits::DATAGRAMS_INCOMPLETE_MAX * (limits::DATAGRAM_OVERHEAD_BYTES + 256)) as u64;
+    let limit = 2 * (200_000 + 200_000) + datagrams + pieces;
     let mut frames = Vec::new();
     let mut number = 1000;
     while let [what, size, rest @ ..] = input {

@@ -17,6 +17,25 @@ use crate::stream;
 
 /// A flow of datagrams in both directions. It lives as long as the bidirectional stream whose halves it holds: when the
 /// peer ends or resets that, the flow is over, and dropping the flow tells the peer.
+///
+/// ```no_run
+/// # async fn example(session: longhaul::node::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// use bytes::Bytes;
+/// use longhaul::node::DatagramFlow;
+///
+/// // At one side:
+/// let mut flow = session.open_datagrams().await?;
+/// flow.send(Bytes::from_static(b"ping"))?;
+/// let answer = flow.recv().await?;
+///
+/// // At the other:
+/// let (send, recv) = session.accept_bi().await?;
+/// let mut flow = DatagramFlow::new(send, recv);
+/// while let Some(datagram) = flow.recv().await? {
+///     flow.send(datagram)?;
+/// }
+/// # Ok(()) }
+/// ```
 pub struct DatagramFlow {
     sender: DatagramSender,
     send: SendStream,

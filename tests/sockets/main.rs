@@ -5,6 +5,7 @@
 mod alone;
 mod channels;
 mod common;
+mod datagrams;
 mod dropping;
 mod faults;
 mod hostile;

@@ -159,12 +159,12 @@ impl Flow {
     }
 
     /// The stream is there: what waited goes, unless it is too old.
-    fn open(&self, sender: DatagramSender, age_max: Duration, forward: &Shared) {
+    fn open(&self, sender: &DatagramSender, age_max: Duration, forward: &Shared) {
         let mut state = self.lock();
         let State::Opening(held) = std::mem::replace(&mut *state, State::Open(sender.clone())) else { return };
         for (since, data) in held {
             if since.elapsed() < age_max {
-                to_peer(&sender, &data, &forward.counters);
+                to_peer(sender, &data, &forward.counters);
             } else {
                 forward.counters.on_lost(DatagramLoss::NotOpen);
             }
@@ -219,7 +219,7 @@ impl Carrying {
             }
         };
         forward.counters.on_connection();
-        self.flow.open(flow.sender(), forward.config.datagrams.age_max, forward);
+        self.flow.open(&flow.sender(), forward.config.datagrams.age_max, forward);
         let passed = self.flow.idle.passed();
         tokio::pin!(passed);
         loop {
