@@ -97,6 +97,8 @@ fn limits_are_listed_with_their_values() {
         DATAGRAM_SESSION_BYTES_MAX,
         DEAD_LANE_MEMORY,
         DEAD_TIMEOUT_MIN,
+        EARLY_STREAMS,
+        EARLY_WINDOW_BYTES,
         FIRST_MESSAGE_TIMEOUT,
         FRAMES_PER_PACKET_MAX,
         FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX,

@@ -45,6 +45,13 @@ pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(3);
 /// From accept or dial to the sealed accept.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes that every server takes of a session that begins on a TLS or QUIC channel, in all and of each stream, before the
+/// client has heard of its parameters: what most requests need, in the first flight of any congestion control.
+pub const EARLY_WINDOW_BYTES: u64 = 64 << 10;
+
+/// Streams of each direction that it takes by then.
+pub const EARLY_STREAMS: u64 = 16;
+
 /// From a join's first byte to the verified answer.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 

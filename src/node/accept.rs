@@ -14,7 +14,7 @@ use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::error::ConnectError;
-use super::lane::{LaneIo, spawn_lane};
+use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
 use super::session::Session;
@@ -236,7 +236,7 @@ impl Acceptor {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
-        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), None);
+        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
         let session = Session::new(Arc::clone(&shared));
         // A full backlog refuses: an application that takes no sessions must not make this node hold them all.
         self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)?;
@@ -270,7 +270,7 @@ impl Acceptor {
                 let mut answer = BytesMut::new();
                 encode_clear(&mut answer, &Head::default(), &ClearMessage::Joined(joined));
                 let written = fresh.writer.write_all(&answer).await;
-                spawn_lane(&shared, fresh.into_lane(head.lane_id), None);
+                spawn_lane(&shared, fresh.into_lane(head.lane_id), Awaited::Nothing);
                 written?;
                 Ok((shared, head.lane_id))
             }

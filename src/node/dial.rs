@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use super::carrier::spawn_carrier;
 use super::config::LinkConfig;
 use super::error::ConnectError;
-use super::lane::{LaneIo, spawn_lane};
+use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
 use super::shared::{LaneEvent, Shared};
-use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
+use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
     dial_quic,
@@ -25,7 +25,7 @@ use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
     SessionConfig,
 };
-use crate::wire::{Body, ClearMessage, WireError, encode_clear};
+use crate::wire::{ClearMessage, encode_clear};
 
 /// Exporter of RFC 9266: what a join over TLS is bound to.
 const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
@@ -84,20 +84,30 @@ impl Dialler {
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
-                    Some(outer) => match attempt.over_tls(dialled.connection, &outer).await {
-                        Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
-                            return Err(EstablishError::Refused.into());
-                        }
-                        made => made?,
-                    },
+                    Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
                 };
-                match made {
-                    Made::Session(session, peer, io) => {
-                        let shared = self.start(*session, peer, *io, listener.clone()).await?;
+                let (session, peer, io, awaited) = match made {
+                    Made::Session(made) => *made,
+                    Made::Retry(other) => {
+                        version = other;
+                        continue;
+                    }
+                };
+                match self.start(session, peer, io, awaited, listener.clone()).await {
+                    Ok(shared) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, weight);
                         return Ok(shared);
                     }
-                    Made::Retry(other) => version = other,
+                    // A server learns who we are only when our own handshake is over.
+                    Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
+                        return Err(EstablishError::Refused.into());
+                    }
+                    Err(ConnectError::Establish(EstablishError::NoCommonVersion { theirs, ours })) => {
+                        let common = ours.iter().find(|ours| theirs.contains(ours) && **ours != version);
+                        let error = EstablishError::NoCommonVersion { theirs: theirs.clone(), ours: ours.clone() };
+                        version = *common.ok_or(error)?;
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         };
@@ -144,18 +154,22 @@ impl Dialler {
         session: Session,
         peer: PeerIdentity,
         io: LaneIo,
+        awaited: Awaited,
         listener: mpsc::UnboundedSender<LaneEvent>,
     ) -> Result<Arc<Shared>, ConnectError> {
         let id = session.id();
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
-        spawn_lane(&shared, io, None);
+        spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);
         let guard = CloseUnlessKept(Some(Arc::clone(&shared)));
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
             shared.with(|inner| {
+                if let Some(error) = inner.start_error.take() {
+                    return std::task::Poll::Ready(Err(error.into()));
+                }
                 match inner.closed() {
                     // The peer ended the channel instead of accepting the session.
                     Some(CloseReason::ChannelsLost { .. }) => {
@@ -214,7 +228,11 @@ async fn join_over(
         return Err(error.into());
     }
     let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-    spawn_lane(shared, LaneIo { id: lane_id, kind: setup.kind, reader, writer, abort }, Some(request));
+    spawn_lane(
+        shared,
+        LaneIo { id: lane_id, kind: setup.kind, reader, writer, abort },
+        Awaited::Joined(Box::new(request)),
+    );
     Ok(lane_id)
 }
 
@@ -236,7 +254,7 @@ impl Drop for CloseUnlessKept {
 }
 
 enum Made {
-    Session(Box<Session>, PeerIdentity, Box<LaneIo>),
+    Session(Box<(Session, PeerIdentity, LaneIo, Awaited)>),
     Retry(u32),
 }
 
@@ -281,42 +299,20 @@ impl Attempt<'_> {
         let made = establishing.finish(config.clone(), self.setup, [0; 16], Instant::now())?;
         let peer = self.check_peer(&made.peer_certificates)?;
         let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-        Ok(Made::Session(Box::new(made.session), peer, Box::new(io)))
+        Ok(Made::Session(Box::new((made.session, peer, io, Awaited::Nothing))))
     }
 
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
-        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
+        let config = SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
         let (secrets, suite) = outer_secrets(outer, self.session_id)?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
-        let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        writer.write_all(&Established::start_message(config, self.session_id, self.version)).await?;
-        let (message, _) = reader.next().await.map_err(std::io::Error::from)?;
-        let parameters = match message.body {
-            Body::Started(parameters) => parameters,
-            Body::Refused => return Err(EstablishError::Refused.into()),
-            Body::VersionList(theirs) => {
-                let common = config.versions.iter().find(|v| theirs.contains(v) && **v != self.version);
-                let error = EstablishError::NoCommonVersion { theirs: theirs.clone(), ours: config.versions.clone() };
-                return common.map(|version| Made::Retry(*version)).ok_or(error.into());
-            }
-            _ => return Err(EstablishError::Wire(WireError::Missing("started")).into()),
-        };
-        let session = Established::over_tls(
-            Side::Client,
-            self.session_id,
-            self.version,
-            secrets,
-            suite,
-            &parameters,
-            config.clone(),
-            self.setup,
-            [0; 16],
-            Instant::now(),
-        )?;
+        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        writer.write_all(&Established::start_message(&config, self.session_id, self.version)).await?;
+        let session = Established::early_over_tls(self.session_id, secrets, suite, config, self.setup, Instant::now());
         let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-        Ok(Made::Session(Box::new(session), peer, Box::new(io)))
+        Ok(Made::Session(Box::new((session, peer, io, Awaited::Started(self.version)))))
     }
 
     fn check_peer(&self, certificates: &[rustls::pki_types::CertificateDer<'_>]) -> Result<PeerIdentity, ConnectError> {

@@ -12,7 +12,7 @@ use super::shared::{LaneControl, Shared};
 use crate::base::{CloseCode, LaneId, limits};
 use crate::channel::{AbortHandle, WriteHalf};
 use crate::crypto::{LaneOpener, OpenError};
-use crate::session::{JoinRequest, LaneEnd, LaneKind};
+use crate::session::{EstablishError, JoinRequest, LaneEnd, LaneKind};
 use crate::wire::{Body, Frame, FrameMessage, SealedLayout, WireError, decode_packet};
 
 /// Why a lane's channel was given up.
@@ -32,6 +32,8 @@ enum LaneFault {
     WrongProof,
     #[error("peer did not answer the join in time")]
     JoinTimedOut,
+    #[error("peer did not start the session")]
+    NotStarted,
 }
 
 impl LaneFault {
@@ -40,7 +42,7 @@ impl LaneFault {
             Self::Read(ReadMessageError::Io(_)) => LaneEnd::ChannelClosed,
             Self::Read(ReadMessageError::Wire(error)) | Self::Wire(error) => LaneEnd::Closed(error.close_code()),
             Self::Open(_) => LaneEnd::Closed(CloseCode::SEAL_ERROR),
-            Self::Unexpected(_) => LaneEnd::Closed(CloseCode::PROTOCOL_VIOLATION),
+            Self::Unexpected(_) | Self::NotStarted => LaneEnd::Closed(CloseCode::PROTOCOL_VIOLATION),
             Self::JoinRefused | Self::WrongProof | Self::JoinTimedOut => LaneEnd::Closed(CloseCode::JOIN_REFUSED),
         }
     }
@@ -58,14 +60,24 @@ pub(super) struct LaneIo {
     pub(super) abort: AbortHandle,
 }
 
-/// Starts the tasks of a lane that both sides have admitted, or, with `join`, of one that waits for the answer.
-pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, join: Option<JoinRequest>) {
+/// What the peer has to answer before packets come on a lane.
+pub(super) enum Awaited {
+    /// Nothing: both sides have admitted the lane.
+    Nothing,
+    /// The answer to a join.
+    Joined(Box<JoinRequest>),
+    /// The answer to a start in this version.
+    Started(u32),
+}
+
+/// Starts the tasks of a lane. Packets may leave before the answer has come.
+pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, awaited: Awaited) {
     let control = LaneControl::new(io.abort);
     shared.with_timer(|inner| inner.add_lane(io.id, control.clone()));
     let opener = LaneOpener::new(io.id, shared.look(|inner| inner.session.opening_keys()));
     let lane =
         Reading { shared: Arc::clone(shared), id: io.id, kind: io.kind, reader: io.reader, opener, frames: Vec::new() };
-    tokio::spawn(lane.run(join));
+    tokio::spawn(lane.run(awaited));
     tokio::spawn(write(Arc::clone(shared), io.id, io.writer, control));
 }
 
@@ -79,13 +91,15 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self, join: Option<JoinRequest>) {
-        let outcome = match join {
-            Some(request) => match self.await_joined(&request).await {
-                Ok(()) => self.read().await,
-                Err(fault) => Err(fault),
-            },
-            None => self.read().await,
+    async fn run(mut self, awaited: Awaited) {
+        let answered = match awaited {
+            Awaited::Nothing => Ok(()),
+            Awaited::Joined(request) => self.await_joined(&request).await,
+            Awaited::Started(version) => self.await_started(version).await,
+        };
+        let outcome = match answered {
+            Ok(()) => self.read().await,
+            Err(fault) => Err(fault),
         };
         let Err(fault) = outcome else { return };
         let id = self.id;
@@ -113,6 +127,26 @@ impl Reading {
             Body::Refused => Err(LaneFault::JoinRefused),
             _ => Err(LaneFault::Unexpected("something else than the answer to a join")),
         }
+    }
+
+    /// The answer to a start comes in front of all packets. What is wrong with it is kept for whoever dialled.
+    async fn await_started(&mut self, version: u32) -> Result<(), LaneFault> {
+        let (message, _) = self.reader.next().await?;
+        let outcome = match message.body {
+            Body::Started(parameters) => {
+                self.shared.with_timer(|inner| inner.session.handle_started(&parameters, version))
+            }
+            Body::Refused => Err(EstablishError::Refused),
+            Body::VersionList(theirs) => {
+                let ours = self.shared.look(|inner| inner.session.peer_parameters().versions.clone());
+                Err(EstablishError::NoCommonVersion { theirs, ours })
+            }
+            _ => Err(EstablishError::Wire(WireError::Missing("started"))),
+        };
+        outcome.map_err(|error| {
+            self.shared.with(|inner| inner.start_error = Some(error));
+            LaneFault::NotStarted
+        })
     }
 
     async fn read(&mut self) -> Result<(), LaneFault> {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::base::{Direction, LaneId, StreamId};
 use crate::channel::AbortHandle;
 use crate::crypto::identity::PeerIdentity;
-use crate::session::{CloseReason, Event, LaneState, Session};
+use crate::session::{CloseReason, EstablishError, Event, LaneState, Session};
 use crate::stream::StreamNotice;
 
 /// Something about a session's lanes, for the link that keeps them up.
@@ -82,6 +82,8 @@ pub(super) struct Inner {
     armed: Option<Instant>,
     listener: Option<mpsc::UnboundedSender<LaneEvent>>,
     closed: Option<CloseReason>,
+    /// Why the peer did not start the session.
+    pub(super) start_error: Option<EstablishError>,
     /// It was closed by the change under way.
     has_ended: bool,
 }
@@ -111,6 +113,7 @@ impl Shared {
             armed: None,
             listener,
             closed: None,
+            start_error: None,
             has_ended: false,
         };
         let shared = Arc::new(Self { inner: Mutex::new(inner), timer: Notify::new(), peer });

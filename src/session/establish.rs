@@ -354,6 +354,41 @@ impl Established {
     }
 }
 
+impl Established {
+    /// The client's session on a channel whose own handshake is over, before the server has answered the start. It may
+    /// send, within what every server grants; [`Session::handle_started`] takes the answer.
+    #[must_use]
+    pub fn early_over_tls(
+        session_id: SessionId,
+        secrets: SessionSecrets,
+        suite: rustls::quic::Suite,
+        config: SessionConfig,
+        first_lane: LaneSetup,
+        now: Instant,
+    ) -> Session {
+        let peer_parameters = TransportParameters::early(config.versions.clone(), session_id);
+        let (side, reset_token) = (Side::Client, [0; 16]);
+        let parts = SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token };
+        Session::new(parts, config, now)
+    }
+}
+
+impl Session {
+    /// Takes the server's answer to a start in `version`: what it told about itself.
+    ///
+    /// # Errors
+    /// [`EstablishError`] when its parameters are wrong, grant less than everybody has to, or a version was tampered with;
+    /// the session has to be closed.
+    pub fn handle_started(&mut self, parameters: &[u8], version: u32) -> Result<(), EstablishError> {
+        let parameters = check_parameters(parameters, self.id(), self.config(), version)?;
+        if !parameters.grants_early() {
+            return Err(EstablishError::Violation("server that grants less than every server does"));
+        }
+        self.take_peer_parameters(parameters);
+        Ok(())
+    }
+}
+
 /// Checks what the transcript has authenticated: that both mean the same session, and that nobody chose a lesser
 /// version for them (RFC 9368 §4).
 fn check_parameters(

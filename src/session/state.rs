@@ -176,7 +176,26 @@ impl Session {
         session
     }
 
+    /// Takes the peer's own parameters in place of those that everybody grants.
+    pub(super) fn take_peer_parameters(&mut self, parameters: TransportParameters) {
+        self.streams.raise_peer_limits(
+            parameters.max_data,
+            parameters.max_stream_data,
+            parameters.max_streams_bi,
+            parameters.max_streams_uni,
+        );
+        self.streams.set_peer_datagram_limit(parameters.datagram_bytes_max as usize);
+        self.lane_credit.set_maximum(parameters.max_lanes);
+        self.peer_parameters = parameters;
+        self.wake_lanes();
+    }
+
     // ---- Getters ----
+
+    /// What was chosen for the session.
+    pub(super) fn config(&self) -> &SessionConfig {
+        &self.config
+    }
 
     /// The session's name.
     #[must_use]

@@ -47,6 +47,36 @@ pub struct TransportParameters {
 }
 
 impl TransportParameters {
+    /// What every server grants before the client has heard of its parameters, on channels whose own handshake was the
+    /// session's.
+    #[must_use]
+    pub fn early(versions: Vec<u32>, session_id: SessionId) -> Self {
+        Self {
+            versions,
+            session_id,
+            max_data: limits::EARLY_WINDOW_BYTES,
+            max_stream_data: limits::EARLY_WINDOW_BYTES,
+            max_streams_bi: limits::EARLY_STREAMS,
+            max_streams_uni: limits::EARLY_STREAMS,
+            max_lanes: 1,
+            packet_bytes_max: limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX as u32,
+            ack_delay_max: limits::ACK_DELAY_MAX,
+            idle_timeout: limits::LANE_IDLE_TIMEOUT,
+            survive: limits::SURVIVE,
+            software: String::new(),
+            first_lane_weight: 1,
+            datagram_bytes_max: 0,
+        }
+    }
+
+    /// Whether a server grants what every one does.
+    #[must_use]
+    pub fn grants_early(&self) -> bool {
+        let windows = [self.max_data, self.max_stream_data].iter().all(|window| *window >= limits::EARLY_WINDOW_BYTES);
+        let streams = [self.max_streams_bi, self.max_streams_uni].iter().all(|max| *max >= limits::EARLY_STREAMS);
+        windows && streams
+    }
+
     /// The protobuf encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -242,6 +242,23 @@ impl Streams {
         self.local[1].set_maximum(uni_max);
     }
 
+    /// Takes the peer's own limits in place of those that everybody grants, which are not higher. Streams of this side may
+    /// be open already.
+    pub fn raise_peer_limits(&mut self, session_window: u64, stream_window: u64, bi_max: u64, uni_max: u64) {
+        self.peer_stream_window = stream_window;
+        for (id, stream) in &mut self.streams {
+            debug_assert_eq!(id.initiator(), self.side, "the peer opens none before it has told its limits");
+            if let Some(sending) = &mut stream.sending {
+                sending.window.set_maximum(stream_window);
+            }
+        }
+        let open: Vec<_> = self.streams.keys().copied().collect();
+        open.into_iter().for_each(|id| self.queue(id));
+        self.handle_max_data(session_window);
+        self.handle_max_streams(Direction::Bi, bi_max);
+        self.handle_max_streams(Direction::Uni, uni_max);
+    }
+
     fn insert(&mut self, id: StreamId, priority: Priority) {
         let sending = id.is_writable_by(self.side).then(|| Sending {
             buffer: SendBuffer::default(),
