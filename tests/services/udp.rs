@@ -84,6 +84,26 @@ async fn exchange(socket: &UdpSocket, data: &[u8]) -> Vec<u8> {
     receive(socket).await
 }
 
+/// Connected sockets take datagrams from where they send to alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn udp_answers_come_from_where_the_client_sent_to() {
+    let target = Echo::start().await;
+    let net = Net::new([service("echo", target.address.clone())]).await;
+    let any = UdpAddress { host: "0.0.0.0".to_owned(), port: 0 };
+    let forward = net.a.forward(ForwardConfig::new(any, id("b"), "echo")).await.unwrap();
+    let Endpoint::Datagrams(UdpAddress { port, .. }) = *forward.local_address() else { panic!("a UDP address") };
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for address in ["127.0.0.1", "127.0.0.2", "127.3.4.5"] {
+        client.connect((address, port)).await.unwrap();
+        for size in [0, 100, 65_507] {
+            let data = pattern(size, 1);
+            assert!(exchange(&client, &data).await == data, "{address} {size}");
+        }
+    }
+    assert_eq!(forward.counters().connections(), 3);
+}
+
 /// Asks until there is an answer, as clients of UDP do.
 async fn exchange_with_patience(socket: &UdpSocket, data: &[u8]) {
     soon(async {

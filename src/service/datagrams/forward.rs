@@ -1,17 +1,16 @@
 //! A forward of datagrams: one socket, and a flow for each client address.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use super::DatagramLoss;
+use super::clients::{Client, ClientSocket};
 use super::idle::Idle;
 use super::service::to_peer;
-use super::{DatagramLoss, socket};
 use crate::base::limits;
 use crate::channel::ListenError;
 use crate::node::{DatagramFlow, DatagramSender, ReadError};
@@ -23,7 +22,7 @@ use crate::wire::ServiceRequest;
 
 /// A forward that gets datagrams.
 pub(in crate::service) struct DatagramForward {
-    socket: Arc<UdpSocket>,
+    socket: Arc<ClientSocket>,
     forward: Arc<Shared>,
     flows: Arc<Flows>,
 }
@@ -31,7 +30,7 @@ pub(in crate::service) struct DatagramForward {
 /// The flows of a forward, by client.
 #[derive(Debug)]
 struct Flows {
-    by_client: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
+    by_client: Mutex<HashMap<Client, Arc<Flow>>>,
 }
 
 /// The flow of a client.
@@ -69,11 +68,8 @@ impl DatagramForward {
         forward: Arc<Shared>,
     ) -> Result<(Self, UdpAddress), ListenError> {
         let failed = |source| ListenError::Bind { address: address.to_string(), source };
-        let socket = socket::bind(address).await.map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?;
-        if socket::is_unspecified(&socket) {
-            tracing::debug!(%address, "answers leave from the address that the system chooses for each client");
-        }
+        let socket = ClientSocket::bind(address).await.map_err(failed)?;
+        let local = socket.local_address().map_err(failed)?;
         let flows = Arc::new(Flows { by_client: Mutex::default() });
         let bound = UdpAddress { host: local.ip().to_string(), port: local.port() };
         Ok((Self { socket: Arc::new(socket), forward, flows }, bound))
@@ -86,19 +82,14 @@ impl DatagramForward {
         let counters = Arc::clone(&self.forward.counters);
         loop {
             let ready = self.socket.readable().await.map_err(|_| DatagramLoss::Socket);
-            let take = |data: &[u8], from: Option<SocketAddr>| {
-                if let Some(from) = from {
-                    self.on_datagram(from, data, &stopped);
-                }
-            };
-            let outcome = ready.and_then(|()| socket::receive(&self.socket, take, false));
+            let outcome = ready.and_then(|()| self.socket.receive(|from, data| self.on_datagram(from, data, &stopped)));
             outcome.unwrap_or_else(|loss| counters.on_lost(loss));
             // The socket may have more for as long as it lives; the others want to run, too.
             tokio::task::yield_now().await;
         }
     }
 
-    fn on_datagram(&self, from: SocketAddr, data: &[u8], stopped: &watch::Receiver<()>) {
+    fn on_datagram(&self, from: Client, data: &[u8], stopped: &watch::Receiver<()>) {
         let mut flows = self.flows.lock();
         if let Some(flow) = flows.get(&from) {
             flow.idle.on_used();
@@ -130,7 +121,7 @@ impl DatagramForward {
 }
 
 impl Flows {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Flow>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Client, Arc<Flow>>> {
         self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,11 +175,11 @@ impl Flow {
 
 /// The task of a flow.
 struct Carrying {
-    socket: Arc<UdpSocket>,
+    socket: Arc<ClientSocket>,
     forward: Arc<Shared>,
     flows: Arc<Flows>,
     flow: Arc<Flow>,
-    client: SocketAddr,
+    client: Client,
 }
 
 impl Carrying {
@@ -227,7 +218,7 @@ impl Carrying {
                 received = flow.recv() => match received {
                     Ok(Some(data)) => {
                         self.flow.idle.on_used();
-                        match socket::send(&self.socket, &data, Some(self.client)).await {
+                        match self.socket.send(&data, self.client).await {
                             Ok(()) => forward.counters.on_datagram_from_peer(data.len()),
                             Err(loss) => forward.counters.on_lost(loss),
                         }
@@ -240,7 +231,7 @@ impl Carrying {
                         return End::Refused;
                     }
                     Err(error) => {
-                        tracing::debug!(service = forward.config.service, client = %self.client, %error, "flow broke off");
+                        tracing::debug!(service = forward.config.service, client = %self.client.address, %error, "flow broke off");
                         return End::Over;
                     }
                 },
@@ -260,7 +251,7 @@ impl Carrying {
             tokio::time::timeout(config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
         let request = ServiceRequest {
             service: config.service.clone(),
-            source: self.client.to_string(),
+            source: self.client.address.to_string(),
             destination: String::new(),
             datagrams: true,
         };

@@ -5,6 +5,7 @@
 //! client at a port of its own, and answers find their way. Nothing is waited for: what cannot be carried in time is
 //! dropped, and counted by reason.
 
+mod clients;
 mod forward;
 mod idle;
 mod loss;

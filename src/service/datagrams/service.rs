@@ -24,7 +24,7 @@ pub(in crate::service) async fn carry(
             received = flow.recv() => {
                 let Some(data) = received? else { return Ok(()) };
                 idle.on_used();
-                let outcome = socket::send(&target, &data, None).await;
+                let outcome = socket::send(&target, &data).await;
                 if outcome.is_ok() || outcome == Err(DatagramLoss::TargetRefused) {
                     counters.on_datagram_from_peer(data.len());
                 }
@@ -32,11 +32,11 @@ pub(in crate::service) async fn carry(
             }
             ready = target.readable() => {
                 let outcome = ready.map_err(|_| DatagramLoss::Socket).and_then(|()| {
-                    let take = |data: &[u8], _| {
+                    let take = |data: &[u8]| {
                         idle.on_used();
                         to_peer(&sender, data, counters);
                     };
-                    socket::receive(&target, take, true)
+                    socket::receive(&target, take)
                 });
                 outcome.unwrap_or_else(|loss| counters.on_lost(loss));
             }

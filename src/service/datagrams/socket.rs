@@ -1,16 +1,16 @@
-//! UDP sockets of applications.
+//! UDP sockets: how they are made, and those of single flows.
 
 use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{UdpSocket, lookup_host};
 
-use super::super::endpoint::UdpAddress;
 use super::DatagramLoss;
+use crate::service::endpoint::UdpAddress;
 
-/// Binds a socket that gets datagrams of many clients.
+/// A socket at an address, for many clients.
 pub(super) async fn bind(address: &UdpAddress) -> io::Result<UdpSocket> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in lookup_host((address.host.as_str(), address.port)).await? {
@@ -64,22 +64,13 @@ fn enlarge_buffers(socket: &Socket, bytes: usize) {
     }
 }
 
-/// Takes what the socket has, at most so many datagrams that other tasks are not kept waiting. `take` gets each with
-/// its sender. Returns an error of the socket, after which it can be used on.
-pub(super) fn receive(
-    socket: &UdpSocket,
-    mut take: impl FnMut(&[u8], Option<SocketAddr>),
-    is_connected: bool,
-) -> Result<(), DatagramLoss> {
+/// Takes what a flow's socket has, at most so many datagrams that other tasks are not kept waiting. Returns an error of
+/// the socket, after which it can be used on.
+pub(super) fn receive(socket: &UdpSocket, mut take: impl FnMut(&[u8])) -> Result<(), DatagramLoss> {
     with_buffer(|buffer| {
         for _ in 0..BATCH_MAX {
-            let received = if is_connected {
-                socket.try_recv(buffer).map(|size| (size, None))
-            } else {
-                socket.try_recv_from(buffer).map(|(size, from)| (size, Some(from)))
-            };
-            match received {
-                Ok((size, from)) => take(&buffer[..size], from),
+            match socket.try_recv(buffer) {
+                Ok(size) => take(&buffer[..size]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(loss(&error)),
             }
@@ -88,37 +79,23 @@ pub(super) fn receive(
     })
 }
 
-/// Sends a datagram, on a connected socket or to a client.
+/// Sends a datagram on a flow's socket.
 ///
 /// # Errors
-/// Why it was not sent.
-pub(super) async fn send(socket: &UdpSocket, data: &[u8], to: Option<SocketAddr>) -> Result<(), DatagramLoss> {
-    let attempt = || async {
-        match to {
-            Some(to) => socket.send_to(data, to).await,
-            None => socket.send(data).await,
-        }
-    };
-    match attempt().await {
+/// Why it was not sent; [`DatagramLoss::TargetRefused`] when an earlier one was refused and this one sent.
+pub(super) async fn send(socket: &UdpSocket, data: &[u8]) -> Result<(), DatagramLoss> {
+    match socket.send(data).await {
         // That was the answer to an earlier one, which the system tells once: this one was not sent.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            attempt().await.map_err(|error| loss(&error))?;
+            socket.send(data).await.map_err(|error| loss(&error))?;
             Err(DatagramLoss::TargetRefused)
         }
         outcome => outcome.map(drop).map_err(|error| loss(&error)),
     }
 }
 
-/// Whether the socket's address is one that all interfaces share.
-pub(super) fn is_unspecified(socket: &UdpSocket) -> bool {
-    SockRef::from(socket)
-        .local_addr()
-        .ok()
-        .and_then(|address| address.as_socket())
-        .is_some_and(|at| at.ip().is_unspecified())
-}
-
-fn loss(error: &io::Error) -> DatagramLoss {
+/// What an error of the system means.
+pub(super) fn loss(error: &io::Error) -> DatagramLoss {
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::MSGSIZE) => DatagramLoss::TooLarge,
         Some(rustix::io::Errno::CONNREFUSED) => DatagramLoss::TargetRefused,
