@@ -467,7 +467,7 @@ fn a_join_is_in_range() {
     };
     assert_eq!(join(16, 64, 16, 32), Ok(()));
     assert_eq!(join(16, 0, 1, 32), Ok(()));
-    for lane_count in [0, 17, u64::from(u32::MAX), 1 << 32 | 1] {
+    for lane_count in [0, 65, u64::from(u32::MAX), 1 << 32 | 1] {
         assert_eq!(join(16, 0, lane_count, 32), Err(WireError::Range("lane count")), "{lane_count}");
     }
     for weight in [0, 1001] {
