@@ -1,0 +1,7 @@
+//! QUIC for channels, by quinn.
+
+mod congestion;
+mod observed;
+
+pub use congestion::QuicCongestion;
+pub use observed::{Observed, PathObserver};

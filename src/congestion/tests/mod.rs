@@ -1,0 +1,1 @@
+//! Whole flows over a simulated bottleneck, in virtual time.
