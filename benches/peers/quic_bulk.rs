@@ -225,8 +225,13 @@ async fn trace(connection: Connection, seen: Arc<Seen>, interval: Duration) {
     }
 }
 
+/// With all suites: the first packets of QUIC are sealed with AES-128-GCM, which a node offers nowhere else.
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    longhaul::crypto::identity::default_provider()
+    #[cfg(feature = "aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "aws-lc-rs"))]
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(provider)
 }
 
 /// Where the server leaves its certificate for the client.

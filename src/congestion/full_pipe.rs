@@ -24,12 +24,7 @@ pub(super) struct FullPipe {
 }
 
 impl FullPipe {
-    /// ResetFullBW: starts looking again, from nothing.
-    pub(super) fn reset(&mut self) {
-        self.restart(Bandwidth::ZERO, None);
-    }
-
-    /// Starts looking from a rate; with an RTT, a rise above that counts as a full pipe as well.
+    /// ResetFullBW: starts looking again, from a rate; with an RTT, a rise above that counts as a full pipe as well.
     pub(super) fn restart(&mut self, baseline: Bandwidth, rtt: Option<Duration>) {
         *self = Self { baseline, rtt_at_start: rtt, was_reached: self.was_reached, ..Self::default() };
     }
@@ -87,7 +82,7 @@ mod tests {
         }
         pipe.on_round(rate(99));
         assert!(pipe.is_full_now && pipe.was_reached);
-        pipe.reset();
+        pipe.restart(Bandwidth::ZERO, None);
         assert!(!pipe.is_full_now && pipe.was_reached);
     }
 

@@ -1,0 +1,1 @@
+//! What a flow does when the path or the application changes.
