@@ -22,7 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
     ("config", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue"]),
-    ("cli", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "config"]),
+    (
+        "cli",
+        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "config"],
+    ),
 ];
 
 /// The layers without I/O.

@@ -2,8 +2,8 @@
 //! controller reaches on a path is seen without sessions.
 //!
 //! `quic_bulk server LISTEN` and `quic_bulk client ADDRESS [--congestion cubic|bbr-quinn|bbr|new-reno] [--seconds N]
-//! [--window BYTES] [--socket-buffer BYTES] [--trace MILLISECONDS]`. The client uploads for N seconds over one stream. The
-//! server counts, and prints what arrived in each second and in all; the client prints loss and RTT.
+//! [--window BYTES] [--socket-buffer BYTES] [--streams N] [--trace MILLISECONDS]`. The client uploads for N seconds, over
+//! several streams, as quinn ends a connection when one stream has more than a thousand gaps. The server counts, and prints what arrived in each second and in all; the client prints loss and RTT.
 
 use std::error::Error;
 use std::net::{SocketAddr, UdpSocket};
@@ -41,6 +41,7 @@ struct Flags {
     seconds: u64,
     window: u32,
     socket_buffer: usize,
+    streams: usize,
     trace: Option<Duration>,
 }
 
@@ -51,6 +52,7 @@ impl Flags {
             seconds: 15,
             window: 128 << 20,
             socket_buffer: 8 << 20,
+            streams: 8,
             trace: None,
         };
         for pair in words.chunks(2) {
@@ -60,6 +62,7 @@ impl Flags {
                 "--seconds" => flags.seconds = value.parse()?,
                 "--window" => flags.window = value.parse()?,
                 "--socket-buffer" => flags.socket_buffer = value.parse()?,
+                "--streams" => flags.streams = value.parse()?,
                 "--trace" => flags.trace = Some(Duration::from_millis(value.parse()?)),
                 other => return Err(format!("{other} is no flag").into()),
             }
@@ -143,20 +146,44 @@ async fn serve(address: SocketAddr, flags: &Flags) -> Result<(), Box<dyn Error>>
 
 async fn receive(incoming: quinn::Incoming) -> Result<(), Box<dyn Error + Send + Sync>> {
     let connection = incoming.await?;
-    let mut stream = connection.accept_uni().await?;
+    let received = Arc::<AtomicU64>::default();
+    let mut first = connection.accept_uni().await?;
     let start = Instant::now();
-    let (mut total, mut last_total, mut last) = (0_u64, 0_u64, start);
-    let mut seconds = Vec::new();
-    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {
-        total += chunk.bytes.len() as u64;
-        if last.elapsed() >= Duration::from_secs(1) {
-            seconds.push(format!("{:.0}", mbit(total - last_total, last.elapsed())));
-            (last_total, last) = (total, Instant::now());
-        }
-    }
-    report(&format!("received {:.1} Mbit/s; by second: {}", mbit(total, start.elapsed()), seconds.join(" ")));
+    let by_second = tokio::spawn(count_by_second(Arc::clone(&received)));
+    let others = tokio::spawn(accept_others(connection.clone(), Arc::clone(&received)));
+    drain(&mut first, &received).await?;
+    let total = received.load(Ordering::Relaxed);
+    by_second.abort();
+    others.abort();
+    report(&format!("received {:.1} Mbit/s", mbit(total, start.elapsed())));
     connection.close(0_u8.into(), b"");
     Ok(())
+}
+
+async fn accept_others(connection: Connection, received: Arc<AtomicU64>) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        let received = Arc::clone(&received);
+        // A stream that failed ends with the connection, which tells why.
+        tokio::spawn(async move { drain(&mut stream, &received).await.is_ok() });
+    }
+}
+
+async fn drain(stream: &mut quinn::RecvStream, received: &AtomicU64) -> Result<(), quinn::ReadError> {
+    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {
+        received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+async fn count_by_second(received: Arc<AtomicU64>) {
+    let mut last = 0;
+    loop {
+        let start = Instant::now();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let total = received.load(Ordering::Relaxed);
+        report(&format!("{:.0}", mbit(total - last, start.elapsed())));
+        last = total;
+    }
 }
 
 async fn upload(address: SocketAddr, flags: &Flags) -> Result<(), Box<dyn Error>> {
@@ -175,7 +202,12 @@ async fn upload(address: SocketAddr, flags: &Flags) -> Result<(), Box<dyn Error>
     if let Some(interval) = flags.trace {
         tokio::spawn(trace(connection.clone(), Arc::clone(&seen), interval));
     }
-    send(&connection, Duration::from_secs(flags.seconds)).await?;
+    let end = Instant::now() + Duration::from_secs(flags.seconds);
+    let senders = (0..flags.streams.max(1)).map(|_| tokio::spawn(send(connection.clone(), end)));
+    for sender in senders.collect::<Vec<_>>() {
+        sender.await?.map_err(|error| error as Box<dyn Error>)?;
+    }
+    connection.closed().await;
     let path = connection.stats().path;
     report(&format!(
         "{}: sent {} packets, lost {} ({:.2} %), congestion events {}, rtt {:?}, mtu {}",
@@ -192,18 +224,14 @@ async fn upload(address: SocketAddr, flags: &Flags) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-async fn send(connection: &Connection, time: Duration) -> Result<(), Box<dyn Error>> {
+async fn send(connection: Connection, end: Instant) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut stream = connection.open_uni().await?;
     let chunk = bytes::Bytes::from(vec![0x5a; 256 << 10]);
-    let end = Instant::now() + time;
     while Instant::now() < end {
         stream.write_chunk(chunk.clone()).await?;
     }
-    // What is in the buffers would only be sent after the time is over.
-    let path = connection.stats().path;
-    report(&format!("at the end: rtt {:?}, window {}", path.rtt, path.cwnd));
+    // What is in the buffers is still sent: the receiver's clock runs until it has come.
     stream.finish()?;
-    connection.closed().await;
     Ok(())
 }
 

@@ -188,6 +188,12 @@ impl Bbr {
         self.in_flight
     }
 
+    /// C.SMSS: bytes of a full packet.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.config.segment_bytes
+    }
+
     /// UpdateModelAndState.
     fn update_model_and_state(&mut self, now: Instant, sample: &RateSample) {
         self.short_term.on_sample(sample.delivery_rate, sample.delivered);

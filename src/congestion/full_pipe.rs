@@ -2,8 +2,8 @@
 //! delivers no faster has filled the pipe.
 //!
 //! Beyond the draft: where the RTT has risen too since probing began, one round without growth is enough. Otherwise a
-//! probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, which on a long path is more than
-//! the queue holds.
+//! probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, and Startup a whole one, which on
+//! a long path is more than the queue holds.
 
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use super::parameters::{FULL_BW_GROWTH, FULL_BW_ROUNDS};
 pub(super) struct FullPipe {
     baseline: Bandwidth,
     rounds_without_growth: u32,
-    rtt_at_start: Option<Duration>,
     /// BBR.full_bw_now: full since the last reset.
     pub(super) is_full_now: bool,
     /// BBR.full_bw_reached: full at least once.
@@ -24,9 +23,9 @@ pub(super) struct FullPipe {
 }
 
 impl FullPipe {
-    /// ResetFullBW: starts looking again, from a rate; with an RTT, a rise above that counts as a full pipe as well.
-    pub(super) fn restart(&mut self, baseline: Bandwidth, rtt: Option<Duration>) {
-        *self = Self { baseline, rtt_at_start: rtt, was_reached: self.was_reached, ..Self::default() };
+    /// ResetFullBW: starts looking again, from a rate.
+    pub(super) fn restart(&mut self, baseline: Bandwidth) {
+        *self = Self { baseline, was_reached: self.was_reached, ..Self::default() };
     }
 
     /// Something other than the pipe holds the rate at this one: rounds of it prove little.
@@ -41,7 +40,7 @@ impl FullPipe {
             return;
         }
         if rate >= self.baseline.scaled(FULL_BW_GROWTH) {
-            self.restart(rate, self.rtt_at_start);
+            self.restart(rate);
             return;
         }
         self.rounds_without_growth += 1;
@@ -50,9 +49,9 @@ impl FullPipe {
         }
     }
 
-    /// Takes in the smoothed RTT.
-    pub(super) fn on_rtt(&mut self, smoothed: Option<Duration>) {
-        let has_risen = self.rtt_at_start.zip(smoothed).is_some_and(|(start, now)| now > start + queue_delay(start));
+    /// Takes in the RTT before the flow sent faster, and the smoothed one now.
+    pub(super) fn on_rtt(&mut self, before: Option<Duration>, smoothed: Option<Duration>) {
+        let has_risen = before.zip(smoothed).is_some_and(|(before, now)| now > before + queue_delay(before));
         if has_risen && self.rounds_without_growth > 0 {
             self.set_full();
         }
@@ -82,7 +81,7 @@ mod tests {
         }
         pipe.on_round(rate(99));
         assert!(pipe.is_full_now && pipe.was_reached);
-        pipe.restart(Bandwidth::ZERO, None);
+        pipe.restart(Bandwidth::ZERO);
         assert!(!pipe.is_full_now && pipe.was_reached);
     }
 
@@ -90,13 +89,13 @@ mod tests {
     fn a_risen_rtt_needs_one_round_of_no_growth_as_witness() {
         let ms = Duration::from_millis;
         let mut pipe = FullPipe::default();
-        pipe.restart(rate(100), Some(ms(80)));
-        pipe.on_rtt(Some(ms(120)));
+        pipe.restart(rate(100));
+        pipe.on_rtt(Some(ms(80)), Some(ms(120)));
         assert!(!pipe.is_full_now, "no round has passed");
         pipe.on_round(rate(101));
-        pipe.on_rtt(Some(ms(88)));
+        pipe.on_rtt(Some(ms(80)), Some(ms(88)));
         assert!(!pipe.is_full_now, "within what batches do to the RTT");
-        pipe.on_rtt(Some(ms(92)));
+        pipe.on_rtt(Some(ms(80)), Some(ms(92)));
         assert!(pipe.is_full_now);
     }
 }

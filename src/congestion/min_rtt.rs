@@ -29,8 +29,7 @@ pub(super) struct MinRtt {
 impl MinRtt {
     /// Takes in a sample of an acknowledgement (UpdateMinRTT).
     pub(super) fn update(&mut self, now: Instant, rtt: Option<Duration>) {
-        self.probe_rtt_expired =
-            self.probe_rtt_min.is_some_and(|lowest| now > lowest.stamp + PROBE_RTT_INTERVAL);
+        self.probe_rtt_expired = self.probe_rtt_min.is_some_and(|lowest| now > lowest.stamp + PROBE_RTT_INTERVAL);
         let Some(rtt) = rtt else { return };
         let sample = Lowest { rtt, stamp: now };
         self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));

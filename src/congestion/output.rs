@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::bandwidth::{Bandwidth, scale};
 use super::bbr::Bbr;
 use super::delivery::RateSample;
-use super::parameters::{
-    PACING_MARGIN, SEND_QUANTUM_BYTES_MAX, SEND_QUANTUM_TIME, STARTUP_PACING_GAIN,
-};
+use super::parameters::{PACING_MARGIN, SEND_QUANTUM_BYTES_MAX, SEND_QUANTUM_TIME, STARTUP_PACING_GAIN};
 use super::state::State;
 
 impl Bbr {

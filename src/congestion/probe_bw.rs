@@ -31,6 +31,8 @@ pub(super) struct Cycle {
     up_acked: u64,
     /// BBR.probe_up_acked_per_inc; none is infinite.
     up_acked_per_increase: Option<u64>,
+    /// The smoothed RTT when UP began.
+    rtt_before_up: Option<Duration>,
 }
 
 /// BBR.bw_probe_up_rounds is bounded so that the shift stays one.
@@ -49,6 +51,7 @@ impl Cycle {
             up_rounds: 0,
             up_acked: 0,
             up_acked_per_increase: None,
+            rtt_before_up: None,
         }
     }
 }
@@ -60,9 +63,8 @@ impl Bbr {
             return;
         }
         match self.state {
-            State::ProbeBwDown if self.is_time_to_probe(now) => self.start_probe_bw_refill(),
+            State::ProbeBwDown | State::ProbeBwCruise if self.is_time_to_probe(now) => self.start_probe_bw_refill(),
             State::ProbeBwDown if self.is_time_to_cruise() => self.start_probe_bw_cruise(),
-            State::ProbeBwCruise if self.is_time_to_probe(now) => self.start_probe_bw_refill(),
             State::ProbeBwRefill if self.rounds.is_start => {
                 self.loss.is_probe_sample = true;
                 self.start_probe_bw_up(sample);
@@ -112,7 +114,8 @@ impl Bbr {
     fn start_probe_bw_up(&mut self, sample: &RateSample) {
         self.cycle.ack_phase = AckPhase::ProbeStarting;
         self.start_round();
-        self.full_pipe.restart(sample.delivery_rate, self.rtt.smoothed());
+        self.full_pipe.restart(sample.delivery_rate);
+        self.cycle.rtt_before_up = self.rtt.smoothed();
         self.state = State::ProbeBwUp;
         self.raise_long_term_slope();
     }
@@ -186,7 +189,7 @@ impl Bbr {
             self.cycle.was_probe_precautionary = true;
             return true;
         }
-        self.full_pipe.on_rtt(self.rtt.smoothed());
+        self.full_pipe.on_rtt(self.cycle.rtt_before_up, self.rtt.smoothed());
         if self.is_held_by_long_term() && !self.full_pipe.is_full_now {
             self.full_pipe.rebase(sample.delivery_rate);
         }

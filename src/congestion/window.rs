@@ -23,7 +23,10 @@ pub struct PacedWindow {
 }
 
 /// Time for which credit accrues at least: a process may be late by this much without losing rate.
-const CREDIT_TIME_MIN: Duration = Duration::from_millis(5);
+const CREDIT_TIME_MIN: Duration = Duration::from_millis(10);
+
+/// Segments of credit at least: quinn's pacer sends ten at a time, and at a low rate earns them for long.
+const CREDIT_SEGMENTS_MIN: u64 = 20;
 
 /// The part of the RTT for which credit accrues. More would let a pause of the application become a burst into the queue.
 const CREDIT_RTT_PART: u32 = 16;
@@ -51,7 +54,7 @@ impl PacedWindow {
     pub fn update(&mut self, now: Instant, bbr: &Bbr) {
         let rate = bbr.pacing_rate();
         let bound_time = CREDIT_TIME_MIN.max(bbr.smoothed_rtt().unwrap_or_default() / CREDIT_RTT_PART);
-        let bound = rate.bytes_in(bound_time).max(bbr.send_quantum());
+        let bound = rate.bytes_in(bound_time).max(CREDIT_SEGMENTS_MIN * bbr.segment_bytes());
         let earned = rate.bytes_in(now.saturating_duration_since(self.last));
         self.credit = (self.credit + earned).min(bound);
         self.last = self.last.max(now);

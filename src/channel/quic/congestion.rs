@@ -103,14 +103,7 @@ impl Controller for BbrController {
         self.paced.on_sent(bytes);
     }
 
-    fn on_ack(
-        &mut self,
-        _now: Instant,
-        sent: Instant,
-        bytes: u64,
-        _app_limited: bool,
-        _rtt: &RttEstimator,
-    ) {
+    fn on_ack(&mut self, _now: Instant, sent: Instant, bytes: u64, _app_limited: bool, _rtt: &RttEstimator) {
         self.bbr.on_acked(sent, bytes);
     }
 

@@ -8,9 +8,16 @@ use super::network::{Outstanding, PACKET};
 /// Who decides what is sent.
 pub(super) enum Controller {
     /// BBR with a pacer that knows its rate.
-    Paced { bbr: Bbr, next_send: Instant },
+    Paced {
+        bbr: Bbr,
+        next_send: Instant,
+    },
     /// BBR through a window, with a pacer like quinn's.
-    Windowed { bbr: Bbr, window: PacedWindow, pacer: WindowPacer },
+    Windowed {
+        bbr: Bbr,
+        window: PacedWindow,
+        pacer: WindowPacer,
+    },
     Cubic(Cubic),
 }
 
@@ -62,8 +69,7 @@ impl Flow {
         match &mut self.controller {
             Controller::Paced { bbr, next_send } => in_flight + PACKET <= bbr.window() && now >= *next_send,
             Controller::Windowed { bbr, window, pacer } => {
-                in_flight + PACKET < window.window()
-                    && pacer.delay(now, window.window(), bbr.smoothed_rtt()).is_none()
+                in_flight + PACKET < window.window() && pacer.delay(now, window.window(), bbr.smoothed_rtt()).is_none()
             }
             Controller::Cubic(cubic) => in_flight + PACKET <= cubic.window as u64,
         }

@@ -120,9 +120,11 @@ impl Network {
     pub(super) fn measure(&mut self, time: Duration) -> Vec<u64> {
         let before: Vec<_> = self.flows.iter().map(|flow| flow.delivered).collect();
         self.run(time);
-        let rates = self.flows.iter().zip(before).map(|(flow, before)| {
-            ((flow.delivered - before) as f64 / time.as_secs_f64()) as u64
-        });
+        let rates = self
+            .flows
+            .iter()
+            .zip(before)
+            .map(|(flow, before)| ((flow.delivered - before) as f64 / time.as_secs_f64()) as u64);
         rates.collect()
     }
 
@@ -160,8 +162,8 @@ impl Network {
             self.dropped_count += 1;
             return;
         }
-        self.free = self.free.max(self.elapsed)
-            + Duration::from_secs_f64(PACKET as f64 / self.path.bytes_per_second as f64);
+        self.free =
+            self.free.max(self.elapsed) + Duration::from_secs_f64(PACKET as f64 / self.path.bytes_per_second as f64);
         let queued = self.free - self.elapsed;
         self.queue_max = self.queue_max.max(queued);
         if self.random.share() >= self.path.loss {
@@ -193,8 +195,8 @@ impl Outstanding {
 
     /// Removes an acknowledged packet; false if it was lost before.
     pub(super) fn acknowledged(&mut self, number: u64) -> bool {
-        let at = self.packets.iter().take(64).position(|(other, _)| *other == number);
-        at.is_some_and(|at| self.packets.remove(at).is_some())
+        let at = self.packets.binary_search_by_key(&number, |(other, _)| *other);
+        at.is_ok_and(|at| self.packets.remove(at).is_some())
     }
 
     /// Removes what is lost when `number` was acknowledged: the newest time of sending, and the bytes.
