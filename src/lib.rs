@@ -12,6 +12,7 @@ pub mod wire;
 pub mod crypto;
 pub mod stream;
 pub mod session;
+pub mod congestion;
 
 // The shell, lowest first.
 #[cfg(feature = "node")]

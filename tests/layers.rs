@@ -14,17 +14,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Beside crypto: streams know no keys.
     ("stream", &["base", "wire"]),
     ("session", &["base", "wire", "crypto", "stream"]),
-    ("channel", &["base", "wire", "crypto", "stream", "session"]),
-    ("node", &["base", "wire", "crypto", "stream", "session", "channel"]),
-    ("service", &["base", "wire", "crypto", "stream", "session", "channel", "node"]),
+    // Beside the session: for the channels whose transport leaves congestion to the program.
+    ("congestion", &["base"]),
+    ("channel", &["base", "wire", "crypto", "stream", "session", "congestion"]),
+    ("node", &["base", "wire", "crypto", "stream", "session", "congestion", "channel"]),
+    ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
-    ("config", &["base", "wire", "crypto", "stream", "session", "channel", "node", "service", "issue"]),
-    ("cli", &["base", "wire", "crypto", "stream", "session", "channel", "node", "service", "issue", "config"]),
+    ("config", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue"]),
+    (
+        "cli",
+        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "config"],
+    ),
 ];
 
 /// The layers without I/O.
-const CORE: &[&str] = &["base", "wire", "crypto", "stream", "session"];
+const CORE: &[&str] = &["base", "wire", "crypto", "stream", "session", "congestion"];
 
 /// What the core gets as arguments instead.
 const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[

@@ -34,6 +34,7 @@ pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};
 pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
 pub use quic::{
-    QuicAccepted, QuicCongestion, QuicConnection, QuicError, QuicIo, QuicListener, QuicOptions, RetryPolicy, dial_quic,
+    Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicError, QuicIo, QuicListener, QuicOptions,
+    RetryPolicy, dial_quic,
 };
 pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

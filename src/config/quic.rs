@@ -30,8 +30,8 @@ pub(super) fn resolve(table: Option<&Spanned<file::Quic>>, problems: &mut Proble
         congestion: value(keys.congestion.as_ref(), str::parse, default.congestion, problems),
         initial_window_bytes: value(
             keys.initial_window.as_ref(),
-            |text| size(text).map(|bytes| Some(u64::from(bytes))),
-            None,
+            |text| size(text).map(u64::from),
+            default.initial_window_bytes,
             problems,
         ),
         initial_rtt: value(keys.initial_rtt.as_ref(), values::duration_above_zero, default.initial_rtt, problems),

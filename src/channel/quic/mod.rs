@@ -5,6 +5,7 @@
 //! bidirectional stream of the connection is one lane, so that a lost datagram holds up one lane only. The connection
 //! lives as long as its first lane.
 
+mod congestion;
 mod connection;
 mod dial;
 mod discreet;
@@ -12,13 +13,16 @@ mod endpoint;
 mod error;
 mod lane;
 mod listen;
+mod observed;
 mod options;
 mod segments;
 
+pub use congestion::QuicCongestion;
 pub use connection::QuicConnection;
 pub use dial::dial_quic;
 pub use error::QuicError;
 pub use lane::QuicIo;
 pub(crate) use lane::WeakQuicIo;
 pub use listen::{QuicAccepted, QuicListener};
-pub use options::{QuicCongestion, QuicOptions, RetryPolicy};
+pub use observed::{Observed, PathObserver};
+pub use options::{QuicOptions, RetryPolicy};

@@ -4,19 +4,19 @@
 //! them ends the connection. With windows of twice that many full datagrams there cannot be that many.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use super::congestion::QuicCongestion;
 
 /// Options of QUIC channels, dialled and accepted.
 #[derive(Clone, Debug)]
 pub struct QuicOptions {
     /// The congestion control of what this side sends.
     pub congestion: QuicCongestion,
-    /// Bytes that may be in flight before anything is known about the path; `None` is the congestion control's own.
-    pub initial_window_bytes: Option<u64>,
+    /// Bytes that may be in flight before anything is known about the path.
+    pub initial_window_bytes: u64,
     /// The round trip that is assumed before one is measured.
     pub initial_rtt: Duration,
     /// UDP payload of the first datagrams, in bytes: what every path is believed to carry. At least 1,200.
@@ -50,7 +50,7 @@ impl Default for QuicOptions {
     fn default() -> Self {
         Self {
             congestion: QuicCongestion::Auto,
-            initial_window_bytes: None,
+            initial_window_bytes: INITIAL_WINDOW_BYTES,
             initial_rtt: INITIAL_RTT,
             mtu_initial_bytes: MTU_MIN_BYTES,
             mtu_max_bytes: None,
@@ -76,7 +76,7 @@ impl QuicOptions {
         discovery.upper_bound(self.mtu_max(ip));
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or(IdleTimeout::from(VarInt::MAX));
         transport
-            .congestion_controller_factory(self.congestion.factory(self.initial_window_bytes))
+            .congestion_controller_factory(self.congestion.factory(self.initial_window_bytes, None))
             .initial_rtt(self.initial_rtt)
             .initial_mtu(self.mtu_initial_bytes)
             .mtu_discovery_config(Some(discovery))
@@ -106,42 +106,6 @@ impl QuicOptions {
     }
 }
 
-/// The congestion control of a QUIC channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QuicCongestion {
-    /// The one that holds best on the paths of our tables.
-    #[default]
-    Auto,
-    /// CUBIC (RFC 9438).
-    Cubic,
-    /// BBR.
-    Bbr,
-    /// NewReno (RFC 9002 §7).
-    NewReno,
-}
-
-impl QuicCongestion {
-    fn factory(self, initial_window_bytes: Option<u64>) -> Arc<dyn ControllerFactory + Send + Sync> {
-        match self {
-            Self::Auto | Self::Bbr => {
-                let mut config = BbrConfig::default();
-                initial_window_bytes.map(|window| config.initial_window(window));
-                Arc::new(config)
-            }
-            Self::Cubic => {
-                let mut config = CubicConfig::default();
-                initial_window_bytes.map(|window| config.initial_window(window));
-                Arc::new(config)
-            }
-            Self::NewReno => {
-                let mut config = NewRenoConfig::default();
-                initial_window_bytes.map(|window| config.initial_window(window));
-                Arc::new(config)
-            }
-        }
-    }
-}
-
 /// When a listener answers a first datagram by Retry (RFC 9000 §8.1.2): the peer has to show that it receives at its
 /// address before anything is kept for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +118,9 @@ pub enum RetryPolicy {
     /// Never.
     Never,
 }
+
+/// RFC 9002 §7.2.
+const INITIAL_WINDOW_BYTES: u64 = 14_720;
 
 /// RFC 9002 §6.2.2.
 const INITIAL_RTT: Duration = Duration::from_millis(333);

@@ -1,0 +1,147 @@
+//! The RTT as the model needs it (draft-ietf-ccwg-bbr, "BBR.min_rtt"): the lowest of ten seconds, the lowest of the
+//! interval between ProbeRTTs, a smoothed one, and a lowest of longer memory that tells a queue from the path.
+
+use std::time::{Duration, Instant};
+
+use super::parameters::{
+    MIN_RTT_FILTER, PROBE_RTT_INTERVAL, QUEUE_DELAY_MIN, QUEUE_DELAY_SHARE, QUEUE_REFERENCE_FILTER,
+};
+
+/// The lowest value seen and when.
+#[derive(Clone, Copy, Debug)]
+struct Lowest {
+    rtt: Duration,
+    stamp: Instant,
+}
+
+/// RTT samples, filtered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MinRtt {
+    min: Option<Lowest>,
+    probe_rtt_min: Option<Lowest>,
+    /// The lowest of this and of the last period of half the reference filter.
+    reference: [Option<Lowest>; 2],
+    smoothed: Option<Duration>,
+    /// Whether the lowest of the probing interval is due for a refresh.
+    pub(super) probe_rtt_expired: bool,
+}
+
+impl MinRtt {
+    /// Takes in a sample of an acknowledgement (UpdateMinRTT).
+    pub(super) fn update(&mut self, now: Instant, rtt: Option<Duration>) {
+        self.probe_rtt_expired = self.probe_rtt_min.is_some_and(|lowest| now > lowest.stamp + PROBE_RTT_INTERVAL);
+        let Some(rtt) = rtt else { return };
+        let sample = Lowest { rtt, stamp: now };
+        self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
+        self.update_reference(sample);
+        if self.probe_rtt_expired || self.probe_rtt_min.is_none_or(|lowest| rtt < lowest.rtt) {
+            self.probe_rtt_min = Some(sample);
+        }
+        let is_expired = self.min.is_none_or(|lowest| now > lowest.stamp + MIN_RTT_FILTER);
+        let is_lower = self.probe_rtt_min.zip(self.min).is_some_and(|(probe, lowest)| probe.rtt < lowest.rtt);
+        if is_expired || is_lower {
+            self.min = self.probe_rtt_min;
+        }
+    }
+
+    /// ProbeRTT ended: the next one is due an interval from now.
+    pub(super) fn schedule_probe_rtt(&mut self, now: Instant) {
+        if let Some(lowest) = &mut self.probe_rtt_min {
+            lowest.stamp = now;
+        }
+    }
+
+    /// BBR.min_rtt; nothing before the first sample.
+    pub(super) fn min(&self) -> Option<Duration> {
+        self.min.map(|lowest| lowest.rtt)
+    }
+
+    /// The smoothed RTT, an eighth an acknowledgement.
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// Whether the RTT of late shows a queue, ours or a neighbour's.
+    pub(super) fn is_queue_present(&self) -> bool {
+        self.is_above_reference(self.smoothed)
+    }
+
+    fn is_above_reference(&self, rtt: Option<Duration>) -> bool {
+        let reference = self.reference.iter().flatten().map(|lowest| lowest.rtt).min();
+        reference.zip(rtt).is_some_and(|(reference, rtt)| rtt > reference + queue_delay(reference))
+    }
+
+    fn update_reference(&mut self, sample: Lowest) {
+        let [current, last] = &mut self.reference;
+        let started = current.map_or(sample.stamp, |lowest| lowest.stamp);
+        if sample.stamp > started + QUEUE_REFERENCE_FILTER / 2 {
+            *last = *current;
+            *current = None;
+        }
+        match current {
+            // The stamp is the start of the period.
+            Some(lowest) => lowest.rtt = lowest.rtt.min(sample.rtt),
+            None => *current = Some(sample),
+        }
+    }
+}
+
+/// How far above `rtt` a queue begins.
+pub(super) fn queue_delay(rtt: Duration) -> Duration {
+    rtt.mul_f64(QUEUE_DELAY_SHARE).max(QUEUE_DELAY_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_lower_sample_counts_at_once_and_a_higher_one_after_ten_seconds() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        rtt.update(start, Some(50 * MS));
+        rtt.update(start + 100 * MS, Some(40 * MS));
+        assert_eq!(rtt.min(), Some(40 * MS));
+        for step in 1..=110 {
+            rtt.update(start + 100 * MS * (step + 1), Some(90 * MS));
+            let expected = if step <= 100 { 40 * MS } else { 90 * MS };
+            assert_eq!(rtt.min(), Some(expected), "after {step} steps");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_due_five_seconds_after_the_lowest_sample() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        rtt.update(start, Some(50 * MS));
+        rtt.update(start + PROBE_RTT_INTERVAL, Some(51 * MS));
+        assert!(!rtt.probe_rtt_expired);
+        rtt.update(start + PROBE_RTT_INTERVAL + MS, Some(51 * MS));
+        assert!(rtt.probe_rtt_expired);
+        rtt.schedule_probe_rtt(start + 6000 * MS);
+        rtt.update(start + 7000 * MS, Some(51 * MS));
+        assert!(!rtt.probe_rtt_expired);
+    }
+
+    #[test]
+    fn a_queue_shows_above_the_lowest_of_half_a_minute() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        rtt.update(start, Some(50 * MS));
+        assert!(!rtt.is_queue_present());
+        let mut at = start;
+        while at < start + 14_000 * MS {
+            at += 10 * MS;
+            rtt.update(at, Some(80 * MS));
+        }
+        assert_eq!(rtt.min(), Some(80 * MS), "the model has forgotten the lowest");
+        assert!(rtt.is_queue_present(), "this has not");
+        while at < start + 50_000 * MS {
+            at += 10 * MS;
+            rtt.update(at, Some(80 * MS));
+        }
+        assert!(!rtt.is_queue_present(), "the path is longer now");
+    }
+}
