@@ -121,6 +121,9 @@ impl Session {
         let index = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive())?;
         let carriers = &mut self.carriers.carriers;
         let at = carriers.iter().position(|carrier| carrier.lane == lane_id).unwrap_or_else(|| {
+            // Those whose lanes are gone would only be looked through.
+            let lanes = &self.lanes;
+            carriers.retain(|carrier| lanes.iter().any(|lane| lane.id == carrier.lane && lane.is_alive()));
             carriers.push(Carrier { lane: lane_id, size_max, is_waiting: false });
             carriers.len() - 1
         });

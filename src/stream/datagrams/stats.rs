@@ -17,7 +17,7 @@ pub enum DatagramDrop {
     UnknownFlow,
     /// The application did not take it before newer ones needed its place.
     NotTaken,
-    /// Pieces of it did not arrive in time.
+    /// Pieces of it did not arrive in time. One that comes later still counts as another datagram.
     Incomplete,
     /// A piece that contradicts another one of its datagram, or repeats it.
     Contradictory,
