@@ -1,9 +1,10 @@
 //! The full pipe estimator (draft-ietf-ccwg-bbr, "Exiting Acceleration Based on Bandwidth Plateau"): sending faster that
 //! delivers no faster has filled the pipe.
 //!
-//! Beyond the draft: where the RTT has risen too since probing began, one round without growth is enough. Otherwise a
-//! probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, and Startup a whole one, which on
-//! a long path is more than the queue holds.
+//! Beyond the draft: in ProbeBW_UP, where the RTT has risen too since probing began, one round without growth is enough.
+//! Otherwise a probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, which on a long path
+//! is more than the queue holds. Not in Startup: a pause of the machine looks the same, and to leave Startup too early
+//! costs seconds.
 
 use std::time::Duration;
 

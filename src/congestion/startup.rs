@@ -32,7 +32,6 @@ impl Bbr {
         if is_loss_round_start {
             self.check_startup_high_loss();
         }
-        self.full_pipe.on_rtt(self.rtt.min(), self.rtt.smoothed());
         if self.full_pipe.was_reached {
             self.state = State::Drain;
             self.startup.drain_start_round = self.rounds.count;
