@@ -152,7 +152,8 @@ impl Controller for BbrController {
     }
 }
 
-#[cfg(all(test, feature = "issue"))]
+#[cfg(feature = "issue")]
+#[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::atomic::{AtomicU64, Ordering};
