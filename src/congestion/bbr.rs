@@ -235,8 +235,8 @@ impl Bbr {
     }
 
     fn check_full_pipe(&mut self, sample: &RateSample) {
-        if self.rounds.is_start && !sample.is_app_limited && sample.delivery_rate > Bandwidth::ZERO {
-            self.full_pipe.on_round(sample.delivery_rate);
+        if !sample.is_app_limited && sample.delivery_rate > Bandwidth::ZERO {
+            self.full_pipe.on_sample(sample.delivery_rate, self.rounds.is_start);
         }
     }
 

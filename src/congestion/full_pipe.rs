@@ -1,9 +1,10 @@
 //! The full pipe estimator (draft-ietf-ccwg-bbr, "Exiting Acceleration Based on Bandwidth Plateau"): sending faster that
 //! delivers no faster has filled the pipe.
 //!
-//! Beyond the draft: where the RTT has risen too since probing began, one round without growth is enough. Otherwise a
-//! probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, and Startup a whole one, which on
-//! a long path is more than the queue holds.
+//! Beyond the draft: in ProbeBW_UP, where the RTT has risen too since probing began, one round without growth is enough.
+//! Otherwise a probe of three rounds at a gain of 1.25 puts three quarters of a BDP into the queue, which on a long path
+//! is more than the queue holds. Not in Startup: a pause of the machine looks the same, and to leave Startup too early
+//! costs seconds. Nor is growth looked for in the first sample of a round alone, as in the draft, but in each.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ impl FullPipe {
         self.rounds_without_growth = self.rounds_without_growth.min(1);
     }
 
-    /// CheckFullBWReached: takes in the first sample of a round that the application did not limit.
-    pub(super) fn on_round(&mut self, rate: Bandwidth) {
+    /// CheckFullBWReached: takes in a sample that the application did not limit.
+    pub(super) fn on_sample(&mut self, rate: Bandwidth, is_round_start: bool) {
         if self.is_full_now {
             return;
         }
@@ -43,15 +44,15 @@ impl FullPipe {
             self.restart(rate);
             return;
         }
-        self.rounds_without_growth += 1;
+        self.rounds_without_growth += u32::from(is_round_start);
         if self.rounds_without_growth >= FULL_BW_ROUNDS {
             self.set_full();
         }
     }
 
-    /// Takes in the RTT before the flow sent faster, and the smoothed one now.
-    pub(super) fn on_rtt(&mut self, before: Option<Duration>, smoothed: Option<Duration>) {
-        let has_risen = before.zip(smoothed).is_some_and(|(before, now)| now > before + queue_delay(before));
+    /// Takes in the RTT before the flow sent faster, and the one of late.
+    pub(super) fn on_rtt(&mut self, before: Option<Duration>, recent: Option<Duration>) {
+        let has_risen = before.zip(recent).is_some_and(|(before, now)| now > before + queue_delay(before));
         if has_risen && self.rounds_without_growth > 0 {
             self.set_full();
         }
@@ -76,10 +77,10 @@ mod tests {
     fn three_rounds_without_growth_fill_the_pipe() {
         let mut pipe = FullPipe::default();
         for mbit in [10, 20, 40, 80, 95, 99] {
-            pipe.on_round(rate(mbit));
+            pipe.on_sample(rate(mbit), true);
             assert!(!pipe.is_full_now, "{mbit}");
         }
-        pipe.on_round(rate(99));
+        pipe.on_sample(rate(99), true);
         assert!(pipe.is_full_now && pipe.was_reached);
         pipe.restart(Bandwidth::ZERO);
         assert!(!pipe.is_full_now && pipe.was_reached);
@@ -92,7 +93,7 @@ mod tests {
         pipe.restart(rate(100));
         pipe.on_rtt(Some(ms(80)), Some(ms(120)));
         assert!(!pipe.is_full_now, "no round has passed");
-        pipe.on_round(rate(101));
+        pipe.on_sample(rate(101), true);
         pipe.on_rtt(Some(ms(80)), Some(ms(88)));
         assert!(!pipe.is_full_now, "within what batches do to the RTT");
         pipe.on_rtt(Some(ms(80)), Some(ms(92)));

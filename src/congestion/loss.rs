@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::bandwidth::scale;
 use super::bbr::Bbr;
 use super::delivery::{RateSample, SentRecord};
-use super::parameters::{BETA, LOSS_THRESH};
+use super::parameters::{BETA, LOSS_THRESH, STARTUP_OVERFLOW_LOSS};
 use super::state::State;
 
 /// Loss in the round at hand, and where the round ends.
@@ -84,15 +84,17 @@ impl Bbr {
         }
         self.loss.lost_bytes += bytes;
         self.loss.event_count += 1;
-        let record = self.delivery.on_lost(sent, bytes);
-        let Some(record) = record.filter(|_| self.loss.is_probe_sample) else { return };
+        let Some(record) = self.delivery.on_lost(sent, bytes) else { return };
         let sample = RateSample {
             tx_in_flight: record.in_flight,
             lost: self.delivery.lost - record.lost,
             is_app_limited: record.is_app_limited,
             ..RateSample::default()
         };
-        if self.is_in_flight_too_high(&sample) {
+        if self.state == State::Startup && self.is_overflow(&sample) {
+            self.leave_startup_for_loss();
+        }
+        if self.loss.is_probe_sample && self.is_in_flight_too_high(&sample) {
             let in_flight = self.in_flight_at_loss(&sample, bytes);
             self.handle_in_flight_too_high(now, in_flight, &record);
         }
@@ -101,6 +103,13 @@ impl Bbr {
     /// IsInflightTooHigh.
     pub(super) fn is_in_flight_too_high(&self, sample: &RateSample) -> bool {
         sample.lost > self.tolerated_loss(sample.tx_in_flight)
+    }
+
+    /// Whether a queue is seen to overflow, without waiting for the end of the round.
+    fn is_overflow(&self, sample: &RateSample) -> bool {
+        let (segment, is_queue_present) = (self.config.segment_bytes, self.rtt.is_queue_present());
+        let tolerated = self.path_loss.tolerated(sample.tx_in_flight, STARTUP_OVERFLOW_LOSS, is_queue_present, segment);
+        is_queue_present && sample.lost > tolerated
     }
 
     fn tolerated_loss(&self, in_flight: u64) -> u64 {

@@ -22,6 +22,8 @@ pub(super) struct MinRtt {
     /// The lowest of this and of the last period of half the reference filter.
     reference: [Option<Lowest>; 2],
     smoothed: Option<Duration>,
+    /// The lowest of this and of the last period of a few milliseconds.
+    recent: [Option<Lowest>; 2],
     /// Whether the lowest of the probing interval is due for a refresh.
     pub(super) probe_rtt_expired: bool,
 }
@@ -33,7 +35,9 @@ impl MinRtt {
         let Some(rtt) = rtt else { return };
         let sample = Lowest { rtt, stamp: now };
         self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
-        self.update_reference(sample);
+        let recent_period = self.smoothed.unwrap_or(rtt) / RECENT_RTT_PART;
+        update_periods(&mut self.recent, sample, recent_period);
+        update_periods(&mut self.reference, sample, QUEUE_REFERENCE_FILTER / 2);
         if self.probe_rtt_expired || self.probe_rtt_min.is_none_or(|lowest| rtt < lowest.rtt) {
             self.probe_rtt_min = Some(sample);
         }
@@ -61,30 +65,36 @@ impl MinRtt {
         self.smoothed
     }
 
+    /// The lowest RTT of the last quarter of a round trip. A queue raises it; a pause of the machine, after which what
+    /// was sent last comes in with the RTT of the path, does not.
+    pub(super) fn recent(&self) -> Option<Duration> {
+        lowest(&self.recent)
+    }
+
     /// Whether the RTT of late shows a queue, ours or a neighbour's.
     pub(super) fn is_queue_present(&self) -> bool {
-        self.is_above_reference(self.smoothed)
-    }
-
-    fn is_above_reference(&self, rtt: Option<Duration>) -> bool {
-        let reference = self.reference.iter().flatten().map(|lowest| lowest.rtt).min();
-        reference.zip(rtt).is_some_and(|(reference, rtt)| rtt > reference + queue_delay(reference))
-    }
-
-    fn update_reference(&mut self, sample: Lowest) {
-        let [current, last] = &mut self.reference;
-        let started = current.map_or(sample.stamp, |lowest| lowest.stamp);
-        if sample.stamp > started + QUEUE_REFERENCE_FILTER / 2 {
-            *last = *current;
-            *current = None;
-        }
-        match current {
-            // The stamp is the start of the period.
-            Some(lowest) => lowest.rtt = lowest.rtt.min(sample.rtt),
-            None => *current = Some(sample),
-        }
+        let reference = lowest(&self.reference);
+        reference.zip(self.recent()).is_some_and(|(reference, rtt)| rtt > reference + queue_delay(reference))
     }
 }
+
+fn lowest(periods: &[Option<Lowest>; 2]) -> Option<Duration> {
+    periods.iter().flatten().map(|lowest| lowest.rtt).min()
+}
+
+/// Takes a sample into the period at hand; the stamp is when that began.
+fn update_periods([current, last]: &mut [Option<Lowest>; 2], sample: Lowest, period: Duration) {
+    if current.is_some_and(|lowest| sample.stamp > lowest.stamp + period) {
+        *last = current.take();
+    }
+    match current {
+        Some(lowest) => lowest.rtt = lowest.rtt.min(sample.rtt),
+        None => *current = Some(sample),
+    }
+}
+
+/// The part of the RTT that two of make the recent past.
+const RECENT_RTT_PART: u32 = 8;
 
 /// How far above `rtt` a queue begins.
 pub(super) fn queue_delay(rtt: Duration) -> Duration {
@@ -123,6 +133,20 @@ mod tests {
         rtt.schedule_probe_rtt(start + 6000 * MS);
         rtt.update(start + 7000 * MS, Some(51 * MS));
         assert!(!rtt.probe_rtt_expired);
+    }
+
+    #[test]
+    fn a_pause_of_the_machine_is_no_queue() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        for step in 0..100 {
+            rtt.update(start + MS * step, Some(50 * MS));
+        }
+        // Thirty milliseconds of acknowledgements at once, the oldest of them first.
+        for late in (0..30).rev() {
+            rtt.update(start + 130 * MS, Some((50 + late) * MS));
+        }
+        assert!(!rtt.is_queue_present());
     }
 
     #[test]

@@ -57,6 +57,10 @@ pub(super) const QUEUE_DELAY_SHARE: f64 = 0.125;
 /// Below this, timers and batches of acknowledgements move the RTT as much as a queue does.
 pub(super) const QUEUE_DELAY_MIN: Duration = Duration::from_millis(4);
 
+/// The share of loss at which Startup ends at once, given a queue in the RTT. The draft waits for the end of a second
+/// round; at 150 ms those are half a second, in which a third of what is sent is lost.
+pub(super) const STARTUP_OVERFLOW_LOSS: f64 = 0.1;
+
 /// How long the lowest RTT is remembered for telling queue from path. Longer than the filter for the model: a neighbour
 /// that keeps its queue full outlives that one.
 pub(super) const QUEUE_REFERENCE_FILTER: Duration = Duration::from_secs(30);

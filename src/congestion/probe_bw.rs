@@ -31,7 +31,7 @@ pub(super) struct Cycle {
     up_acked: u64,
     /// BBR.probe_up_acked_per_inc; none is infinite.
     up_acked_per_increase: Option<u64>,
-    /// The smoothed RTT when UP began.
+    /// The RTT of late when UP began.
     rtt_before_up: Option<Duration>,
 }
 
@@ -115,7 +115,7 @@ impl Bbr {
         self.cycle.ack_phase = AckPhase::ProbeStarting;
         self.start_round();
         self.full_pipe.restart(sample.delivery_rate);
-        self.cycle.rtt_before_up = self.rtt.smoothed();
+        self.cycle.rtt_before_up = self.rtt.recent();
         self.state = State::ProbeBwUp;
         self.raise_long_term_slope();
     }
@@ -189,7 +189,7 @@ impl Bbr {
             self.cycle.was_probe_precautionary = true;
             return true;
         }
-        self.full_pipe.on_rtt(self.cycle.rtt_before_up, self.rtt.smoothed());
+        self.full_pipe.on_rtt(self.cycle.rtt_before_up, self.rtt.recent());
         if self.is_held_by_long_term() && !self.full_pipe.is_full_now {
             self.full_pipe.rebase(sample.delivery_rate);
         }

@@ -32,7 +32,6 @@ impl Bbr {
         if is_loss_round_start {
             self.check_startup_high_loss();
         }
-        self.full_pipe.on_rtt(self.rtt.min(), self.rtt.smoothed());
         if self.full_pipe.was_reached {
             self.state = State::Drain;
             self.startup.drain_start_round = self.rounds.count;
@@ -45,9 +44,14 @@ impl Bbr {
         self.startup.congested_rounds = if self.loss.is_congested { self.startup.congested_rounds + 1 } else { 0 };
         let is_enough = self.loss.event_count >= STARTUP_FULL_LOSS_COUNT && self.loss.is_too_high;
         if was_in_recovery && is_enough {
-            self.full_pipe.set_full();
-            self.in_flight_long_term = Some(self.bdp().max(self.short_term.in_flight_latest));
+            self.leave_startup_for_loss();
         }
+    }
+
+    /// The pipe is full, and what was delivered in the last round is safe; the next acknowledgement begins Drain.
+    pub(super) fn leave_startup_for_loss(&mut self) {
+        self.full_pipe.set_full();
+        self.in_flight_long_term = Some(self.bdp().max(self.short_term.in_flight_latest));
     }
 
     /// CheckDrainDone.

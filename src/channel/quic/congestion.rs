@@ -151,3 +151,119 @@ impl Controller for BbrController {
         self
     }
 }
+
+#[cfg(feature = "issue")]
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+    use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
+
+    use super::super::PathObserver;
+    use super::*;
+
+    #[derive(Default)]
+    struct Counts {
+        rtts: AtomicU64,
+        acked: AtomicU64,
+        lost: AtomicU64,
+    }
+
+    impl PathObserver for Counts {
+        fn on_rtt(&self, _rtt: Duration) {
+            self.rtts.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn on_acked(&self, bytes: u64) {
+            self.acked.fetch_add(bytes, Ordering::Relaxed);
+        }
+
+        fn on_lost(&self, bytes: u64) {
+            self.lost.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    const MEGABYTES: usize = 4;
+
+    fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+        #[cfg(feature = "aws-lc-rs")]
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        #[cfg(not(feature = "aws-lc-rs"))]
+        let provider = rustls::crypto::ring::default_provider();
+        Arc::new(provider)
+    }
+
+    /// Two endpoints on this machine; the client has the transport.
+    fn endpoints(transport: TransportConfig) -> (Endpoint, Endpoint) {
+        let certified = rcgen::generate_simple_self_signed(vec!["test".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let versions = [&rustls::version::TLS13];
+        let server = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key.into())
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certified.cert.der().clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
+        config.transport_config(Arc::new(transport));
+        let mut client = Endpoint::client(address).unwrap();
+        client.set_default_client_config(config);
+        (client, Endpoint::server(server, address).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_controller_carries_data_and_the_observer_hears_of_it() {
+        for kind in [QuicCongestion::Auto, QuicCongestion::Bbr, QuicCongestion::Cubic, QuicCongestion::NewReno] {
+            let counts = Arc::<Counts>::default();
+            let mut transport = TransportConfig::default();
+            transport.congestion_controller_factory(kind.factory(20_000, Some(Arc::clone(&counts) as _)));
+            let (client, server) = endpoints(transport);
+            let sending = async {
+                let address = server.local_addr().unwrap();
+                let connection = client.connect(address, "test").unwrap().await.unwrap();
+                let mut stream = connection.open_uni().await.unwrap();
+                stream.write_all(&vec![7; MEGABYTES << 20]).await.unwrap();
+                stream.finish().unwrap();
+                stream.stopped().await.unwrap();
+            };
+            let receiving = async {
+                let connection = server.accept().await.unwrap().await.unwrap();
+                let mut stream = connection.accept_uni().await.unwrap();
+                let data = stream.read_to_end(MEGABYTES << 20).await.unwrap();
+                // Gone with the connection, so it has to stay until the sender has heard.
+                (data.len(), connection)
+            };
+            let ((), (received, _connection)) = tokio::join!(sending, receiving);
+            assert_eq!(received, MEGABYTES << 20, "{kind:?}");
+            assert!(counts.acked.load(Ordering::Relaxed) >= (MEGABYTES as u64) << 20, "{kind:?}");
+            assert!(counts.rtts.load(Ordering::Relaxed) > 0, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn losses_and_marks_reach_the_model_and_the_observer() {
+        let counts = Arc::<Counts>::default();
+        let now = Instant::now();
+        let mut controller = QuicCongestion::Bbr.factory(20_000, Some(Arc::clone(&counts) as _)).build(now, 1200);
+        assert_eq!((controller.window(), controller.initial_window()), (20_000, 20_000));
+        controller.on_sent(now, 12_000, 10);
+        controller.on_congestion_event(now, now, false, 2400);
+        controller.on_congestion_event(now, now, false, 0);
+        assert_eq!(counts.lost.load(Ordering::Relaxed), 2400);
+        controller.on_congestion_event(now, now, true, 1200);
+        assert_eq!(controller.window(), 4 * 1200, "persistent congestion");
+        assert!(controller.metrics().pacing_rate.is_some());
+    }
+}
