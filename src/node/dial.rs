@@ -19,7 +19,7 @@ use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
     SessionConfig,
 };
-use crate::wire::{Body, ClearMessage, WireError, encode_clear};
+use crate::wire::{Body, ClearMessage, LaneUsage, WireError, encode_clear};
 
 /// Exporter of RFC 9266: what a join over TLS is bound to.
 const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
@@ -57,7 +57,7 @@ impl Dialler {
     pub(super) async fn establish(
         &self,
         address: &Address,
-        weight: u32,
+        usage: LaneUsage,
         listener: mpsc::UnboundedSender<LaneEvent>,
     ) -> Result<Arc<Shared>, ConnectError> {
         let establishing = async {
@@ -66,7 +66,7 @@ impl Dialler {
                 let dialled = self.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
                 let mut session_id = SessionId([0; 16]);
                 SystemEntropy::new().fill(&mut session_id.0);
-                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
+                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), usage };
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
@@ -87,7 +87,7 @@ impl Dialler {
         &self,
         shared: &Arc<Shared>,
         address: &Address,
-        weight: u32,
+        usage: LaneUsage,
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
@@ -99,7 +99,7 @@ impl Dialler {
             }
             binding = channel_binding(outer)?.to_vec();
         }
-        let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
+        let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), usage };
         let request = shared
             .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
             .ok_or(ConnectError::NotJoinable)?;
@@ -195,7 +195,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
-        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
+        let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
@@ -230,7 +230,7 @@ impl Attempt<'_> {
     }
 
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
-        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
+        let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
         let (secrets, suite) = outer_secrets(outer, self.session_id)?;
         let abort = connection.abort_handle();

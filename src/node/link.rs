@@ -134,7 +134,7 @@ impl Supervisor {
             let dialler = Arc::clone(&self.dialler);
             let chosen = &dialler.config.addresses[address];
             let attempt = tokio::select! {
-                attempt = dialler.establish(&chosen.address, chosen.weight, listener) => attempt,
+                attempt = dialler.establish(&chosen.address, usage(chosen), listener) => attempt,
                 _ = self.stopped.recv() => return,
             };
             match attempt {
@@ -278,7 +278,7 @@ impl<'a> Pool<'a> {
         let (dialler, session) = (Arc::clone(self.dialler), self.session.clone());
         self.dials.spawn(async move {
             let wanted = &dialler.config.addresses[address];
-            (index, dialler.join(session.shared(), &wanted.address, wanted.weight, timeout).await)
+            (index, dialler.join(session.shared(), &wanted.address, usage(wanted), timeout).await)
         });
     }
 
@@ -400,6 +400,10 @@ impl<'a> Pool<'a> {
     fn slot_of(&mut self, lane: LaneId) -> Option<&mut Slot> {
         self.slots.iter_mut().find(|slot| slot.lane == Some(lane))
     }
+}
+
+fn usage(address: &super::config::LinkAddress) -> crate::wire::LaneUsage {
+    crate::wire::LaneUsage { weight: address.weight, ..crate::wire::LaneUsage::default() }
 }
 
 async fn sleep_until(at: Option<Instant>) {

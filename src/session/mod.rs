@@ -11,10 +11,12 @@
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
-//! * `rekey`: when keys change; `join`: how lanes are added; [`scheduler`]: which lane carries the next packet.
+//! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
+//!   them carries the next packet; `copies`: what goes out on two of them.
 
 mod acknowledge;
 mod config;
+mod copies;
 mod establish;
 mod event;
 mod join;
@@ -27,6 +29,7 @@ pub mod scheduler;
 mod stall;
 mod state;
 mod stats;
+mod tier;
 mod timers;
 mod transmit;
 

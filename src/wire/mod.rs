@@ -36,7 +36,7 @@ pub use decode::{decode_message, message_size};
 pub use encode::{ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet_message, packet_overhead_max};
 pub use error::WireError;
 pub use frame::{Ack, Frame, HandshakeData, HandshakeLevel, STREAM_DATA_OVERHEAD_MAX, StreamData};
-pub use message::{Body, FrameMessage, Head, Join, Joined, Sealed};
+pub use message::{Body, FrameMessage, Head, Join, Joined, LaneRole, LaneUsage, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;
 pub use parameters::TransportParameters;
