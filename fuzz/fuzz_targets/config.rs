@@ -28,7 +28,7 @@ const CHANGES_MAX: usize = 40;
 const SECTION_LINES_MAX: usize = 20;
 
 /// What changes put in: values that mean something somewhere, and names of the files.
-const WORDS: [&str; 32] = [
+const WORDS: [&str; 34] = [
     "",
     "dc-a",
     "dc-b",
@@ -57,6 +57,8 @@ const WORDS: [&str; 32] = [
     "v2",
     "accept",
     "weighted",
+    "standby",
+    "failover",
     "constant:1024",
     "dc-b.key",
     "other.crt",

@@ -29,6 +29,8 @@ mod link;
 mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
+mod places;
+mod race;
 mod recv_stream;
 mod registry;
 mod send_stream;
@@ -36,7 +38,7 @@ mod session;
 mod shared;
 mod slot;
 
-pub use config::{LinkAddress, LinkConfig, NodeConfig};
+pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use error::{ConnectError, NodeError, ReadError, SessionError, WriteError};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
@@ -46,3 +48,4 @@ pub use session::Session;
 
 pub use crate::session::{LaneStats, SessionStats};
 pub use crate::stream::Priority;
+pub use crate::wire::LaneRole;

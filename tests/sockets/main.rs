@@ -6,6 +6,7 @@ mod alone;
 mod channels;
 mod common;
 mod dropping;
+mod entrances;
 mod faults;
 mod hostile;
 mod identities;
