@@ -13,7 +13,7 @@ use longhaul::session::{Establishing, LaneKind, LaneSetup, Progress, Session, Se
 use longhaul::stream::{Priority, ReadOutcome};
 use longhaul::wire::{self, Body, FrameMessage, decode_message, decode_packet};
 
-const LANE: LaneSetup = LaneSetup { kind: LaneKind::Tcp, weight: 1 };
+const LANE: LaneSetup = LaneSetup::new(LaneKind::Tcp);
 
 struct Side {
     session: Session,

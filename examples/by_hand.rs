@@ -22,7 +22,7 @@ use longhaul::stream::{Priority, ReadOutcome};
 use longhaul::wire::{self, Body, FrameMessage, decode_message, decode_packet};
 
 /// The lanes are TCP connections that nobody dialled: what is sent on them is sealed.
-const LANE: LaneSetup = LaneSetup { kind: LaneKind::Tcp, weight: 1 };
+const LANE: LaneSetup = LaneSetup::new(LaneKind::Tcp);
 
 /// One side: the session, and for each lane what opens its packets.
 struct Side {

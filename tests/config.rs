@@ -8,10 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longhaul::channel::{Address, Congestion};
+use longhaul::channel::{Address, ChannelKind, Congestion};
 use longhaul::config::{Config, ConfigError};
 use longhaul::crypto::identity::default_provider;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
+use longhaul::node::{Entrances, LaneRole};
 use longhaul::service::{Allow, DatagramOptions};
 use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
@@ -182,10 +183,16 @@ fn values_mean_what_they_say() {
         congestion = 'cubic'
         scheduler = 'weighted'
         bind = '::1'
+        prefer = 'tls'
+        entrances = 'failover'
         [[link.address]]
         url = 'tls://[::1]:443'
         count = 3
         weight = 2
+        priority = 7
+        role = 'standby'
+        [[link.address]]
+        url = 'tcp://[::1]:444'
         [[service]]
         name = 's'
         target = 'unix:///run/s'
@@ -202,6 +209,9 @@ fn values_mean_what_they_say() {
     assert_eq!(link.dial.tcp.congestion, Congestion::Named("cubic".to_owned()));
     assert_eq!(link.dial.tcp.bind, Some("[::1]:0".parse().unwrap()));
     assert_eq!((link.addresses[0].count, link.addresses[0].weight), (3, 2));
+    assert_eq!((link.prefer, link.entrances), (Some(ChannelKind::Tls), Entrances::Failover));
+    assert_eq!((link.addresses[0].priority, link.addresses[0].role), (7, LaneRole::Standby));
+    assert_eq!((link.addresses[1].priority, link.addresses[1].role), (0, LaneRole::Active));
     assert_eq!(link.addresses[0].address, "tls://[::1]:443".parse::<Address>().unwrap());
     let (service, open) = (&config.services[0], &config.services[1]);
     assert_eq!(service.priority, Priority::Urgent);
@@ -319,6 +329,11 @@ fn contradictions_are_told() {
     let link = "[[link]]\npeer = 'b'\naddresses = ['tcp://x:1']\n";
     let forward = "[[forward]]\nlisten = 'tcp://127.0.0.1:1'\npeer = 'b'\nservice = 's'\n";
     for (sections, part) in [
+        (format!("{link}prefer = 'tls'\n"), "none of its addresses is tls://"),
+        (format!("{link}prefer = 'udp'\n"), "expected tcp, tls, quic or unix"),
+        (format!("{link}entrances = 'any'\n"), "expected spread or failover"),
+        (link.replace("'tcp://x:1'", "{ url = 'tcp://x:1', priority = 256 }"), "a priority is at most 255"),
+        (link.replace("'tcp://x:1'", "{ url = 'tcp://x:1', role = 'idle' }"), "expected active or standby"),
         (format!("{link}{link}"), "link to peer \"b\" is there twice"),
         (format!("{link}{}", link.replace("'b'", "'spiffe://example/node/b'")), "is there twice"),
         (format!("{link}{forward}{forward}"), "address \"tcp://127.0.0.1:1\" is there twice"),

@@ -112,6 +112,7 @@ fn limits_are_listed_with_their_values() {
         KEY_PACKETS_MAX,
         LANES_MAX,
         LANE_CREDIT,
+        LANE_PRIORITY_MAX,
         LANE_IDLE_TIMEOUT,
         LANE_WEIGHT_MAX,
         LINK_LANES_MAX,

@@ -59,6 +59,8 @@ const WORDS: [&str; 34] = [
     "v2",
     "accept",
     "weighted",
+    "standby",
+    "failover",
     "constant:1024",
     "dc-b.key",
     "other.crt",

@@ -149,6 +149,9 @@ pub const LINK_LANES_MAX: u32 = LANES_MAX - 1;
 /// Weight of a lane under the scheduler `weighted`.
 pub const LANE_WEIGHT_MAX: u32 = 1000;
 
+/// Priority of a lane: far more steps than a link has addresses.
+pub const LANE_PRIORITY_MAX: u32 = 255;
+
 /// Lane ids that a server grants in advance. Far more than may live at once: during an outage each attempt to join
 /// uses one up, and no new credit can arrive.
 pub const LANE_CREDIT: u32 = 4096;

@@ -95,6 +95,8 @@ pub(super) struct Link {
     pub(super) peer: Spanned<String>,
     #[serde(alias = "address")]
     pub(super) addresses: Spanned<Vec<Spanned<LinkAddress>>>,
+    pub(super) prefer: Text,
+    pub(super) entrances: Text,
     pub(super) scheduler: Text,
     pub(super) padding: Text,
     pub(super) survive: Text,
@@ -115,6 +117,8 @@ pub(super) struct LinkAddress {
     pub(super) url: String,
     pub(super) count: Option<u32>,
     pub(super) weight: Option<u32>,
+    pub(super) priority: Option<u32>,
+    pub(super) role: Option<String>,
 }
 
 /// `[[service]]`
@@ -161,6 +165,8 @@ impl<'de> Deserialize<'de> for LinkAddress {
             url: String,
             count: Option<u32>,
             weight: Option<u32>,
+            priority: Option<u32>,
+            role: Option<String>,
         }
 
         struct Either;
@@ -173,12 +179,12 @@ impl<'de> Deserialize<'de> for LinkAddress {
             }
 
             fn visit_str<E>(self, url: &str) -> Result<LinkAddress, E> {
-                Ok(LinkAddress { url: url.to_owned(), count: None, weight: None })
+                Ok(LinkAddress { url: url.to_owned(), count: None, weight: None, priority: None, role: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LinkAddress, A::Error> {
-                let Table { url, count, weight } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(LinkAddress { url, count, weight })
+                let Table { url, count, weight, priority, role } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(LinkAddress { url, count, weight, priority, role })
             }
         }
 

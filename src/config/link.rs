@@ -11,9 +11,9 @@ use super::resolve::{peer, value};
 use super::tcp::TcpKeys;
 use super::{NodeConfig, file, quic, values};
 use crate::base::limits;
-use crate::channel::{Address, DialOptions};
+use crate::channel::{Address, ChannelKind, DialOptions};
 use crate::crypto::identity::NodeId;
-use crate::node::LinkAddress;
+use crate::node::{Entrances, LaneRole, LinkAddress};
 use crate::session::scheduler::Policy;
 use crate::wire::PaddingPolicy;
 
@@ -24,6 +24,10 @@ pub struct LinkConfig {
     pub peer: NodeId,
     /// Where; at least one.
     pub addresses: Vec<LinkAddress>,
+    /// The kind of channel that carries data while one works.
+    pub prefer: Option<ChannelKind>,
+    /// How several addresses are used.
+    pub entrances: Entrances,
     /// Which channel gets the next packet.
     pub scheduler: Policy,
     /// How packets are padded.
@@ -73,12 +77,21 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     (dial.quic.bind, dial.quic.mark) = (dial.tcp.bind, dial.tcp.mark);
     dial.timeout = value(section.connect_timeout.as_ref(), values::duration_above_zero, dial.timeout, problems);
     let addresses = addresses(&section.addresses, dial.quic.lane_count, problems);
+    let prefer = value(section.prefer.as_ref(), |text| prefer(text).map(Some), None, problems);
+    if let (Some(kind), Some(typed)) = (prefer, &section.prefer)
+        && !addresses.is_empty()
+        && addresses.iter().all(|address| address.address.kind() != kind)
+    {
+        let message = format!("the link prefers {kind}, and none of its addresses is {kind}://");
+        problems.push(Problem::new(message).at(typed.span()).help("add such an address, or remove the option"));
+    }
+    let entrances = value(section.entrances.as_ref(), entrances, Entrances::default(), problems);
     let padding = value(section.padding.as_ref(), str::parse, PaddingPolicy::default(), problems);
     let scheduler = value(section.scheduler.as_ref(), str::parse, Policy::default(), problems);
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let peer = peer(&section.peer, &node.id, problems)?;
-    Some(LinkConfig { peer, addresses, scheduler, padding, survive, seal, dial })
+    Some(LinkConfig { peer, addresses, prefer, entrances, scheduler, padding, survive, seal, dial })
 }
 
 fn addresses(
@@ -121,7 +134,36 @@ fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option
         let message = format!("a weight is at most {}", limits::LANE_WEIGHT_MAX);
         problems.push(Problem::new(message).at(item.span()));
     }
-    Some(LinkAddress { address, count, weight })
+    let priority = typed.priority.unwrap_or(0);
+    if priority > limits::LANE_PRIORITY_MAX {
+        let message = format!("a priority is at most {}", limits::LANE_PRIORITY_MAX);
+        problems.push(Problem::new(message).at(item.span()));
+    }
+    let role = typed.role.as_deref().map_or(Ok(LaneRole::Active), role);
+    let role = problems.check(item.span(), role)?;
+    Some(LinkAddress { address, count, weight, priority, role })
+}
+
+fn role(text: &str) -> Result<LaneRole, String> {
+    match text {
+        "active" => Ok(LaneRole::Active),
+        "standby" => Ok(LaneRole::Standby),
+        other => Err(format!("{other:?} is no role; expected active or standby")),
+    }
+}
+
+fn prefer(text: &str) -> Result<ChannelKind, String> {
+    let kinds = [ChannelKind::Tcp, ChannelKind::Tls, ChannelKind::Quic, ChannelKind::Unix];
+    let kind = kinds.into_iter().find(|kind| kind.as_str() == text);
+    kind.ok_or_else(|| format!("{text:?} is no kind of channel; expected tcp, tls, quic or unix"))
+}
+
+fn entrances(text: &str) -> Result<Entrances, String> {
+    match text {
+        "spread" => Ok(Entrances::Spread),
+        "failover" => Ok(Entrances::Failover),
+        other => Err(format!("{other:?} is not known; expected spread or failover")),
+    }
 }
 
 /// A local address, with or without a port.

@@ -3,6 +3,7 @@
 use ring::hmac;
 
 use crate::base::{LaneId, Secret, SessionId};
+use crate::wire::{LaneRole, LaneUsage};
 
 const CLIENT_LABEL: &[u8] = b"longhaul join c";
 const SERVER_LABEL: &[u8] = b"longhaul join s";
@@ -18,8 +19,8 @@ pub struct JoinTranscript {
     pub lane_id: LaneId,
     /// How many consecutive lanes it asks for.
     pub lane_count: u32,
-    /// Their weight.
-    pub weight: u32,
+    /// How they are used.
+    pub usage: LaneUsage,
     /// The kind of channel, as on the wire.
     pub kind: u32,
     /// The client's nonce.
@@ -48,12 +49,19 @@ impl JoinTranscript {
         context.update(&self.session_id.0);
         context.update(&self.lane_id.0.to_be_bytes());
         context.update(&self.lane_count.to_be_bytes());
-        context.update(&self.weight.to_be_bytes());
+        context.update(&self.usage.weight.to_be_bytes());
         context.update(&self.kind.to_be_bytes());
         context.update(&self.nonce);
         // The only part of variable length goes in with its length, so that no two transcripts read the same.
         context.update(&(self.channel_binding.len() as u64).to_be_bytes());
         context.update(&self.channel_binding);
+        // Left out where it says nothing, so that a plain join is proven as it was before these fields were there. The
+        // label tells a client's end from a server's, and so 8 bytes here from those of a nonce.
+        let (priority, role) = (self.usage.priority, self.usage.role);
+        if (priority, role) != (0, LaneRole::Active) {
+            context.update(&priority.to_be_bytes());
+            context.update(&(role as u32).to_be_bytes());
+        }
         context.update(server_nonce);
         context.sign().as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
@@ -69,7 +77,7 @@ mod tests {
             session_id: SessionId([3; 16]),
             lane_id: LaneId(5),
             lane_count: 1,
-            weight: 1,
+            usage: LaneUsage::default(),
             kind: 0,
             nonce: [9; 16],
             channel_binding: vec![1, 2, 3],
@@ -80,7 +88,7 @@ mod tests {
     fn every_field_changes_the_proof() {
         let key = Secret::new([1; 32]);
         let base = transcript();
-        let mut others = vec![base.clone(); 8];
+        let mut others = vec![base.clone(); 10];
         others[0].version = 2;
         others[1].session_id = SessionId([4; 16]);
         others[2].lane_id = LaneId(6);
@@ -88,7 +96,9 @@ mod tests {
         others[4].kind = 1;
         others[5].nonce[0] ^= 1;
         others[6].channel_binding.clear();
-        others[7].weight = 2;
+        others[7].usage.weight = 2;
+        others[8].usage.priority = 1;
+        others[9].usage.role = LaneRole::Standby;
         for other in others {
             assert_ne!(other.client_mac(&key), base.client_mac(&key), "{other:?}");
         }

@@ -164,7 +164,7 @@ impl Acceptor {
             next = fresh.reader.next().await.map_err(std::io::Error::from)?.0;
         }
         let session_id = establishing.session_id();
-        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let setup = LaneSetup::new(lane_kind(fresh.kind));
         let made = establishing.finish(config.clone(), setup, self.reset_token(session_id), Instant::now());
         let made = match made {
             Ok(made) => made,
@@ -193,7 +193,7 @@ impl Acceptor {
             return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
         }
         let (secrets, suite) = outer_secrets(&outer, session_id)?;
-        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let setup = LaneSetup::new(lane_kind(fresh.kind));
         let session = Established::over_tls(
             Side::Server,
             session_id,
@@ -261,7 +261,7 @@ impl Acceptor {
             }
             binding = channel_binding(outer)?.to_vec();
         }
-        let setup = LaneSetup { kind: lane_kind(fresh.kind), weight: 1 };
+        let setup = LaneSetup::new(lane_kind(fresh.kind));
         let joined = shared.with_timer(|inner| {
             inner.session.handle_join(head, join, setup, &binding, &mut SystemEntropy::new(), Instant::now())
         });

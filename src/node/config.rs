@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::channel::{Address, DialOptions};
+use crate::channel::{Address, ChannelKind, DialOptions};
 use crate::crypto::identity::NodeId;
 use crate::session::SessionConfig;
+use crate::wire::LaneRole;
 
 /// What can be chosen for a node.
 #[derive(Clone, Debug)]
@@ -33,6 +34,21 @@ pub struct LinkAddress {
     pub count: u32,
     /// Share of each channel under the `weighted` scheduler.
     pub weight: u32,
+    /// Addresses with a higher number carry data only while none with a lower one works; at most
+    /// [`LANE_PRIORITY_MAX`](crate::base::limits::LANE_PRIORITY_MAX).
+    pub priority: u32,
+    /// Whether its channels carry data, or are kept up for the time when no active one works.
+    pub role: LaneRole,
+}
+
+/// How a link uses several addresses that are equal otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Entrances {
+    /// Channels to all of them carry data.
+    #[default]
+    Spread,
+    /// The first one that works carries everything; the next one is dialled when it fails, until it is back.
+    Failover,
 }
 
 impl LinkAddress {
@@ -43,7 +59,7 @@ impl LinkAddress {
     #[must_use]
     pub fn new(address: Address) -> Self {
         let count = if matches!(address, Address::Unix { .. }) { 1 } else { Self::TCP_COUNT };
-        Self { address, count, weight: 1 }
+        Self { address, count, weight: 1, priority: 0, role: LaneRole::Active }
     }
 }
 
@@ -60,6 +76,10 @@ pub struct LinkConfig {
     pub peer: NodeId,
     /// Where it can be reached.
     pub addresses: Vec<LinkAddress>,
+    /// The kind of channel that carries data while one works; others are kept up for the time when none does.
+    pub prefer: Option<ChannelKind>,
+    /// How several addresses are used.
+    pub entrances: Entrances,
     /// The sessions of the link.
     pub session: SessionConfig,
     /// Socket options of its channels.
@@ -74,6 +94,8 @@ impl LinkConfig {
         Self {
             peer,
             addresses: addresses.into_iter().map(LinkAddress::new).collect(),
+            prefer: None,
+            entrances: Entrances::default(),
             session: SessionConfig::default(),
             dial: DialOptions::default(),
             backoff_max: Duration::from_secs(10),

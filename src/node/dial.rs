@@ -25,7 +25,7 @@ use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
     SessionConfig,
 };
-use crate::wire::{ClearMessage, encode_clear};
+use crate::wire::{ClearMessage, LaneUsage, encode_clear};
 
 /// Exporter of RFC 9266: what a join over TLS is bound to.
 const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
@@ -71,7 +71,7 @@ impl Dialler {
     pub(super) async fn establish(
         &self,
         address: &Address,
-        weight: u32,
+        usage: LaneUsage,
         listener: mpsc::UnboundedSender<LaneEvent>,
     ) -> Result<Arc<Shared>, ConnectError> {
         let establishing = async {
@@ -80,7 +80,7 @@ impl Dialler {
                 let dialled = self.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
                 let mut session_id = SessionId([0; 16]);
                 SystemEntropy::new().fill(&mut session_id.0);
-                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), weight };
+                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), usage };
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
@@ -95,7 +95,7 @@ impl Dialler {
                 };
                 match self.start(session, peer, io, awaited, listener.clone()).await {
                     Ok(shared) => {
-                        self.use_fully(&shared, LaneId::FIRST, dialled.quic, weight);
+                        self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
                         return Ok(shared);
                     }
                     // A server learns who we are only when our own handshake is over.
@@ -120,25 +120,25 @@ impl Dialler {
         &self,
         shared: &Arc<Shared>,
         address: &Address,
-        weight: u32,
+        usage: LaneUsage,
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
-        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), weight).await?;
-        self.use_fully(shared, lane_id, dialled.quic, weight);
+        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), usage).await?;
+        self.use_fully(shared, lane_id, dialled.quic, usage);
         Ok(lane_id)
     }
 
     /// Opens what a QUIC channel has besides its first lane, which has joined or is about to: the carrier of datagrams,
     /// and the other lanes. They come and go with it.
-    fn use_fully(&self, shared: &Arc<Shared>, first: LaneId, quic: Option<QuicConnection>, weight: u32) {
+    fn use_fully(&self, shared: &Arc<Shared>, first: LaneId, quic: Option<QuicConnection>, usage: LaneUsage) {
         let Some(quic) = quic else { return };
         spawn_carrier(shared, first, quic.clone());
         let (shared, count) = (Arc::clone(shared), self.config.dial.quic.lane_count);
         tokio::spawn(async move {
             for _ in 1..count {
                 let outcome = match quic.open_lane().await {
-                    Ok(connection) => join_over(&shared, connection, Some(quic.outer()), weight).await,
+                    Ok(connection) => join_over(&shared, connection, Some(quic.outer()), usage).await,
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = outcome {
@@ -204,7 +204,7 @@ async fn join_over(
     shared: &Arc<Shared>,
     connection: Connection,
     outer: Option<&OuterTls>,
-    weight: u32,
+    usage: LaneUsage,
 ) -> Result<LaneId, ConnectError> {
     let mut binding = Vec::new();
     if let Some(outer) = outer {
@@ -214,7 +214,7 @@ async fn join_over(
         }
         binding = channel_binding(outer)?.to_vec();
     }
-    let setup = LaneSetup { kind: lane_kind(connection.info.kind), weight };
+    let setup = LaneSetup { kind: lane_kind(connection.info.kind), usage };
     let request = shared
         .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
         .ok_or(ConnectError::NotJoinable)?;
@@ -268,7 +268,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
-        let config = &SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
+        let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
@@ -303,7 +303,7 @@ impl Attempt<'_> {
     }
 
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
-        let config = SessionConfig { first_lane_weight: self.setup.weight, ..self.dialler.config.session.clone() };
+        let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
         let (secrets, suite) = outer_secrets(outer, self.session_id)?;
         let abort = connection.abort_handle();

@@ -1,5 +1,8 @@
 //! A link: the session with one peer, and the channels under it, kept up.
 //!
+//! The session is made over whichever address answers first (`race`). In which order addresses are used is decided
+//! beforehand (`places`), and both sides of the session know it: here is only who is dialled, and when.
+//!
 //! Each address has as many *slots* as channels are wanted. A slot whose lane died, or acknowledges nothing, is dialled
 //! again: with a growing, jittered pause (`slot`) while others carry the data, and at once and side by side while none
 //! does, because then streams wait. Dialling afresh during an outage beats waiting for the timers of old connections.
@@ -13,6 +16,8 @@ use tokio::task::JoinSet;
 use super::config::LinkConfig;
 use super::dial::Dialler;
 use super::error::ConnectError;
+use super::places::{Place, places};
+use super::race::{self, HEAD_START, Lost, Won};
 use super::registry::Registry;
 use super::session::Session;
 use super::shared::LaneEvent;
@@ -41,6 +46,17 @@ const RESCUE_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Joins that wait for their answer at once while no channel works. At `RESCUE_INTERVAL` the oldest of them has then
 /// waited longer than any round trip on earth.
 const JOINING_MAX: usize = 8;
+
+/// How long a better address has to work before channels to the next one are given up.
+const FAIL_BACK_TIME: Duration = Duration::from_secs(5);
+
+/// Time for an attempt at an address that others stand in for. What answers at all does so within a second; the kernel
+/// repeats a lost SYN after one, and again after two more.
+const PREFERRED_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest pause between such attempts: the link should not stay for long on what it does not prefer, and a packet in
+/// some seconds costs nothing.
+const PREFERRED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The link to one peer. It is closed when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -127,24 +143,22 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(mut self) {
+        let places = places(&self.dialler.config);
         let mut failure_count = 0;
-        let mut address = 0;
         loop {
-            let (listener, events) = mpsc::unbounded_channel();
             let dialler = Arc::clone(&self.dialler);
-            let chosen = &dialler.config.addresses[address];
             let attempt = tokio::select! {
-                attempt = dialler.establish(&chosen.address, chosen.weight, listener) => attempt,
+                attempt = race::establish(&dialler, &places, failure_count) => attempt,
                 _ = self.stopped.recv() => return,
             };
             match attempt {
-                Ok(shared) => {
+                Ok(Won { address, session, events }) => {
                     failure_count = 0;
-                    let session = Session::new(shared);
-                    tracing::info!(peer = %dialler.config.peer, session = %session.id(), address = %chosen.address, "session connected");
+                    let chosen = &dialler.config.addresses[address].address;
+                    tracing::info!(peer = %dialler.config.peer, session = %session.id(), address = %chosen, "session connected");
                     let status = LinkStatus { session: Some(session.clone()), last_error: None, failure_count: 0 };
                     self.status.send_replace(status);
-                    let pool = Pool::new(&dialler, session, address);
+                    let pool = Pool::new(&dialler, &places, session, address);
                     let reason = tokio::select! {
                         reason = pool.run(events) => reason,
                         _ = self.stopped.recv() => return,
@@ -152,11 +166,11 @@ impl Supervisor {
                     tracing::warn!(peer = %dialler.config.peer, %reason, "session ended");
                     self.status.send_replace(LinkStatus::default());
                 }
-                Err(error) => {
+                Err(Lost { address, error }) => {
                     failure_count += 1;
-                    address = (address + 1) % dialler.config.addresses.len();
+                    let tried = &dialler.config.addresses[address].address;
                     let pause = backoff(failure_count, dialler.config.backoff_max);
-                    tracing::warn!(peer = %dialler.config.peer, address = %chosen.address, %error, retry_in_ms = pause.as_millis() as u64, "peer cannot be reached");
+                    tracing::warn!(peer = %dialler.config.peer, address = %tried, %error, retry_in_ms = pause.as_millis() as u64, "peer cannot be reached");
                     self.status.send_replace(LinkStatus {
                         session: None,
                         last_error: Some(Arc::new(error)),
@@ -172,12 +186,23 @@ impl Supervisor {
     }
 }
 
+/// Whether something works, and since when that is so.
+#[derive(Clone, Copy)]
+struct Health {
+    works: bool,
+    since: Instant,
+}
+
 /// What a dial ended in: the slot that it was for, and the lane.
 type DialOutcome = (usize, Result<LaneId, ConnectError>);
 
 /// The channels of one session.
 struct Pool<'a> {
     dialler: &'a Arc<Dialler>,
+    /// How the addresses are used.
+    places: &'a [Place],
+    /// Of each rank, whether it or a better one works.
+    ranks: Vec<Health>,
     session: Session,
     slots: Vec<Slot>,
     dials: JoinSet<DialOutcome>,
@@ -188,12 +213,12 @@ struct Pool<'a> {
     /// Since when no channel works.
     alone_since: Option<Instant>,
     early_deaths: EarlyDeaths,
-    /// Where the next rescue attempt begins to look for a slot.
+    /// Attempts to rescue, which take the addresses in turn.
     rescue_turn: usize,
 }
 
 impl<'a> Pool<'a> {
-    fn new(dialler: &'a Arc<Dialler>, session: Session, first_address: usize) -> Self {
+    fn new(dialler: &'a Arc<Dialler>, places: &'a [Place], session: Session, first_address: usize) -> Self {
         let now = Instant::now();
         let mut slots: Vec<_> = dialler
             .config
@@ -207,8 +232,11 @@ impl<'a> Pool<'a> {
         if let Some(first) = slots.iter_mut().find(|slot| slot.address == first_address) {
             first.put(LaneId::FIRST, now);
         }
+        let rank_count = places.iter().map(|place| place.rank + 1).max().unwrap_or_default();
         Self {
             dialler,
+            places,
+            ranks: vec![Health { works: false, since: now }; rank_count],
             session,
             slots,
             dials: JoinSet::new(),
@@ -242,23 +270,30 @@ impl<'a> Pool<'a> {
 
     /// Starts what is due: when the next will be.
     fn start_dials(&mut self, now: Instant) -> Option<Instant> {
+        self.look_at_ranks(now);
+        let fail_back = self.fail_back(now);
         if self.slots.iter().any(|slot| !slot.needs_lane()) {
             self.alone_since = None;
+            let mut next = fail_back;
             for index in 0..self.slots.len() {
-                let slot = &self.slots[index];
-                if slot.is_waiting() && slot.next_dial <= now {
-                    self.dial(index, self.dialler.config.dial.timeout);
+                if !self.slots[index].is_waiting() {
+                    continue;
+                }
+                let due = self.slots[index].next_dial.max(self.wanted_from(index).unwrap_or(now));
+                if due <= now && self.wanted_from(index).is_some() {
+                    self.dial(index, self.dial_timeout(index));
+                } else if due > now {
+                    next = Some(next.map_or(due, |next| next.min(due)));
                 }
             }
-            let waiting = self.slots.iter().filter(|slot| slot.is_waiting());
-            return waiting.map(|slot| slot.next_dial).min();
+            return next;
         }
         let since = *self.alone_since.get_or_insert(now);
         if self.next_rescue <= now {
             self.make_room();
-            let slot = self.rescue_turn % self.slots.len();
-            self.rescue_turn += 1;
-            self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
+            if let Some(slot) = self.next_to_rescue(now) {
+                self.dial(slot, RESCUE_TIMEOUT.min(self.dialler.config.dial.timeout));
+            }
             let is_idle = now.saturating_duration_since(since) > RESCUE_PATIENCE && self.session.stream_count() == 0;
             let is_in_vain = self.early_deaths.duration() > RESCUE_PATIENCE;
             let interval = match (is_idle, is_in_vain) {
@@ -271,14 +306,92 @@ impl<'a> Pool<'a> {
         Some(self.next_rescue)
     }
 
+    /// Notes which ranks have begun to work, or have ceased to.
+    fn look_at_ranks(&mut self, now: Instant) {
+        for (rank, health) in self.ranks.iter_mut().enumerate() {
+            let is_good = |slot: &Slot| !slot.needs_lane() && self.places[slot.address].rank <= rank;
+            let works = self.slots.iter().any(is_good);
+            if works != health.works {
+                *health = Health { works, since: now };
+            }
+        }
+    }
+
+    /// From when on a slot may be dialled; `None` while a better address works that makes it superfluous. Those before
+    /// have a head start.
+    fn wanted_from(&self, slot: usize) -> Option<Instant> {
+        let place = self.places[self.slots[slot].address];
+        let better = self.ranks[place.rank.saturating_sub(1)];
+        match (place.is_cold, better.works) {
+            (false, _) => Some(better.since),
+            (true, true) => None,
+            (true, false) => Some(better.since + HEAD_START * place.rank as u32),
+        }
+    }
+
+    /// The slot for the next attempt while no channel works: the addresses in turn, so that many channels to one that
+    /// does not answer do not keep the others waiting.
+    fn next_to_rescue(&mut self, now: Instant) -> Option<usize> {
+        let turn = self.rescue_turn;
+        self.rescue_turn += 1;
+        let is_wanted = |slot: &usize| self.wanted_from(*slot).is_some_and(|from| from <= now);
+        let mut addresses: Vec<_> =
+            (0..self.slots.len()).filter(is_wanted).map(|slot| self.slots[slot].address).collect();
+        addresses.sort_by_key(|address| (self.places[*address].rank, *address));
+        addresses.dedup();
+        let address = *addresses.get(turn % addresses.len().max(1))?;
+        let slots = (0..self.slots.len()).filter(|slot| self.slots[*slot].address == address);
+        slots.min_by_key(|slot| self.slots[*slot].dial_count)
+    }
+
+    /// Gives up channels that stood in for a better address, once that has carried the data for a while: when there may
+    /// be more to give up.
+    fn fail_back(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for slot in &self.slots {
+            let (place, Some(lane)) = (self.places[slot.address], slot.lane) else { continue };
+            let better = self.ranks[place.rank.saturating_sub(1)];
+            if !place.is_cold || !better.works {
+                continue;
+            }
+            let mut due = better.since + FAIL_BACK_TIME;
+            if due <= now {
+                if !self.session.shared().look(|inner| inner.session.carries(lane)) {
+                    self.give_up(lane);
+                    continue;
+                }
+                // The session is not yet convinced.
+                due = now + FAIL_BACK_TIME;
+            }
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        next
+    }
+
+    /// Whether another address is used instead of this one while it does not work: then it is tried more often.
+    fn is_preferred(&self, slot: usize) -> bool {
+        self.places[self.slots[slot].address].rank + 1 < self.ranks.len()
+    }
+
+    fn dial_timeout(&self, slot: usize) -> Duration {
+        let timeout = self.dialler.config.dial.timeout;
+        if self.is_preferred(slot) { timeout.min(PREFERRED_TIMEOUT) } else { timeout }
+    }
+
+    fn pause_max(&self, slot: usize) -> Duration {
+        let pause = self.dialler.config.backoff_max;
+        if self.is_preferred(slot) { pause.min(PREFERRED_PAUSE_MAX) } else { pause }
+    }
+
     fn dial(&mut self, index: usize, timeout: Duration) {
         let slot = &mut self.slots[index];
         slot.dial_count += 1;
         let address = slot.address;
+        let usage = self.places[address].usage;
         let (dialler, session) = (Arc::clone(self.dialler), self.session.clone());
         self.dials.spawn(async move {
-            let wanted = &dialler.config.addresses[address];
-            (index, dialler.join(session.shared(), &wanted.address, wanted.weight, timeout).await)
+            let wanted = &dialler.config.addresses[address].address;
+            (index, dialler.join(session.shared(), wanted, usage, timeout).await)
         });
     }
 
@@ -327,11 +440,12 @@ impl<'a> Pool<'a> {
     }
 
     fn on_dial_failed(&mut self, slot: usize) {
+        let pause_max = self.pause_max(slot);
         let slot = &mut self.slots[slot];
         slot.dial_count -= 1;
         // Attempts in an outage have their own pace, and when it is over all slots are dialled at once.
         if self.alone_since.is_none() && slot.needs_lane() {
-            slot.on_dial_failed(Instant::now(), self.dialler.config.backoff_max);
+            slot.on_dial_failed(Instant::now(), pause_max);
         }
     }
 

@@ -32,6 +32,8 @@ mod link;
 mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
+mod places;
+mod race;
 mod recv_stream;
 mod registry;
 mod send_stream;
@@ -39,7 +41,7 @@ mod session;
 mod shared;
 mod slot;
 
-pub use config::{LinkAddress, LinkConfig, NodeConfig};
+pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
 pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
 pub use link::{Link, LinkStatus};
@@ -50,3 +52,4 @@ pub use session::Session;
 
 pub use crate::session::{LaneStats, SessionStats};
 pub use crate::stream::{DatagramDrop, DatagramStats, Priority};
+pub use crate::wire::LaneRole;

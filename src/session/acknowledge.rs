@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::copies::Copies;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::lane::{LaneState, SentItem};
 use super::state::{Session, State};
@@ -53,7 +54,7 @@ impl Session {
             let sample = now.saturating_duration_since(sent_at);
             // A peer that lies about its delay can only make its lane look better to us by so much.
             let delay = Duration::from_micros(ack.delay_us).min(sample);
-            lane.round_trip.on_sample(sample - delay);
+            lane.round_trip.on_sample(sample - delay, now);
         }
         lane.rate.on_delivered(now, delivered, lane.round_trip.smoothed().unwrap_or_default());
         lane.last_progress_at = now;
@@ -62,6 +63,7 @@ impl Session {
         if lane.state == LaneState::Suspect {
             lane.state = LaneState::Active;
             self.events.push_back(Event::LaneRecovered(ack.lane_id));
+            self.on_lane_works(index, now);
             // There may have been no healthy lane to carry what others hold up.
             self.reinject_suspects();
         }
@@ -82,11 +84,13 @@ impl Session {
         lane.died_at = Some(now);
         lane.is_waiting = false;
         lane.control.clear();
+        lane.copies = Copies::default();
         // The last word on what arrived goes by another lane. When nothing did, the peer may not know the lane at all.
         lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
         self.scheduler.on_lane_removed(id);
         self.events.push_back(Event::LaneDown(id, end));
+        self.choose_tier(now);
         if !matches!(end, LaneEnd::ClosedByPeer(_)) {
             let code = match end {
                 LaneEnd::Closed(code) => code,

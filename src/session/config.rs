@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::scheduler::Policy;
 use crate::base::{SessionId, limits};
 use crate::stream::StreamsConfig;
-use crate::wire::{self, PaddingPolicy, TransportParameters};
+use crate::wire::{self, LaneUsage, PaddingPolicy, TransportParameters};
 
 /// What can be chosen for a session. The defaults are those of [`limits`].
 #[derive(Clone, Debug)]
@@ -18,8 +18,8 @@ pub struct SessionConfig {
     pub padding: PaddingPolicy,
     /// Which lane carries the next packet.
     pub scheduler: Policy,
-    /// Share of the lane that a client's handshake goes over, under the scheduler `weighted`.
-    pub first_lane_weight: u32,
+    /// How the lane is to be used that a client's handshake goes over.
+    pub first_lane: LaneUsage,
     /// Longest message that this side sends, in bytes.
     pub packet_bytes_max: usize,
     /// Seal packets on channels that are TLS themselves, too.
@@ -47,7 +47,7 @@ impl Default for SessionConfig {
             streams: StreamsConfig::default(),
             padding: PaddingPolicy::default(),
             scheduler: Policy::default(),
-            first_lane_weight: 1,
+            first_lane: LaneUsage::default(),
             packet_bytes_max: limits::FRAME_MESSAGE_BYTES_MAX,
             seal_always: false,
             survive: limits::SURVIVE,
@@ -78,7 +78,7 @@ impl SessionConfig {
             idle_timeout: self.idle_timeout,
             survive: self.survive,
             software: concat!("longhaul/", env!("CARGO_PKG_VERSION")).to_owned(),
-            first_lane_weight: self.first_lane_weight,
+            first_lane: self.first_lane,
             datagram_bytes_max: self.streams.datagram_bytes_max.min(limits::DATAGRAM_BYTES_MAX) as u32,
         }
     }

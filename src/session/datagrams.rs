@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::event::SessionFault;
-use super::lane::Protection;
+use super::lane::{Lane, Protection};
 use super::state::{Session, State};
 use crate::base::{LaneId, StreamId, limits};
 use crate::stream::DatagramError;
@@ -129,7 +129,7 @@ impl Session {
         });
         carriers[at].size_max = size_max;
         let mut frames = Vec::new();
-        if matches!(self.state, State::Connected) && self.lanes[index].is_healthy() {
+        if matches!(self.state, State::Connected) && self.is_carrier_lane(&self.lanes[index]) {
             let mut room = size_max;
             while frames.len() < limits::FRAMES_PER_PACKET_MAX {
                 // Never cut: what fits into no packet of the carrier is not wanted.
@@ -247,7 +247,12 @@ impl Session {
     }
 
     fn is_carrier_healthy(&self, carrier: &Carrier) -> bool {
-        self.lane_index(carrier.lane).is_some_and(|index| self.lanes[index].is_healthy())
+        self.lane_index(carrier.lane).is_some_and(|index| self.is_carrier_lane(&self.lanes[index]))
+    }
+
+    /// Whether datagrams go beside a lane: it works, and it is not one that waits for others to fail.
+    fn is_carrier_lane(&self, lane: &Lane) -> bool {
+        lane.is_healthy() && self.is_carrying(lane)
     }
 
     /// Wakes the carriers that wait for what there is.

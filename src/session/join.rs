@@ -116,7 +116,7 @@ impl Session {
             session_id: self.id,
             lane_id,
             lane_count: 1,
-            weight: setup.weight,
+            usage: setup.usage,
             kind: setup.kind as u32,
             nonce,
             channel_binding: channel_binding.to_vec(),
@@ -127,10 +127,13 @@ impl Session {
             channel_binding: channel_binding.to_vec().into(),
             lane_count: 1,
             mac: transcript.client_mac(&self.join_key),
-            weight: setup.weight,
+            usage: setup.usage,
         };
         let head = Head { version: transcript.version, session_id: Some(self.id), lane_id, ..Head::default() };
         self.insert_lane(lane_id, setup, LaneState::Joining, now);
+        if let Some(lane) = self.lanes.last_mut() {
+            lane.joining_since = Some(now);
+        }
         Some(JoinRequest { head, join, transcript })
     }
 
@@ -150,7 +153,10 @@ impl Session {
             lane.state = LaneState::Active;
         }
         lane.control.push_back(Frame::JoinConfirm { nonce: joined.nonce });
+        // The answer has just come, which this side has not told the session yet.
+        let now = self.ran_at.max(lane.last_received_at);
         self.events.push_back(Event::LaneUp(request.head.lane_id));
+        self.on_lane_works(index, now);
         self.wake_lane(index);
         true
     }
@@ -173,7 +179,7 @@ impl Session {
             session_id: self.id,
             lane_id: head.lane_id,
             lane_count: join.lane_count,
-            weight: join.weight,
+            usage: join.usage,
             kind: join.kind,
             nonce: join.nonce,
             // What this side sees of the channel, not what the message says.
@@ -206,10 +212,13 @@ impl Session {
         let mut nonce = [0; 16];
         entropy.fill(&mut nonce);
         let mac = transcript.server_mac(&self.join_key, &nonce);
-        self.insert_lane(head.lane_id, LaneSetup { weight: join.weight, ..setup }, LaneState::Active, now);
+        self.insert_lane(head.lane_id, LaneSetup { usage: join.usage, ..setup }, LaneState::Active, now);
         if let Some(lane) = self.lanes.last_mut() {
             lane.expected_confirmation = Some(nonce);
             lane.confirmation_due = Some(now + limits::JOIN_TIMEOUT);
+            // Both sides measure the round trip by it, before they trust the lane with data.
+            self.ping_sequence += 1;
+            lane.control.push_back(Frame::Ping { sequence: self.ping_sequence });
         }
         self.events.push_back(Event::LaneUp(head.lane_id));
         Ok(Joined { nonce, mac })
@@ -221,6 +230,7 @@ impl Session {
         lane.received_epoch = self.keys.epoch();
         self.lanes.push(lane);
         self.alone_since = None;
+        self.choose_tier(now);
         self.reinject_suspects();
     }
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::copies::Copies;
 use super::rtt::{DeliveryRate, RoundTrip};
 use crate::base::{Epoch, LaneId, PacketNumber, StreamId};
-use crate::wire::Frame;
+use crate::wire::{Frame, LaneUsage};
 
 /// What carries a lane, as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,8 +53,16 @@ pub enum Protection {
 pub struct LaneSetup {
     /// What carries it.
     pub kind: LaneKind,
-    /// Share of the `weighted` scheduler; at least 1.
-    pub weight: u32,
+    /// How it is to be used. A server takes the client's word instead.
+    pub usage: LaneUsage,
+}
+
+impl LaneSetup {
+    /// A lane that is used as usual.
+    #[must_use]
+    pub const fn new(kind: LaneKind) -> Self {
+        Self { kind, usage: LaneUsage::PLAIN }
+    }
 }
 
 /// How a lane is doing.
@@ -115,6 +124,12 @@ pub(super) struct Lane {
     pub(super) rate: DeliveryRate,
     /// Frames that make sense on this lane only.
     pub(super) control: VecDeque<Frame>,
+    /// Frames that another lane carries, too, and their size.
+    pub(super) copies: Copies,
+    /// When the client began to join it, until its round trip is known.
+    pub(super) joining_since: Option<Instant>,
+    /// From when on data may return to it from a worse tier; `None` until it was shown to work.
+    pub(super) trusted_at: Option<Instant>,
     /// The nonce that the client has to echo.
     pub(super) expected_confirmation: Option<[u8; 16]>,
     pub(super) confirmation_due: Option<Instant>,
@@ -161,6 +176,9 @@ impl Lane {
             round_trip: RoundTrip::default(),
             rate: DeliveryRate::default(),
             control: VecDeque::new(),
+            copies: Copies::default(),
+            joining_since: None,
+            trusted_at: None,
             expected_confirmation: None,
             confirmation_due: None,
             is_waiting: false,
@@ -203,6 +221,6 @@ impl Lane {
 
     /// Whether there is something that only this lane can send, now.
     pub(super) fn has_own_work(&self, now: Instant) -> bool {
-        !self.control.is_empty() || self.received.ack_due.is_some_and(|due| due <= now)
+        !self.control.is_empty() || !self.copies.is_empty() || self.received.ack_due.is_some_and(|due| due <= now)
     }
 }

@@ -12,10 +12,12 @@
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
 //! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
-//! * `rekey`: when keys change; `join`: how lanes are added; [`scheduler`]: which lane carries the next packet.
+//! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
+//!   them carries the next packet; `copies`: what goes out on two of them.
 
 mod acknowledge;
 mod config;
+mod copies;
 mod datagrams;
 mod establish;
 mod event;
@@ -29,6 +31,7 @@ pub mod scheduler;
 mod stall;
 mod state;
 mod stats;
+mod tier;
 mod timers;
 mod transmit;
 

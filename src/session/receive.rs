@@ -141,7 +141,7 @@ impl Session {
             Frame::StreamsBlocked { .. } => self.limit_idle(now, "blocked signals")?,
             Frame::Ping { sequence } => {
                 self.limit_idle(now, "pings")?;
-                self.on_ping(lane_id, sequence);
+                self.on_ping(lane_id, sequence, now);
             }
             // The acknowledgement of the ping has measured the round trip already.
             Frame::Pong { .. } => {}
@@ -169,7 +169,7 @@ impl Session {
                 self.peer_goes_away = Some(code);
                 self.events.push_back(Event::GoAway { code, reason });
             }
-            Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce)?,
+            Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce, now)?,
             Frame::Datagram(datagram) => self.streams.handle_datagram(datagram, now)?,
         }
         Ok(())
@@ -183,12 +183,23 @@ impl Session {
         self.reset_token = reset_token;
         self.state = State::Connected;
         self.events.push_back(Event::Connected);
+        // Beside lanes that are measured, one that is not would carry nothing.
+        if let Some(index) = self.lane_index(lane_id).filter(|&index| self.lanes[index].round_trip.smoothed().is_none())
+        {
+            self.ping(index);
+            self.wake_lane(index);
+        }
         Ok(())
     }
 
-    fn on_ping(&mut self, lane_id: LaneId, sequence: u64) {
+    fn on_ping(&mut self, lane_id: LaneId, sequence: u64, now: Instant) {
         let Some(index) = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive()) else { return };
-        let control = &mut self.lanes[index].control;
+        let lane = &mut self.lanes[index];
+        // The first one comes right behind the answer to a join.
+        if let Some(since) = lane.joining_since.take().filter(|_| lane.round_trip.smoothed().is_none()) {
+            lane.round_trip.on_sample(now.saturating_duration_since(since), now);
+        }
+        let control = &mut lane.control;
         let queued = control.iter().filter(|frame| matches!(frame, Frame::Pong { .. })).count();
         if queued < limits::PONGS_QUEUED_MAX {
             control.push_back(Frame::Pong { sequence, delay_us: 0 });
@@ -196,13 +207,16 @@ impl Session {
         self.wake_lane(index);
     }
 
-    fn on_join_confirm(&mut self, lane_id: LaneId, nonce: &[u8; 16]) -> Result<(), SessionFault> {
+    fn on_join_confirm(&mut self, lane_id: LaneId, nonce: &[u8; 16], now: Instant) -> Result<(), SessionFault> {
         self.require_from(Side::Client)?;
         let Some(index) = self.lane_index(lane_id) else { return Ok(()) };
         let lane = &mut self.lanes[index];
         match lane.expected_confirmation.take() {
             Some(expected) if expected == *nonce => {
                 lane.confirmation_due = None;
+                if lane.is_healthy() {
+                    self.on_lane_works(index, now);
+                }
                 Ok(())
             }
             _ => Err(SessionFault::Violation("confirmation of a join that was not asked for")),

@@ -38,7 +38,7 @@ impl Session {
         if !self.is_held_up() {
             return None;
         }
-        self.lanes.iter().filter(|lane| lane.is_healthy()).filter_map(Lane::late_deadline).min()
+        self.lanes.iter().filter(|lane| self.is_carrying(lane)).filter_map(Lane::late_deadline).min()
     }
 
     /// Sends again what is late.
@@ -46,7 +46,7 @@ impl Session {
         // Packets may hold nothing any more that has to be sent again: then the next ones are looked at.
         while self.late_deadline().is_some_and(|due| due <= now) {
             for index in 0..self.lanes.len() {
-                if self.lanes[index].is_healthy() {
+                if self.is_carrying(&self.lanes[index]) {
                     self.reinject_packets(index, LATE_PACKETS_MAX, Some(now));
                 }
             }
@@ -55,7 +55,7 @@ impl Session {
 
     /// Whether bytes wait for the peer's windows alone, and there are lanes to choose from.
     fn is_held_up(&self) -> bool {
-        self.streams.unsent_bytes() > 0 && !self.streams.has_ready() && self.healthy_lane_count() > 1
+        self.streams.unsent_bytes() > 0 && !self.streams.has_ready() && self.carrying_lane_count() > 1
     }
 
     /// Sends again the oldest packets of a lane that were not yet; with `late_at`, those that are late by then.

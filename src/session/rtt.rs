@@ -9,15 +9,23 @@ use crate::base::limits;
 pub(super) struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
-    minimum: Option<Duration>,
+    /// The shortest of this period and of the one before.
+    minimums: [Option<Duration>; 2],
+    period_start: Option<Instant>,
+    measured_at: Option<Instant>,
     latest: Duration,
 }
 
 impl RoundTrip {
     /// Takes a measurement, from which the peer's delay was subtracted.
-    pub(super) fn on_sample(&mut self, sample: Duration) {
+    pub(super) fn on_sample(&mut self, sample: Duration, now: Instant) {
         self.latest = sample;
-        self.minimum = Some(self.minimum.map_or(sample, |minimum| minimum.min(sample)));
+        self.measured_at = Some(now);
+        if now.saturating_duration_since(*self.period_start.get_or_insert(now)) >= MINIMUM_PERIOD {
+            self.minimums = [None, self.minimums[0]];
+            self.period_start = Some(now);
+        }
+        self.minimums[0] = Some(self.minimums[0].map_or(sample, |minimum| minimum.min(sample)));
         let Some(smoothed) = self.smoothed else {
             self.smoothed = Some(sample);
             self.variation = sample / 2;
@@ -31,8 +39,14 @@ impl RoundTrip {
         self.smoothed
     }
 
+    /// The shortest one of the last ten to twenty seconds.
     pub(super) fn minimum(&self) -> Option<Duration> {
-        self.minimum
+        self.minimums.iter().flatten().min().copied()
+    }
+
+    /// When there was a measurement last.
+    pub(super) fn measured_at(&self) -> Option<Instant> {
+        self.measured_at
     }
 
     pub(super) fn latest(&self) -> Duration {
@@ -47,6 +61,13 @@ impl RoundTrip {
     }
 }
 
+/// What a lane has to deliver between two measurements while it could take more, so that they say anything.
+const LIMITED_BYTES_MIN: u64 = 64 * 1024;
+
+/// A path that has become longer, by another route or another address, is known as such after one or two of these.
+/// Kernels forget their shortest round trip after as long.
+const MINIMUM_PERIOD: Duration = Duration::from_secs(10);
+
 /// Shortest time over which a rate is measured.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
@@ -54,15 +75,18 @@ const RATE_INTERVAL_MIN: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, Default)]
 pub(super) struct DeliveryRate {
     bytes_per_second: Option<f64>,
+    /// The lane could have taken more when it was measured.
+    is_least: bool,
     interval_start: Option<Instant>,
     interval_bytes: u64,
-    was_idle: bool,
+    is_limited: bool,
 }
 
 impl DeliveryRate {
-    /// Notes that nothing was on the way: what follows measures the application, not the path.
-    pub(super) fn on_idle(&mut self) {
-        self.was_idle = true;
+    /// Notes that nothing was on the way, or that the lane could have taken more than it got: this interval measures the
+    /// application or the scheduler, and the path is at least as good.
+    pub(super) fn on_limited(&mut self) {
+        self.is_limited = true;
     }
 
     /// Forgets what was measured and is no rate yet: time has passed that says nothing.
@@ -79,12 +103,31 @@ impl DeliveryRate {
             return;
         }
         let sample = self.interval_bytes as f64 / elapsed.as_secs_f64();
-        self.bytes_per_second = Some(match self.bytes_per_second {
-            None => sample,
-            Some(rate) if self.was_idle => rate.max(sample),
-            Some(rate) => rate * 0.75 + sample * 0.25,
-        });
-        (self.interval_start, self.interval_bytes, self.was_idle) = (Some(now), 0, false);
+        let (rate, is_least) = match self.bytes_per_second {
+            // A few small messages say nothing of what the path could carry.
+            None if self.is_limited && self.interval_bytes < LIMITED_BYTES_MIN => return self.begin_anew(),
+            None => (sample, self.is_limited),
+            Some(rate) if self.is_limited => (rate.max(sample), self.is_least),
+            Some(_) if self.is_least => (sample, false),
+            Some(rate) => (rate * 0.75 + sample * 0.25, false),
+        };
+        (self.bytes_per_second, self.is_least) = (Some(rate), is_least);
+        (self.interval_start, self.interval_bytes, self.is_limited) = (Some(now), 0, false);
+    }
+
+    /// Forgets the rate: it was measured long ago.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When it was measured last.
+    pub(super) fn measured_at(&self) -> Option<Instant> {
+        self.bytes_per_second.and(self.interval_start)
+    }
+
+    /// Whether the path may well be faster.
+    pub(super) fn is_least(&self) -> bool {
+        self.is_least
     }
 
     pub(super) fn bytes_per_second(&self) -> Option<f64> {

@@ -13,6 +13,7 @@ use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::rekey::KeyUse;
 use super::scheduler::{LaneView, Scheduler};
+use super::tier::Tiers;
 use crate::base::{CloseCode, Direction, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits};
 use crate::crypto::{KeySchedule, OpeningKeys, SessionSecrets};
 use crate::stream::{Priority, ReadError, ReadOutcome, Streams, WriteError};
@@ -93,6 +94,7 @@ pub struct Session {
     /// Living lanes, and dead ones that may still be acknowledged.
     pub(super) lanes: Vec<Lane>,
     pub(super) lane_credit: LaneCredit,
+    pub(super) tiers: Tiers,
     pub(super) scheduler: Box<dyn Scheduler>,
     /// For the scheduler; kept to be filled again.
     pub(super) views: Vec<LaneView>,
@@ -145,6 +147,7 @@ impl Session {
             peer_parameters,
             streams,
             lanes: Vec::new(),
+            tiers: Tiers::default(),
             scheduler: config.scheduler.scheduler(),
             views: Vec::new(),
             carriers: Carriers::default(),
@@ -162,11 +165,12 @@ impl Session {
             lanes_lost: 0,
             config,
         };
-        let weight = match side {
-            Side::Client => first_lane.weight,
-            Side::Server => session.peer_parameters.first_lane_weight,
+        let usage = match side {
+            Side::Client => first_lane.usage,
+            Side::Server => session.peer_parameters.first_lane,
         };
-        session.insert_lane(LaneId::FIRST, LaneSetup { weight, ..first_lane }, LaneState::Active, now);
+        session.insert_lane(LaneId::FIRST, LaneSetup { usage, ..first_lane }, LaneState::Active, now);
+        session.on_lane_works(0, now);
         if side == Side::Server {
             let reset_token = session.reset_token.clone();
             session.lanes[0].control.push_back(Frame::Accepted { reset_token });

@@ -1,13 +1,24 @@
 //! What happens when nothing happens: late acknowledgements, silent lanes, a session without lanes, old keys, datagrams
 //! that nobody took.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::{CloseReason, Event, LaneEnd};
 use super::lane::{Lane, LaneState};
 use super::state::{Session, State};
 use crate::base::{LaneId, limits};
 use crate::wire::Frame;
+
+/// How often the round trip of a lane without data is measured while others carry some: a path that improves is back
+/// within this time and a round trip, and a ping costs nothing.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a rate is believed of a lane that gets no data while others do. Then it may show anew what it carries, with
+/// as little as a lane that was never measured.
+const RATE_MEMORY: Duration = Duration::from_secs(3);
+
+/// Data on its way, on one lane, that is worth the question whether another one would do better.
+const PROBE_LOAD_BYTES_MIN: u64 = 64 * 1024;
 
 impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
@@ -18,7 +29,14 @@ impl Session {
             State::Closing { until, .. } => return Some(*until),
             State::Connecting | State::Connected => {
                 let survive = self.alone_since.map(|since| since + self.config.survive);
-                [survive, self.previous_keys_deadline(), self.late_deadline(), self.streams.datagram_deadline()]
+                [
+                    survive,
+                    self.previous_keys_deadline(),
+                    self.late_deadline(),
+                    self.return_deadline(),
+                    self.probe_deadline(),
+                    self.streams.datagram_deadline(),
+                ]
             }
         };
         let lanes = self.lanes.iter().map(|lane| match lane.died_at {
@@ -66,6 +84,7 @@ impl Session {
         }
         self.suspect_lanes(now);
         self.reinject_late(now);
+        self.probe(now);
         for index in 0..self.lanes.len() {
             self.ping_when_silent(index, now);
             let lane = &mut self.lanes[index];
@@ -112,15 +131,46 @@ impl Session {
                 self.events.push_back(Event::LaneSuspect(self.lanes[index].id));
             }
         }
+        self.choose_tier(now);
         self.reinject_suspects();
     }
 
     fn ping_when_silent(&mut self, index: usize, now: Instant) {
-        let lane = &mut self.lanes[index];
+        let lane = &self.lanes[index];
         if lane.is_alive() && !lane.is_pinged && lane.last_received_at + self.config.ping_interval <= now {
-            lane.is_pinged = true;
-            self.ping_sequence += 1;
-            lane.control.push_back(Frame::Ping { sequence: self.ping_sequence });
+            self.ping(index);
+        }
+    }
+
+    pub(super) fn ping(&mut self, index: usize) {
+        self.ping_sequence += 1;
+        let lane = &mut self.lanes[index];
+        lane.is_pinged = true;
+        lane.control.push_back(Frame::Ping { sequence: self.ping_sequence });
+    }
+
+    /// When a lane that could carry data and gets none should be measured again.
+    fn probe_deadline(&self) -> Option<Instant> {
+        // An idle session asks nobody.
+        if !self.lanes.iter().any(|lane| lane.in_flight_bytes >= PROBE_LOAD_BYTES_MIN) {
+            return None;
+        }
+        let idle = self.lanes.iter().filter(|lane| lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane));
+        idle.map(Lane::probe_due).min()
+    }
+
+    /// Measures lanes that the scheduler leaves out: a path that has become better is found.
+    fn probe(&mut self, now: Instant) {
+        while self.probe_deadline().is_some_and(|due| due <= now) {
+            for index in 0..self.lanes.len() {
+                let lane = &self.lanes[index];
+                if lane.probe_due() <= now && lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane) {
+                    if lane.rate.measured_at().is_some_and(|at| at + RATE_MEMORY <= now) {
+                        self.lanes[index].rate.forget();
+                    }
+                    self.ping(index);
+                }
+            }
         }
     }
 
@@ -138,5 +188,12 @@ impl Session {
             }
             keep
         });
+    }
+}
+
+impl Lane {
+    /// When its round trip should be measured again; at once when it never was.
+    fn probe_due(&self) -> Instant {
+        self.round_trip.measured_at().map_or(self.last_received_at, |at| at + PROBE_INTERVAL)
     }
 }

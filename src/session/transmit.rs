@@ -8,6 +8,7 @@ use super::lane::{Lane, LaneState, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
+use crate::stream::Streams;
 use crate::wire::{
     Ack, Frame, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData,
     encode_packet_message, packet_overhead_max,
@@ -62,6 +63,7 @@ impl Session {
     /// The next packet for a lane that can take one, or `None`: then the lane is woken when there is one.
     pub fn poll_transmit(&mut self, now: Instant, lane_id: LaneId) -> Option<Transmission> {
         let index = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive())?;
+        let mut copied = 0;
         let frames = match &self.state {
             State::Closing { code, message, .. } => {
                 let frame = Frame::Close { code: *code, reason: message.clone() };
@@ -75,19 +77,23 @@ impl Session {
             State::Closed(_) => return None,
             State::Connecting | State::Connected => {
                 self.on_running(now);
-                self.gather(now, index)
+                self.gather(now, index, &mut copied)
             }
         };
         if frames.is_empty() {
-            self.lanes[index].is_waiting = true;
+            let lane = &mut self.lanes[index];
+            lane.is_waiting = true;
+            lane.rate.on_limited();
             return None;
         }
         if self.lanes[index].protection == Protection::Sealed {
             self.before_sealing(now);
         }
+        self.copy_frames(index, &frames, copied);
         let transmission = self.record(now, index, frames);
         if self.has_shared_work() {
             self.wake_lanes();
+            self.wake_promptest();
         }
         transmission
     }
@@ -107,10 +113,16 @@ impl Session {
         self.config.packet_bytes_max.clamp(PACKET_BYTES_MIN, peer_max)
     }
 
-    fn gather(&mut self, now: Instant, index: usize) -> Vec<Frame> {
+    /// The frames for a lane. `copied` is how many of the first ones another lane carries, too.
+    fn gather(&mut self, now: Instant, index: usize, copied: &mut usize) -> Vec<Frame> {
         let size_max = self.message_bytes_max();
         let mut room = size_max - packet_overhead_max();
-        let mut frames = Vec::new();
+        let mut frames = self.take_copies(index, room);
+        *copied = frames.len();
+        room -= frames.iter().map(Frame::encoded_len).sum::<usize>();
+        if room <= 2 * limits::REASON_BYTES_MAX {
+            return frames;
+        }
         let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
             room -= frame.encoded_len();
             frames.push(frame);
@@ -141,16 +153,20 @@ impl Session {
                 }
             }
         }
-        while let Some(frame) = self.control.pop_front().or_else(|| self.streams.poll_control()) {
+        let leaves_prompt = self.leaves_prompt(index);
+        let next_control = |streams: &mut Streams| {
+            if leaves_prompt { streams.poll_patient_control() } else { streams.poll_control() }
+        };
+        while let Some(frame) = self.control.pop_front().or_else(|| next_control(&mut self.streams)) {
             if !push(&mut frames, frame) {
                 return frames;
             }
         }
         room = self.gather_datagrams(now, index, room, &mut frames);
-        room = self.gather_streams(index, room, &mut frames);
+        room = self.gather_streams(index, leaves_prompt, room, &mut frames);
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
-            let Some(frame) = self.streams.poll_control() else { break };
+            let Some(frame) = next_control(&mut self.streams) else { break };
             room -= frame.encoded_len();
             frames.push(frame);
         }
@@ -158,7 +174,7 @@ impl Session {
     }
 
     /// Fills a packet with stream data. Returns the room that is left.
-    fn gather_streams(&mut self, index: usize, room: usize, frames: &mut Vec<Frame>) -> usize {
+    fn gather_streams(&mut self, index: usize, leaves_prompt: bool, room: usize, frames: &mut Vec<Frame>) -> usize {
         // Room for the signal that the session's credit is used up, which should not wait for the next packet.
         let kept = STREAM_CONTROL_BYTES_MAX.min(room);
         let mut room = room - kept;
@@ -166,7 +182,10 @@ impl Session {
         let (mut last, mut piece_count) = (None, frames.len());
         while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && piece_count < limits::FRAMES_PER_PACKET_MAX - 4 {
             let (scheduler, views) = (&self.scheduler, &self.views);
-            let wanted = |id| views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id);
+            let wanted = |streams: &Streams, id| {
+                let is_own = views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id);
+                is_own && !(leaves_prompt && streams.is_prompt(id))
+            };
             let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
             piece_count += 1;
             last = Some(id);
@@ -191,6 +210,16 @@ impl Session {
         room + kept
     }
 
+    /// Whether short messages for which somebody waits are left to another lane, on which they arrive earlier: bulk data
+    /// that is sent on every lane should not take them along on the slow ones.
+    fn leaves_prompt(&mut self, index: usize) -> bool {
+        if self.views.len() < 2 || !self.streams.has_prompt() {
+            return false;
+        }
+        let promptest = self.scheduler.promptest(&self.views).map(|pick| self.views[pick].id);
+        promptest.is_some_and(|id| id != self.lanes[index].id)
+    }
+
     /// Whether the scheduler lets this lane carry the next shared packet. Wakes the lane that should, when it waits.
     fn may_carry(&mut self, index: usize) -> bool {
         self.fill_views(Some(index));
@@ -212,25 +241,28 @@ impl Session {
         false
     }
 
-    /// Views of the lanes that may carry data: the healthy ones that hold nothing up, or those that there are.
+    /// Views of the lanes that may carry data: those of the best tier that hold nothing up, or those that there are.
     pub(super) fn fill_views(&mut self, asking: Option<usize>) {
-        let any_healthy = self.lanes.iter().any(Lane::is_healthy);
-        let any_prompt = self.lanes.iter().any(|lane| lane.is_healthy() && !lane.is_late());
-        self.views.clear();
+        debug_assert_eq!(self.tiers.carrying().is_some(), self.lanes.iter().any(Lane::is_healthy));
+        let mut views = std::mem::take(&mut self.views);
+        views.clear();
+        let any_prompt = self.lanes.iter().any(|lane| self.is_carrying(lane) && !lane.is_late());
         for (index, lane) in self.lanes.iter().enumerate() {
-            if lane.is_alive() && (lane.is_healthy() || !any_healthy) && (!lane.is_late() || !any_prompt) {
-                self.views.push(super::scheduler::LaneView {
+            if self.is_carrying(lane) && (!lane.is_late() || !any_prompt) {
+                views.push(super::scheduler::LaneView {
                     id: lane.id,
-                    weight: lane.setup.weight,
+                    weight: lane.setup.usage.weight,
                     round_trip_min: lane.round_trip.minimum(),
                     round_trip: lane.round_trip.smoothed(),
                     bytes_per_second: lane.rate.bytes_per_second(),
+                    is_least_rate: lane.rate.is_least(),
                     in_flight_bytes: lane.in_flight_bytes,
                     sent_bytes: lane.counters.bytes_sent,
                     is_ready: lane.is_waiting || asking == Some(index),
                 });
             }
         }
+        self.views = views;
     }
 
     /// Bytes that wait, or `None` when a writer waits for room: then there is no end in sight.
@@ -266,6 +298,18 @@ impl Session {
             if (lane.id == picked || is_tied) && std::mem::take(&mut lane.is_waiting) {
                 self.wakes.push_back(lane.id);
             }
+        }
+    }
+
+    /// Wakes the lane that short messages were left to, which may not be the one that the others go to.
+    fn wake_promptest(&mut self) {
+        if self.views.len() < 2 || !self.streams.has_prompt() {
+            return;
+        }
+        if let Some(pick) = self.scheduler.promptest(&self.views)
+            && let Some(index) = self.lane_index(self.views[pick].id)
+        {
+            self.wake_lane(index);
         }
     }
 
@@ -308,7 +352,7 @@ impl Session {
         }
         if needs_ack {
             if lane.sent.is_empty() {
-                lane.rate.on_idle();
+                lane.rate.on_limited();
             }
             lane.in_flight_bytes += bytes as u64;
             lane.sent.push_back(SentPacket { number, sent_at: now, bytes: bytes as u32, items, is_reinjected: false });

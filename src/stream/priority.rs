@@ -28,6 +28,12 @@ impl Priority {
         Self::ALL[usize::from(class).min(Self::ALL.len() - 1)]
     }
 
+    /// Whether each message of such a stream should arrive as early as it can.
+    #[must_use]
+    pub fn is_prompt(self) -> bool {
+        self <= Self::Interactive
+    }
+
     /// The number on the wire.
     #[must_use]
     pub fn to_wire(self) -> u8 {
@@ -84,6 +90,13 @@ impl ReadyQueue {
             return self.classes[class].remove(position);
         }
         None
+    }
+
+    /// Whether a stream waits for whose answers somebody waits.
+    #[must_use]
+    pub fn has_prompt(&self) -> bool {
+        let classes = Priority::ALL.iter().zip(&self.classes);
+        classes.into_iter().any(|(priority, class)| priority.is_prompt() && !class.is_empty())
     }
 
     /// Whether no stream waits.

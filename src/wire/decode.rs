@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::frame::{array, decode_handshake};
-use super::message::{Body, FrameMessage, Head, Join, Joined, Sealed};
+use super::message::{Body, FrameMessage, Head, Join, Joined, LaneRole, LaneUsage, Sealed};
 use super::varint::{read_varint, varint_len};
 use crate::base::{Epoch, LaneId, PacketNumber, SessionId, limits};
 
@@ -104,7 +104,7 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
         8 => Body::Handshake(decode_handshake(body, false)?),
         11 => Body::Plain(body.clone()),
         12 => {
-            let fields = closed(bit(1) | bit(4) | bit(6), bit(2) | bit(3) | bit(5))?;
+            let fields = closed(bit(1) | bit(4) | bit(6) | bit(7) | bit(8), bit(2) | bit(3) | bit(5))?;
             let lane_count = fields.varint_u32(4, "lane count")?;
             if !(1..=LANE_COUNT_MAX).contains(&lane_count) {
                 return Err(WireError::Range("lane count"));
@@ -119,7 +119,7 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
                 channel_binding,
                 lane_count,
                 mac: array(body, &fields, 5, "mac")?,
-                weight: weight(fields.varint(6))?,
+                usage: usage(&fields, [6, 7, 8])?,
             })
         }
         13 => {
@@ -146,10 +146,18 @@ fn decode_clear(kind: u64, body: &Bytes) -> Result<Body, WireError> {
     })
 }
 
-/// The share of a lane.
-pub(super) fn weight(value: u64) -> Result<u32, WireError> {
-    let weight = narrow(value, "weight")?;
-    if (1..=limits::LANE_WEIGHT_MAX).contains(&weight) { Ok(weight) } else { Err(WireError::Range("weight")) }
+/// How a lane is used: the fields with its weight, priority and role.
+pub(super) fn usage(fields: &Fields, [weight, priority, role]: [u32; 3]) -> Result<LaneUsage, WireError> {
+    let weight = fields.varint_u32(weight, "weight")?;
+    if !(1..=limits::LANE_WEIGHT_MAX).contains(&weight) {
+        return Err(WireError::Range("weight"));
+    }
+    let priority = fields.varint_u32(priority, "priority")?;
+    if priority > limits::LANE_PRIORITY_MAX {
+        return Err(WireError::Range("priority"));
+    }
+    let role = LaneRole::from_wire(fields.varint(role)).ok_or(WireError::Range("role"))?;
+    Ok(LaneUsage { weight, priority, role })
 }
 
 /// The versions in a message's field 1: packed, or a field each, as protobuf allows. Other fields are left alone.

@@ -126,7 +126,9 @@ pub fn encode_clear(out: &mut BytesMut, head: &Head, message: &ClearMessage) {
             put_bytes(&mut body, 3, &join.channel_binding);
             put_uint(&mut body, 4, u64::from(join.lane_count));
             put_bytes(&mut body, 5, &join.mac);
-            put_uint(&mut body, 6, u64::from(join.weight));
+            put_uint(&mut body, 6, u64::from(join.usage.weight));
+            put_uint(&mut body, 7, u64::from(join.usage.priority));
+            put_uint(&mut body, 8, join.usage.role as u64);
             12
         }
         ClearMessage::Joined(joined) => {

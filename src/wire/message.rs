@@ -69,8 +69,49 @@ pub struct Join {
     pub lane_count: u32,
     /// The client's proof.
     pub mac: [u8; 32],
-    /// Share of the lanes under the scheduler `weighted`.
+    /// How both sides are to use the lanes.
+    pub usage: LaneUsage,
+}
+
+/// How a lane is to be used, in both directions: what the dialling side says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneUsage {
+    /// Share under the scheduler `weighted`: 1 to [`LANE_WEIGHT_MAX`](crate::base::limits::LANE_WEIGHT_MAX).
     pub weight: u32,
+    /// Lanes with a higher number carry data only while none with a lower one works; at most
+    /// [`LANE_PRIORITY_MAX`](crate::base::limits::LANE_PRIORITY_MAX).
+    pub priority: u32,
+    /// Whether it carries data, or waits for the others to fail.
+    pub role: LaneRole,
+}
+
+impl LaneUsage {
+    /// As all others are used.
+    pub const PLAIN: Self = Self { weight: 1, priority: 0, role: LaneRole::Active };
+}
+
+impl Default for LaneUsage {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
+/// Whether a lane carries data. The numbers stand on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LaneRole {
+    /// It carries data.
+    #[default]
+    Active = 0,
+    /// It is kept up, and carries data only while no active lane works.
+    Standby = 1,
+}
+
+impl LaneRole {
+    /// The role of a number on the wire.
+    #[must_use]
+    pub fn from_wire(number: u64) -> Option<Self> {
+        [Self::Active, Self::Standby].into_iter().find(|role| *role as u64 == number)
+    }
 }
 
 /// Binds a channel to a session.

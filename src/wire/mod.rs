@@ -41,7 +41,7 @@ pub use frame::{
     Ack, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel,
     STREAM_DATA_OVERHEAD_MAX, StreamData,
 };
-pub use message::{Body, FrameMessage, Head, Join, Joined, Sealed};
+pub use message::{Body, FrameMessage, Head, Join, Joined, LaneRole, LaneUsage, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;
 pub use parameters::TransportParameters;

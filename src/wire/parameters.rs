@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::decode::{versions, weight};
+use super::decode::{usage, versions};
 use super::error::WireError;
 use super::fields::{Fields, Schema, bit};
 use super::frame::array;
+use super::message::LaneUsage;
 use super::proto;
 use crate::base::{SessionId, limits};
 
@@ -40,8 +41,8 @@ pub struct TransportParameters {
     pub survive: Duration,
     /// Name and version of the program.
     pub software: String,
-    /// Share of the first lane under the scheduler `weighted`; only the client's counts.
-    pub first_lane_weight: u32,
+    /// How the first lane is to be used; only the client's counts.
+    pub first_lane: LaneUsage,
     /// Largest datagram that the side takes, in bytes; 0 for none.
     pub datagram_bytes_max: u32,
 }
@@ -64,7 +65,7 @@ impl TransportParameters {
             idle_timeout: limits::LANE_IDLE_TIMEOUT,
             survive: limits::SURVIVE,
             software: String::new(),
-            first_lane_weight: 1,
+            first_lane: LaneUsage::default(),
             datagram_bytes_max: 0,
         }
     }
@@ -95,7 +96,9 @@ impl TransportParameters {
             idle_timeout_ms: ms(self.idle_timeout),
             survive_ms: ms(self.survive),
             software: self.software.clone(),
-            first_lane_weight: self.first_lane_weight,
+            first_lane_weight: self.first_lane.weight,
+            first_lane_priority: self.first_lane.priority,
+            first_lane_role: self.first_lane.role as u32,
             datagram_bytes_max: self.datagram_bytes_max,
         }
         .encode_to_vec()
@@ -138,7 +141,7 @@ impl TransportParameters {
             idle_timeout: Duration::from_millis(fields.varint(10)),
             survive: Duration::from_millis(fields.varint(11)),
             software: fields.text(bytes, 12, "software")?,
-            first_lane_weight: weight(fields.varint(13))?,
+            first_lane: usage(&fields, [13, 15, 16])?,
             datagram_bytes_max: fields.varint_u32(14, "datagram size")?,
         })
     }
@@ -149,6 +152,18 @@ const SCHEMA: Schema = Schema {
     bytes: bit(2) | bit(12),
     repeated: bit(1),
     ..Schema::varints(
-        bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(9) | bit(10) | bit(11) | bit(13) | bit(14),
+        bit(3)
+            | bit(4)
+            | bit(5)
+            | bit(6)
+            | bit(7)
+            | bit(8)
+            | bit(9)
+            | bit(10)
+            | bit(11)
+            | bit(13)
+            | bit(14)
+            | bit(15)
+            | bit(16),
     )
 };

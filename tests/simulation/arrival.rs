@@ -187,7 +187,7 @@ impl World {
             Progress::Complete => {
                 let node = &mut self.nodes[side];
                 let establishing = node.establishing.take().expect("it was just used");
-                let setup = LaneSetup { kind, weight: 1 };
+                let setup = LaneSetup { kind, usage: node.config.first_lane };
                 let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
                 let established = establishing.finish(node.config.clone(), setup, token, now)?;
                 assert!(!established.peer_certificates.is_empty());
@@ -221,7 +221,7 @@ impl World {
             suite(),
             &parameters,
             node.config.clone(),
-            LaneSetup { kind, weight: 1 },
+            LaneSetup { kind, usage: node.config.first_lane },
             token,
             self.now,
         )?;
@@ -240,7 +240,7 @@ impl World {
         let Body::Join(join) = message.body else { return Err(Broken::Violation) };
         let binding = Self::channel_binding(self.links[link].kind, link);
         let (now, mut random) = (self.now, self.random.fork());
-        let setup = LaneSetup { kind: self.links[link].kind, weight: 1 };
+        let setup = LaneSetup::new(self.links[link].kind);
         let session = self.nodes[SERVER].session.as_mut().ok_or(Broken::Violation)?;
         let joined =
             session.handle_join(&message.head, &join, setup, &binding, &mut random, now).map_err(|_| Broken::Join)?;

@@ -20,7 +20,6 @@ use crate::world::{CLIENT, SERVER, World};
 const REST: Duration = Duration::from_secs(200);
 
 fn draw_config(random: &mut Random) -> SessionConfig {
-    let policies = [Policy::LowestLatency, Policy::RoundRobin, Policy::Weighted, Policy::LeastLoaded, Policy::Hash];
     let paddings = [
         PaddingPolicy::None,
         PaddingPolicy::Block32,
@@ -32,7 +31,7 @@ fn draw_config(random: &mut Random) -> SessionConfig {
     let stream_window = random.between(10_000, 400_000);
     let session_window = stream_window * random.between(1, 4);
     SessionConfig {
-        scheduler: random.pick(&policies),
+        scheduler: random.pick(&Policy::ALL),
         padding: random.pick(&paddings),
         packet_bytes_max: random.pick(&[2048, 5000, 16_384, 65_536]),
         seal_always: random.one_in(4),

@@ -102,7 +102,7 @@ fn session_id_in_the_clear_has_to_be_the_authenticated_one() {
     for message in flight(&mut client) {
         server.handle_message(parse(message)).unwrap();
     }
-    let setup = longhaul::session::LaneSetup { kind: LaneKind::Tcp, weight: 1 };
+    let setup = longhaul::session::LaneSetup::new(LaneKind::Tcp);
     let now = std::time::Instant::now();
     let finished = server.finish(SessionConfig::default(), setup, [0; 16], now);
     assert!(matches!(finished, Err(EstablishError::Violation(_))));

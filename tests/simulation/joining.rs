@@ -10,8 +10,8 @@ use crate::random::Random;
 use crate::seeds::milliseconds;
 use crate::world::{CLIENT, SERVER, World};
 
-const TCP: LaneSetup = LaneSetup { kind: LaneKind::Tcp, weight: 1 };
-const TLS: LaneSetup = LaneSetup { kind: LaneKind::Tls, weight: 1 };
+const TCP: LaneSetup = LaneSetup::new(LaneKind::Tcp);
+const TLS: LaneSetup = LaneSetup::new(LaneKind::Tls);
 
 fn connected() -> World {
     World::connected(1, 1, Path::default())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use longhaul::base::{LaneId, Side};
 use longhaul::session::{Event, LaneEnd, LaneKind, LaneSetup, Session, SessionConfig};
+use longhaul::wire::LaneUsage;
 
 use crate::link::{Link, Path, Phase};
 use crate::node::Node;
@@ -86,10 +87,15 @@ impl World {
 
     /// Joins another link to the session, if it takes one.
     pub fn join(&mut self, kind: LaneKind, path: Path) -> Option<usize> {
+        self.join_as(kind, path, LaneUsage::default())
+    }
+
+    /// The same, with a role of its own.
+    pub fn join_as(&mut self, kind: LaneKind, path: Path, usage: LaneUsage) -> Option<usize> {
         let binding = Self::channel_binding(kind, self.links.len());
         let (now, mut random) = (self.now, self.random.fork());
         let session = self.nodes[CLIENT].session.as_mut()?;
-        let request = session.begin_join(LaneSetup { kind, weight: 1 }, &binding, &mut random, now)?;
+        let request = session.begin_join(LaneSetup { kind, usage }, &binding, &mut random, now)?;
         let mut out = BytesMut::new();
         let message = longhaul::wire::ClearMessage::Join(request.join.clone());
         longhaul::wire::encode_clear(&mut out, &request.head, &message);

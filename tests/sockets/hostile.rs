@@ -45,7 +45,7 @@ fn join(session_id: SessionId, lane: u32) -> BytesMut {
         nonce: [1; 16],
         channel_binding: Bytes::new(),
         lane_count: 1,
-        weight: 1,
+        usage: longhaul::wire::LaneUsage::default(),
         mac: [2; 32],
     };
     let head = Head { version: VERSION, session_id: Some(session_id), lane_id: LaneId(lane), ..Head::default() };

@@ -7,6 +7,7 @@ mod channels;
 mod common;
 mod datagrams;
 mod dropping;
+mod entrances;
 mod faults;
 mod hostile;
 mod identities;

@@ -21,5 +21,12 @@ pub(in crate::cli) fn link(config: LinkConfig) -> node::LinkConfig {
         ..SessionConfig::default()
     };
     let usual = node::LinkConfig::new(config.peer, []);
-    node::LinkConfig { addresses: config.addresses, session, dial: config.dial, ..usual }
+    node::LinkConfig {
+        addresses: config.addresses,
+        prefer: config.prefer,
+        entrances: config.entrances,
+        session,
+        dial: config.dial,
+        ..usual
+    }
 }

@@ -1,16 +1,30 @@
 //! Earliest estimated delivery (after ECF, Lim et al., CoNEXT 2017): a packet goes where it arrives first. A lane that
 //! is busy counts with the time until it is free, so a slow lane stays idle when waiting for the fast one is quicker.
 
-use super::{LaneView, Scheduler};
-use crate::base::limits;
+use std::time::Duration;
 
-/// A lane whose shortest round trip is so many times what the best lane takes now is left out: it would only hold the
-/// others up. The best lane's shortest one would not do: a lane that joins under load never sees the path without the
-/// queues, and would be left out for good.
+use super::{LaneView, Scheduler};
+use crate::base::{LaneId, limits};
+
+/// A lane whose shortest round trip is so many times that of the best lane is left out: it would only hold the others up.
 const ROUND_TRIP_SPREAD_MAX: f64 = 5.0;
+
+/// Unless it is at most so many times what the best lane takes now, with its queues: a lane that joins under load does not
+/// see the path without them.
+const ROUND_TRIP_SPREAD_LOADED_MAX: f64 = 2.0;
 
 /// Round trips below this are equal: inside one machine their ratio says nothing.
 const ROUND_TRIP_FLOOR_SECONDS: f64 = 0.002;
+
+/// A lane that carries less than this part of what the best one does adds little. It is used only where it holds up
+/// nothing: while its round trip without queues is short enough, and so is the time until a packet arrives on it.
+const RATE_SHARE_MIN: f64 = 0.1;
+
+/// A packet of full size: what follows it on other lanes waits until it has arrived.
+const PACKET_BYTES: f64 = limits::FRAME_MESSAGE_BYTES_MAX as f64;
+
+/// Bytes on their way were not all sent within a round trip: acknowledgements are held back for so long.
+const ACK_DELAY_SECONDS: f64 = limits::ACK_DELAY_MAX.as_millis() as f64 / 1000.0;
 
 /// The rate of a lane that has delivered nothing yet: it gets a few packets to show what it can.
 const RATE_UNKNOWN: f64 = 10e6;
@@ -20,30 +34,87 @@ pub(super) struct LowestLatency;
 
 impl Scheduler for LowestLatency {
     fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize> {
-        let now = |lane: &LaneView| lane.round_trip.map(|round_trip| round_trip.as_secs_f64());
-        let best = lanes.iter().filter_map(now).fold(f64::INFINITY, f64::min);
-        let too_slow = |lane: &LaneView| {
-            round_trip(lane).is_some_and(|own| {
-                own.max(ROUND_TRIP_FLOOR_SECONDS) > ROUND_TRIP_SPREAD_MAX * best.max(ROUND_TRIP_FLOOR_SECONDS)
-            })
-        };
-        let candidates = lanes.iter().enumerate().filter(|(_, lane)| !too_slow(lane));
-        candidates
-            .filter_map(|(index, lane)| Some((index, delivery_time(lane, backlog)?)))
-            .min_by(|(_, left), (_, right)| left.total_cmp(right))
-            .map(|(index, _)| index)
+        earliest(lanes, backlog, None)
+    }
+
+    fn promptest(&mut self, lanes: &[LaneView]) -> Option<usize> {
+        earliest(lanes, Some(0), None)
     }
 }
 
-fn round_trip(lane: &LaneView) -> Option<f64> {
-    lane.round_trip_min.map(|round_trip| round_trip.as_secs_f64())
+/// The lane on which a packet arrives first, but not `except`.
+pub(super) fn earliest(lanes: &[LaneView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
+    let best = Best::of(lanes);
+    let candidates = lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except && !best.leaves_out(lane));
+    candidates
+        .filter_map(|(index, lane)| Some((index, delivery_time(lane, backlog)?)))
+        .min_by(|(_, left), (_, right)| left.total_cmp(right))
+        .map(|(index, _)| index)
+}
+
+/// The best of each estimate among the lanes.
+struct Best {
+    /// Least smoothed round trip, in seconds: what a packet takes now.
+    now: f64,
+    /// Least shortest round trip: what it takes without queues.
+    unloaded: f64,
+    /// Bytes a second.
+    rate: f64,
+    /// Least time in which a packet of full size arrives, without queues.
+    packet: f64,
+}
+
+impl Best {
+    fn of(lanes: &[LaneView]) -> Self {
+        let mut best = Self { now: f64::INFINITY, unloaded: f64::INFINITY, rate: 0.0, packet: f64::INFINITY };
+        for lane in lanes {
+            best.now = best.now.min(seconds(lane.round_trip));
+            best.unloaded = best.unloaded.min(seconds(lane.round_trip_min));
+            if let Some(rate) = lane.bytes_per_second {
+                best.rate = best.rate.max(rate);
+                best.packet = best.packet.min(PACKET_BYTES / rate.max(1.0) + seconds(lane.round_trip_min) / 2.0);
+            }
+        }
+        best
+    }
+
+    /// Whether a lane would only hold up the others.
+    fn leaves_out(&self, lane: &LaneView) -> bool {
+        let Some(own) = lane.round_trip_min else {
+            // It is measured first, which takes a round trip, unless nothing better is known.
+            return self.unloaded.is_finite();
+        };
+        let own = own.as_secs_f64().max(ROUND_TRIP_FLOOR_SECONDS);
+        let is_long = own > ROUND_TRIP_SPREAD_MAX * self.unloaded.max(ROUND_TRIP_FLOOR_SECONDS);
+        if is_long && own > ROUND_TRIP_SPREAD_LOADED_MAX * self.now {
+            return true;
+        }
+        let Some(rate) = lane.bytes_per_second else {
+            // A chance to show its rate, with little at stake: a packet at a time.
+            return self.rate > 0.0 && lane.in_flight_bytes > 0;
+        };
+        if rate >= self.rate * RATE_SHARE_MIN {
+            return false;
+        }
+        // It adds little, and must not hold up what follows.
+        let round_trip = seconds(lane.round_trip_min);
+        let queued = (lane.in_flight_bytes as f64 / rate - round_trip - ACK_DELAY_SECONDS).max(0.0);
+        // A rate that was measured a packet at a time has the wait for each acknowledgement in it.
+        let waited = if lane.is_least_rate { round_trip + ACK_DELAY_SECONDS } else { 0.0 };
+        let packet = queued + (PACKET_BYTES / rate.max(1.0) - waited).max(0.0) + round_trip / 2.0;
+        is_long || packet > ROUND_TRIP_SPREAD_MAX * self.packet + ACK_DELAY_SECONDS
+    }
+}
+
+fn seconds(round_trip: Option<Duration>) -> f64 {
+    round_trip.map_or(f64::INFINITY, |round_trip| round_trip.as_secs_f64())
 }
 
 /// Seconds until a packet would arrive. A busy lane has to send the backlog first; without an end of it in sight, it is
 /// not waited for.
 fn delivery_time(lane: &LaneView, backlog: Option<u64>) -> Option<f64> {
     let rate = lane.bytes_per_second.unwrap_or(RATE_UNKNOWN).max(1.0);
-    let round_trip = round_trip(lane).unwrap_or(0.0);
+    let round_trip = lane.round_trip_min.map_or(0.0, |round_trip| round_trip.as_secs_f64());
     let queued = (lane.in_flight_bytes as f64 - rate * round_trip).max(0.0);
     let wait = if lane.is_ready { 0.0 } else { backlog?.max(limits::FRAME_MESSAGE_BYTES_MAX as u64) as f64 / rate };
     Some(queued / rate + round_trip / 2.0 + wait)
@@ -75,8 +146,31 @@ mod tests {
     #[test]
     fn a_lane_that_joined_under_load_is_used() {
         let mut lanes = [view(0, 10, 60.0, 4_000_000, false), view(1, 80, 60.0, 0, true)];
-        lanes[0].round_trip = Some(std::time::Duration::from_millis(75));
+        lanes[0].round_trip = Some(Duration::from_millis(75));
         assert_eq!(LowestLatency.pick(&lanes, None), Some(1));
+    }
+
+    #[test]
+    fn a_slow_lane_is_not_used_because_the_best_one_has_queues() {
+        let mut lanes = [view(0, 10, 60.0, 4_000_000, false), view(1, 300, 0.6, 0, true)];
+        lanes[0].round_trip = Some(Duration::from_millis(110));
+        assert_eq!(LowestLatency.pick(&lanes, None), None);
+        lanes[0].round_trip = Some(Duration::from_millis(200));
+        assert_eq!(LowestLatency.pick(&lanes, None), None);
+        // As long as its rate is not known, it gets one packet.
+        lanes[1].bytes_per_second = None;
+        assert_eq!(LowestLatency.pick(&lanes, None), Some(1));
+        lanes[1].in_flight_bytes = 1;
+        assert_eq!(LowestLatency.pick(&lanes, None), None);
+    }
+
+    #[test]
+    fn a_lane_is_measured_before_it_carries_data() {
+        let mut lanes = [view(0, 10, 60.0, 0, false), view(1, 10, 60.0, 0, true)];
+        (lanes[1].round_trip, lanes[1].round_trip_min) = (None, None);
+        assert_eq!(LowestLatency.pick(&lanes, None), None);
+        (lanes[0].round_trip, lanes[0].round_trip_min) = (None, None);
+        assert_eq!(LowestLatency.pick(&lanes, None), Some(1), "nothing better is known");
     }
 
     #[test]

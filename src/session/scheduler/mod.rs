@@ -6,6 +6,7 @@
 mod hash;
 mod least_loaded;
 mod lowest_latency;
+mod redundant;
 mod round_robin;
 mod weighted;
 
@@ -22,12 +23,14 @@ pub struct LaneView {
     pub id: LaneId,
     /// Its share under `weighted`.
     pub weight: u32,
-    /// Shortest round-trip time measured.
+    /// Shortest round-trip time of late.
     pub round_trip_min: Option<Duration>,
     /// Smoothed round-trip time, what waits on the way included.
     pub round_trip: Option<Duration>,
     /// Bytes a second that it delivers.
     pub bytes_per_second: Option<f64>,
+    /// It was measured while the lane could have taken more: the path is at least as fast.
+    pub is_least_rate: bool,
     /// Bytes sent and not acknowledged.
     pub in_flight_bytes: u64,
     /// Bytes sent in all.
@@ -52,6 +55,21 @@ pub trait Scheduler: Send + fmt::Debug {
         false
     }
 
+    /// The lane on which something short arrives first, where that matters. Called with two lanes or more.
+    fn promptest(&mut self, _lanes: &[LaneView]) -> Option<usize> {
+        None
+    }
+
+    /// Whether some data goes out on two lanes.
+    fn copies(&self) -> bool {
+        false
+    }
+
+    /// The lane for the copy of a packet that `first` carries. Called with two lanes or more.
+    fn second(&mut self, _lanes: &[LaneView], _first: LaneId) -> Option<LaneId> {
+        None
+    }
+
     /// A packet was given to a lane.
     fn on_sent(&mut self, _lane: LaneId, _bytes: u64) {}
 
@@ -73,15 +91,22 @@ pub enum Policy {
     LeastLoaded,
     /// Each stream stays on a lane.
     Hash,
+    /// As the first, and the most urgent streams on two lanes.
+    Redundant,
 }
 
 impl Policy {
-    const NAMES: [(&str, Self); 5] = [
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::LowestLatency, Self::RoundRobin, Self::Weighted, Self::LeastLoaded, Self::Hash, Self::Redundant];
+
+    const NAMES: [(&str, Self); 6] = [
         ("lowest-latency", Self::LowestLatency),
         ("round-robin", Self::RoundRobin),
         ("weighted", Self::Weighted),
         ("least-loaded", Self::LeastLoaded),
         ("hash", Self::Hash),
+        ("redundant", Self::Redundant),
     ];
 
     /// A scheduler of this policy.
@@ -93,6 +118,7 @@ impl Policy {
             Self::Weighted => Box::new(weighted::Weighted::default()),
             Self::LeastLoaded => Box::new(least_loaded::LeastLoaded),
             Self::Hash => Box::new(hash::Hash),
+            Self::Redundant => Box::new(redundant::Redundant),
         }
     }
 }
@@ -129,6 +155,7 @@ pub(super) fn view(
         round_trip_min: Some(Duration::from_millis(round_trip_ms)),
         round_trip: Some(Duration::from_millis(round_trip_ms)),
         bytes_per_second: Some(megabytes_per_second * 1e6),
+        is_least_rate: false,
         in_flight_bytes,
         sent_bytes: 0,
         is_ready,

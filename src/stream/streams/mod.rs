@@ -403,16 +403,16 @@ mod tests {
         let mut streams = streams(100);
         let id = streams.open(Direction::Uni, Priority::default()).expect("ten streams are allowed");
         streams.write(id, &[1; 150]).expect("there is room");
-        let (_, piece) = streams.poll_piece(1000, |_| true).expect("150 bytes wait");
+        let (_, piece) = streams.poll_piece(1000, |_, _| true).expect("150 bytes wait");
         assert_eq!(piece.new_bytes, 100);
-        assert!(streams.poll_piece(1000, |_| true).is_none() && !streams.has_ready());
+        assert!(streams.poll_piece(1000, |_, _| true).is_none() && !streams.has_ready());
         streams.on_lost(id, 20..50, false);
-        let (_, again) = streams.poll_piece(1000, |_| true).expect("30 bytes were lost");
+        let (_, again) = streams.poll_piece(1000, |_, _| true).expect("30 bytes were lost");
         assert_eq!((again.offset, again.data.len(), again.new_bytes), (20, 30, 0));
         // It waits for the credit again, and gets it.
-        assert!(streams.poll_piece(1000, |_| true).is_none());
+        assert!(streams.poll_piece(1000, |_, _| true).is_none());
         assert!(streams.handle_max_data(200));
-        let (_, rest) = streams.poll_piece(1000, |_| true).expect("50 bytes wait");
+        let (_, rest) = streams.poll_piece(1000, |_, _| true).expect("50 bytes wait");
         assert_eq!((rest.offset, rest.new_bytes), (100, 50));
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{StreamNotice, Streams};
 use crate::base::StreamId;
-use crate::stream::Piece;
+use crate::stream::{Piece, Priority};
 use crate::wire::Frame;
 
 impl Streams {
@@ -12,6 +12,21 @@ impl Streams {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Whether there is something small to send, or a stream to be opened, for which somebody waits.
+    #[must_use]
+    pub fn has_prompt(&self) -> bool {
+        self.ready.has_prompt() || self.control.front().is_some_and(opens_prompt)
+    }
+
+    /// Whether a stream has a short message for which somebody waits.
+    #[must_use]
+    pub fn is_prompt(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| {
+            let unsent_bytes = stream.sending.as_ref().map_or(0, |half| half.buffer.unsent_bytes());
+            stream.priority.is_prompt() && unsent_bytes <= PROMPT_BYTES_MAX
+        })
     }
 
     /// Bytes written and never sent.
@@ -30,9 +45,9 @@ impl Streams {
     pub fn poll_piece(
         &mut self,
         size_max: usize,
-        mut wanted: impl FnMut(StreamId) -> bool,
+        mut wanted: impl FnMut(&Self, StreamId) -> bool,
     ) -> Option<(StreamId, Piece)> {
-        while let Some(id) = self.ready.pop(&mut wanted) {
+        while let Some(id) = self.pop_ready(&mut wanted) {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let Some(sending) = stream.sending.as_mut() else { continue };
             let credit = sending.window.available().min(self.send_window.available());
@@ -54,6 +69,13 @@ impl Streams {
             return Some((id, piece));
         }
         None
+    }
+
+    fn pop_ready(&mut self, wanted: &mut impl FnMut(&Self, StreamId) -> bool) -> Option<StreamId> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let id = ready.pop(|id| wanted(self, id));
+        self.ready = ready;
+        id
     }
 
     /// Ends a stream's turn: the others of its class go first now.
@@ -99,6 +121,11 @@ impl Streams {
         self.control.pop_front()
     }
 
+    /// The same, up to one that opens a stream for whose answers somebody waits: it should not come after its data.
+    pub fn poll_patient_control(&mut self) -> Option<Frame> {
+        self.control.pop_front_if(|frame| !opens_prompt(frame))
+    }
+
     /// Whether frames about streams wait.
     #[must_use]
     pub fn has_control(&self) -> bool {
@@ -124,3 +151,10 @@ impl Streams {
         in_streams + self.held_datagram_bytes()
     }
 }
+
+fn opens_prompt(frame: &Frame) -> bool {
+    matches!(frame, Frame::StreamOpen { priority, .. } if Priority::from_wire(*priority).is_prompt())
+}
+
+/// A stream with more than this to send is a transfer, whatever its class: its end counts, and every lane helps.
+const PROMPT_BYTES_MAX: u64 = 64 * 1024;

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
     Ack, Body, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined,
-    PaddingPolicy, SealedKind, ServiceRequest, StreamData, TransportParameters, VERSION, decode_message, decode_packet,
-    encode_clear, encode_packet_message,
+    LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest, StreamData, TransportParameters, VERSION,
+    decode_message, decode_packet, encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -132,11 +132,13 @@ fn messages() -> Vec<(&'static str, &'static str, Meaning)> {
         channel_binding: Bytes::copy_from_slice(&counting::<32>(0x40)),
         lane_count: 4,
         mac: counting(0x60),
-        weight: 5,
+        usage: LaneUsage { weight: 5, ..LaneUsage::default() },
     };
+    let standby = Join { usage: LaneUsage { weight: 1, priority: 2, role: LaneRole::Standby }, ..join.clone() };
     vec![
         vector!("message-handshake", Meaning::Message(opening, ClearMessage::Handshake(handshake))),
         vector!("message-join", Meaning::Message(joining, ClearMessage::Join(join))),
+        vector!("message-join-standby", Meaning::Message(joining, ClearMessage::Join(standby))),
         vector!(
             "message-joined",
             Meaning::Message(answer, ClearMessage::Joined(Joined { nonce: counting(0x20), mac: counting(0x80) }))
@@ -243,6 +245,13 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
         vector!("transport-parameters-datagrams", Meaning::Parameters(with_datagrams)),
         vector!("service-request-datagrams", Meaning::Request(flow)),
         vector!("transport-parameters", Meaning::Parameters(parameters())),
+        vector!(
+            "transport-parameters-standby",
+            Meaning::Parameters(TransportParameters {
+                first_lane: LaneUsage { weight: 3, priority: 2, role: LaneRole::Standby },
+                ..parameters()
+            })
+        ),
         vector!("service-request", Meaning::Request(request)),
     ]
 }
@@ -271,7 +280,7 @@ fn parameters() -> TransportParameters {
         idle_timeout: std::time::Duration::from_secs(45),
         survive: std::time::Duration::from_secs(120),
         software: "longhaul 0.1.0".into(),
-        first_lane_weight: 3,
+        first_lane: LaneUsage { weight: 3, ..LaneUsage::default() },
         datagram_bytes_max: 0,
     }
 }

@@ -136,7 +136,9 @@ fn join(join: &Join) -> frame_message::Body {
         channel_binding: join.channel_binding.clone(),
         lane_count: join.lane_count,
         mac: copy(&join.mac),
-        weight: join.weight,
+        weight: join.usage.weight,
+        priority: join.usage.priority,
+        role: join.usage.role as u32,
     })
 }
 

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined,
-    PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
+    Ack, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole,
+    LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -149,15 +149,15 @@ pub(super) fn clear_message() -> impl Strategy<Value = ClearMessage> {
         vec(any::<u8>(), 0..=64),
         1..=limits::LANES_MAX,
         any::<[u8; 32]>(),
-        1..=limits::LANE_WEIGHT_MAX,
+        lane_usage(),
     )
-        .prop_map(|(kind, nonce, binding, lane_count, mac, weight)| Join {
+        .prop_map(|(kind, nonce, binding, lane_count, mac, usage)| Join {
             kind,
             nonce,
             channel_binding: binding.into(),
             lane_count,
             mac,
-            weight,
+            usage,
         });
     let parameters = || vec(any::<u8>(), 0..=limits::CONTROL_MESSAGE_BYTES_MAX).prop_map(Bytes::from);
     prop_oneof![
@@ -170,6 +170,15 @@ pub(super) fn clear_message() -> impl Strategy<Value = ClearMessage> {
         Just(ClearMessage::Refused),
         any::<[u8; 16]>().prop_map(ClearMessage::SessionReset),
     ]
+}
+
+fn lane_usage() -> impl Strategy<Value = LaneUsage> {
+    let roles = prop_oneof![Just(LaneRole::Active), Just(LaneRole::Standby)];
+    (1..=limits::LANE_WEIGHT_MAX, 0..=limits::LANE_PRIORITY_MAX, roles).prop_map(|(weight, priority, role)| LaneUsage {
+        weight,
+        priority,
+        role,
+    })
 }
 
 pub(super) fn padding() -> impl Strategy<Value = PaddingPolicy> {
@@ -191,7 +200,7 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
     );
     let times = (number(64), number(64), number(64));
     let versions = vec(number_u32(), 0..=limits::VERSIONS_MAX);
-    let last = (1..=limits::LANE_WEIGHT_MAX, number_u32());
+    let last = (lane_usage(), number_u32());
     (versions, any::<[u8; 16]>(), credits, sizes, times, "[ -~]{0,64}", last).prop_map(
         |(versions, session_id, credits, sizes, times, software, last)| TransportParameters {
             versions,
@@ -206,7 +215,7 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
             idle_timeout: Duration::from_millis(times.1),
             survive: Duration::from_millis(times.2),
             software,
-            first_lane_weight: last.0,
+            first_lane: last.0,
             datagram_bytes_max: last.1,
         },
     )

@@ -258,7 +258,7 @@ fn unknown_fields_are_refused_in_the_clear() {
         assert_eq!(message(&unknown), Err(WireError::UnknownField(number)));
     }
     for kind in [8, 12, 13, 14, 15, 16, 17, 18] {
-        for number in [7, 21, 22, 1000] {
+        for number in [9, 21, 22, 1000] {
             assert_eq!(message(&bytes(kind, &varint(number, 1))), Err(WireError::UnknownField(number)), "{kind}");
         }
     }
@@ -475,6 +475,17 @@ fn a_join_is_in_range() {
         let read = message(&bytes(12, &fields.concat())).map(drop);
         assert_eq!(read, Err(WireError::Range("weight")), "{weight}");
     }
+    for (number, most, name) in [(7, 255, "priority"), (8, 1, "role")] {
+        let read = |value: u64| {
+            let fields = [bytes(2, &[1; 16]), varint(4, 1), bytes(5, &[3; 32]), varint(6, 1), varint(number, value)];
+            message(&bytes(12, &fields.concat())).map(drop)
+        };
+        assert_eq!(read(most), Ok(()));
+        // A general decoder drops what is above 32 bits.
+        for value in [most + 1, 1 << 32] {
+            assert_eq!(read(value), Err(WireError::Range(name)), "{value}");
+        }
+    }
     assert_eq!(join(16, 65, 1, 32), Err(WireError::Range("channel binding")));
     assert_eq!(join(15, 0, 1, 32), Err(WireError::Range("nonce")));
     assert_eq!(join(16, 0, 1, 33), Err(WireError::Range("mac")));
@@ -511,6 +522,11 @@ fn transport_parameters_are_in_range() {
         let parameters = [others.collect::<Vec<_>>().concat(), varint(number, 1 << 32 | 65_536)].concat();
         assert_eq!(TransportParameters::decode(&parameters), Err(WireError::Range(name)), "{number}");
     }
+    for (number, most, name) in [(14, 255, "priority"), (15, 1, "role")] {
+        assert_eq!(with(&varint(number, most)), Ok(()));
+        assert_eq!(with(&varint(number, most + 1)), Err(WireError::Range(name)));
+        assert_eq!(with(&varint(number, 1 << 32)), Err(WireError::Range(name)));
+    }
     for number in 3..=6 {
         assert_eq!(with(&varint(number, (1 << 60) - 1)), Ok(()));
         assert_eq!(with(&varint(number, 1 << 60)), Err(WireError::Range("credit")), "{number}");
@@ -542,7 +558,7 @@ fn control_messages_are_read_as_strictly_as_packets() {
     for (number, field) in [(2, bytes(2, &[1; 16])), (7, varint(7, 1)), (8, varint(8, 65_536)), (13, varint(13, 1))] {
         assert_eq!(parameters(&field), Err(WireError::Duplicate(number)));
     }
-    for number in [3, 4, 5, 6, 9, 10, 11, 14] {
+    for number in [3, 4, 5, 6, 9, 10, 11, 14, 15, 16] {
         assert_eq!(parameters(&varint(number, 0).repeat(2)), Err(WireError::Duplicate(number)));
         assert_eq!(parameters(&bytes(number, &[])), Err(WireError::WireType(number)));
         assert_eq!(parameters(&[&key(number, 0)[..], &OVERLONG_ZERO].concat()), Err(WireError::Varint), "{number}");
@@ -565,14 +581,14 @@ fn control_messages_are_read_as_strictly_as_packets() {
     assert_eq!(request(&bytes(4, &[])), Err(WireError::WireType(4)));
 
     // Later versions may add some fields.
-    let unknown = [varint(16, 5), bytes(15, b"later"), varint(30, 1), bytes(31, &[])].concat();
+    let unknown = [varint(17, 5), bytes(18, b"later"), varint(30, 1), bytes(31, &[])].concat();
     assert_eq!((parameters(&unknown.repeat(4)), request(&unknown.repeat(4))), (Ok(()), Ok(())));
     for outcome in [parameters(&unknown.repeat(5)), request(&unknown.repeat(5))] {
         assert_eq!(outcome, Err(WireError::TooManyUnknown));
     }
-    for groups in [key(14, 3), key(14, 4)] {
-        assert_eq!(parameters(&groups), Err(WireError::WireType(14)));
-        assert_eq!(request(&groups), Err(WireError::WireType(14)));
+    for groups in [key(16, 3), key(16, 4)] {
+        assert_eq!(parameters(&groups), Err(WireError::WireType(16)));
+        assert_eq!(request(&groups), Err(WireError::WireType(16)));
     }
 }
 
