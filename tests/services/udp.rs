@@ -104,15 +104,20 @@ async fn udp_answers_come_from_where_the_client_sent_to() {
     assert_eq!(forward.counters().connections(), 3);
 }
 
-/// Asks until there is an answer, as clients of UDP do.
+/// Asks until there is an answer, as clients of UDP do. Late answers to earlier questions may come first.
 async fn exchange_with_patience(socket: &UdpSocket, data: &[u8]) {
     soon(async {
         let mut buffer = vec![0; 1 << 16];
         loop {
             socket.send(data).await.unwrap();
-            let answer = tokio::time::timeout(Duration::from_millis(100), socket.recv(&mut buffer)).await;
-            if let Ok(Ok(size)) = answer {
-                assert_eq!(&buffer[..size], data);
+            let answer = tokio::time::timeout(Duration::from_millis(100), async {
+                loop {
+                    if socket.recv(&mut buffer).await.is_ok_and(|size| &buffer[..size] == data) {
+                        return;
+                    }
+                }
+            });
+            if answer.await.is_ok() {
                 return;
             }
         }
@@ -270,7 +275,7 @@ async fn udp_limits_of_flows_refuse_and_count() {
     clients[2].send(b"one too many").await.unwrap();
     until(|| limited.counters().datagrams_lost(DatagramLoss::TooManyFlows) == 1).await;
     assert_eq!(limited.counters().refused(Refusal::TooManyConnections), 1);
-    assert_eq!(exchange(&clients[0], b"the others go on").await, b"the others go on");
+    exchange_with_patience(&clients[0], b"the others go on").await;
 
     let refused = forward(&net.a, "narrow", DatagramOptions::default()).await;
     let clients = [client(&refused).await, client(&refused).await, client(&refused).await];
