@@ -522,7 +522,7 @@ fn transport_parameters_are_in_range() {
         let parameters = [others.collect::<Vec<_>>().concat(), varint(number, 1 << 32 | 65_536)].concat();
         assert_eq!(TransportParameters::decode(&parameters), Err(WireError::Range(name)), "{number}");
     }
-    for (number, most, name) in [(14, 255, "priority"), (15, 1, "role")] {
+    for (number, most, name) in [(15, 255, "priority"), (16, 1, "role")] {
         assert_eq!(with(&varint(number, most)), Ok(()));
         assert_eq!(with(&varint(number, most + 1)), Err(WireError::Range(name)));
         assert_eq!(with(&varint(number, 1 << 32)), Err(WireError::Range(name)));
