@@ -209,7 +209,8 @@ fn lane_that_carries_only_datagrams_is_measured_and_watched() {
         world.run_for(milliseconds(2));
     }
     let lane = world.nodes[CLIENT].session().stats().lanes[0].clone();
-    assert!(lane.round_trip.is_some() && lane.bytes_per_second.is_some() && lane.in_flight_bytes < 64_000, "{lane:?}");
+    // A rate is not known of a lane that could have taken more.
+    assert!(lane.round_trip.is_some() && lane.in_flight_bytes < 64_000, "{lane:?}");
     // One acknowledgement for what arrives in 25 ms.
     let acks = world.nodes[SERVER].session().stats().packets_sent;
     assert!(acks < 40, "{acks} packets back for 200");

@@ -23,6 +23,10 @@ impl Queued for Waiting {
     fn data(&self) -> &Bytes {
         &self.data
     }
+
+    fn is_begun(&self) -> bool {
+        self.cut.is_some()
+    }
 }
 
 /// What a lane or a carrier takes of a flow's next datagram.

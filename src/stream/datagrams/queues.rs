@@ -12,6 +12,11 @@ pub(super) trait Queued {
     /// Its bytes.
     fn data(&self) -> &Bytes;
 
+    /// Whether a part of it has left, so that the rest is worth more than a whole other one.
+    fn is_begun(&self) -> bool {
+        false
+    }
+
     /// What it counts against the bounds, in bytes.
     fn cost(&self) -> usize {
         self.data().len() + limits::DATAGRAM_OVERHEAD_BYTES
@@ -78,12 +83,12 @@ impl<T: Queued> Queues<T> {
         let cost = item.cost();
         self.open(id);
         let mut dropped = 0;
-        while self.flows.get(&id).is_some_and(|queue| queue.cost + cost > flow_max) && self.pop(id).is_some() {
+        while self.flows.get(&id).is_some_and(|queue| queue.cost + cost > flow_max) && self.drop_oldest(id) {
             dropped += 1;
         }
         while self.cost + cost > limits::DATAGRAM_SESSION_BYTES_MAX {
             let Some(largest) = self.largest() else { break };
-            dropped += usize::from(self.pop(largest).is_some());
+            dropped += usize::from(self.drop_oldest(largest));
         }
         if let Some(queue) = self.flows.get_mut(&id) {
             queue.items.push_back(item);
@@ -118,6 +123,19 @@ impl<T: Queued> Queues<T> {
         Some(item)
     }
 
+    /// Drops the oldest of a flow of which nothing has left, or the one that there is.
+    fn drop_oldest(&mut self, id: StreamId) -> bool {
+        let Some(queue) = self.flows.get_mut(&id) else { return false };
+        if queue.items.len() < 2 || !queue.items[0].is_begun() {
+            return self.pop(id).is_some();
+        }
+        let cost = queue.items.remove(1).map_or(0, |item| item.cost());
+        queue.cost -= cost;
+        self.cost -= cost;
+        self.count -= 1;
+        true
+    }
+
     fn largest(&self) -> Option<StreamId> {
         let held = self.flows.iter().filter(|(_, queue)| queue.cost > 0);
         held.max_by_key(|(id, queue)| (queue.cost, id.0)).map(|(id, _)| *id)
@@ -129,6 +147,32 @@ mod tests {
     use super::*;
 
     const FLOW_MAX: usize = limits::DATAGRAM_FLOW_BYTES_MAX;
+
+    /// A datagram of a byte, of which a part has left.
+    struct Begun(Bytes);
+
+    impl Queued for Begun {
+        fn data(&self) -> &Bytes {
+            &self.0
+        }
+
+        fn is_begun(&self) -> bool {
+            self.0[0] == 0
+        }
+    }
+
+    #[test]
+    fn what_has_begun_to_leave_is_not_dropped_for_others() {
+        let mut queues = Queues::default();
+        let id = StreamId(0);
+        let cost = 1 + limits::DATAGRAM_OVERHEAD_BYTES;
+        let dropped: usize = (0..10_u8).map(|byte| queues.push(id, Begun(Bytes::from(vec![byte])), 3 * cost)).sum();
+        let left: Vec<u8> = std::iter::from_fn(|| queues.pop(id)).map(|item| item.0[0]).collect();
+        assert_eq!((dropped, left, queues.cost(), queues.count()), (7, vec![0, 8, 9], 0, 0));
+        // The only one goes all the same.
+        queues.push(id, Begun(Bytes::from_static(&[0])), cost);
+        assert_eq!(queues.push(id, Begun(Bytes::from_static(&[1])), cost), 1);
+    }
 
     #[test]
     fn the_oldest_goes_first() {
