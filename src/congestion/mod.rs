@@ -4,9 +4,9 @@
 //! rate and a send quantum come out. Knows no transport, clock or socket: the caller counts bytes, keeps its own packet
 //! numbers, and says when. Terms are the draft's; where this differs from it, the file says so and why.
 //!
-//! A part a file: [`delivery`] samples the delivery rate, [`filter`] and [`min_rtt`] remember, [`full_pipe`] sees a
-//! plateau, [`path_loss`] tells a path that loses from a queue that overflows, [`short_term`] holds the bounds after loss,
-//! [`startup`], [`probe_bw`] and [`probe_rtt`] are the states, [`output`] turns the model into numbers. [`window`] is for
+//! A part a file: `delivery` samples the delivery rate, `filter` and `min_rtt` remember, `full_pipe` sees a
+//! plateau, `path_loss` tells a path that loses from a queue that overflows, `short_term` holds the bounds after loss,
+//! `startup`, `probe_bw` and `probe_rtt` are the states, `output` turns the model into numbers. `window` is for
 //! transports that take a window and nothing else.
 
 mod aggregation;
