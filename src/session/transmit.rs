@@ -117,12 +117,7 @@ impl Session {
     fn gather(&mut self, now: Instant, index: usize, copied: &mut usize) -> Vec<Frame> {
         let size_max = self.message_bytes_max();
         let mut room = size_max - packet_overhead_max();
-        let mut frames = self.take_copies(index, room);
-        *copied = frames.len();
-        room -= frames.iter().map(Frame::encoded_len).sum::<usize>();
-        if room <= 2 * limits::REASON_BYTES_MAX {
-            return frames;
-        }
+        let mut frames = Vec::new();
         let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
             room -= frame.encoded_len();
             frames.push(frame);
@@ -137,14 +132,25 @@ impl Session {
         let acks_wait = self.lanes[index].received.ack_due.is_some();
         // An acknowledgement alone waits until it is due; it rides along with everything else.
         let is_due = self.lanes[index].received.ack_due.is_some_and(|due| due <= now);
-        let has_company = !frames.is_empty() || (may_carry && self.has_shared_work());
+        let has_copies = !self.lanes[index].copies.is_empty();
+        let has_company = !frames.is_empty() || has_copies || (may_carry && self.has_shared_work());
         if acks_wait && (is_due || has_company) {
             let ack = self.take_ack(index, now);
             push(&mut frames, ack);
         }
-        if !may_carry {
+        // Behind what only this lane can say, which copies of full size would otherwise keep waiting for ever.
+        let copies = self.take_copies(index, room);
+        *copied = copies.len();
+        room -= copies.iter().map(Frame::encoded_len).sum::<usize>();
+        frames.splice(0..0, copies);
+        if !may_carry || room <= 2 * limits::REASON_BYTES_MAX {
             return frames;
         }
+        let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
+            room -= frame.encoded_len();
+            frames.push(frame);
+            room > 2 * limits::REASON_BYTES_MAX && frames.len() < CONTROL_FRAMES_MAX
+        };
         for dead in 0..self.lanes.len() {
             if self.lanes[dead].state == LaneState::Dead && self.lanes[dead].received.ack_due.is_some() {
                 let ack = self.take_ack(dead, now);

@@ -240,3 +240,10 @@ fn streams_keep_their_promise_whatever_happens_to_lanes() {
 fn streams_keep_their_promise_on_healthy_lanes() {
     for_each_seed("streams_keep_their_promise_on_healthy_lanes", |seed| run(seed, false));
 }
+
+/// Lanes that each left out the other one.
+#[test]
+fn seeds_that_were_stuck_once_are_not() {
+    [147, 1426].into_iter().for_each(|seed| run(seed, false));
+    run(1446, true);
+}

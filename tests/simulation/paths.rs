@@ -299,3 +299,9 @@ fn every_combination(seed: u64) {
 fn every_combination_of_kinds_that_die_and_return_carries_on() {
     for_each_seed("every_combination_of_kinds_that_die_and_return_carries_on", every_combination);
 }
+
+/// Copies of full size once kept a lane from confirming its join.
+#[test]
+fn a_lane_full_of_copies_confirms_its_join() {
+    every_combination(1693);
+}

@@ -45,8 +45,11 @@ impl Scheduler for LowestLatency {
 /// The lane on which a packet arrives first, but not `except`.
 pub(super) fn earliest(lanes: &[LaneView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
     let best = Best::of(lanes);
-    let candidates = lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except && !best.leaves_out(lane));
-    candidates
+    let others = || lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except);
+    // One lane may have the shortest round trip and another one the highest rate, and each leave out the other.
+    let leaves_out_all = others().all(|(_, lane)| best.leaves_out(lane));
+    others()
+        .filter(|(_, lane)| leaves_out_all || !best.leaves_out(lane))
         .filter_map(|(index, lane)| Some((index, delivery_time(lane, backlog)?)))
         .min_by(|(_, left), (_, right)| left.total_cmp(right))
         .map(|(index, _)| index)
@@ -162,6 +165,16 @@ mod tests {
         assert_eq!(LowestLatency.pick(&lanes, None), Some(1));
         lanes[1].in_flight_bytes = 1;
         assert_eq!(LowestLatency.pick(&lanes, None), None);
+    }
+
+    /// A rate may have been measured while there was nearly nothing to send.
+    #[test]
+    fn lanes_that_are_best_in_one_thing_each_do_not_leave_one_another_out() {
+        let mut lanes = [view(0, 48, 1.0, 0, true), view(1, 2, 1.0, 0, true)];
+        lanes[1].bytes_per_second = Some(800.0);
+        assert_eq!(LowestLatency.pick(&lanes, None), Some(1));
+        assert_eq!(LowestLatency.promptest(&lanes), Some(1));
+        assert_eq!(earliest(&lanes, None, Some(LaneId(1))), Some(0));
     }
 
     #[test]
