@@ -45,10 +45,10 @@ impl Scheduler for LowestLatency {
 /// The lane on which a packet arrives first, but not `except`.
 pub(super) fn earliest(lanes: &[LaneView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
     let best = Best::of(lanes);
-    let others = || lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except);
     // One lane may have the shortest round trip and another one the highest rate, and each leave out the other.
-    let leaves_out_all = others().all(|(_, lane)| best.leaves_out(lane));
-    others()
+    let leaves_out_all = lanes.iter().all(|lane| best.leaves_out(lane));
+    let others = lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except);
+    others
         .filter(|(_, lane)| leaves_out_all || !best.leaves_out(lane))
         .filter_map(|(index, lane)| Some((index, delivery_time(lane, backlog)?)))
         .min_by(|(_, left), (_, right)| left.total_cmp(right))
