@@ -28,7 +28,7 @@ const CHANGES_MAX: usize = 40;
 const SECTION_LINES_MAX: usize = 20;
 
 /// What changes put in: values that mean something somewhere, and names of the files.
-const WORDS: [&str; 34] = [
+const WORDS: [&str; 36] = [
     "",
     "dc-a",
     "dc-b",
