@@ -121,6 +121,7 @@ fn limits_are_listed_with_their_values() {
         PINNED_SHARE_MIN,
         PONGS_QUEUED_MAX,
         PREVIOUS_KEY_TIME,
+        QUIC_SUSPECT_TIMEOUT_MIN,
         REASON_BYTES_MAX,
         RESETS_PER_SECOND_MAX,
         SEAL_TAG_BYTES,

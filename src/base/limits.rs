@@ -171,6 +171,9 @@ pub const LANE_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Shortest time without an acknowledgement after which a lane is suspect.
 pub const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
+/// The same for lanes of QUIC connections, which repair losses themselves: three round trips between continents.
+pub const QUIC_SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(700);
+
 /// Shortest time without an acknowledgement after which a lane is dead, when data waits for one.
 pub const DEAD_TIMEOUT_MIN: Duration = Duration::from_secs(6);
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::copies::Copies;
 use super::rtt::{DeliveryRate, RoundTrip};
-use crate::base::{Epoch, LaneId, PacketNumber, StreamId};
+use crate::base::{Epoch, LaneId, PacketNumber, StreamId, limits};
 use crate::wire::{Frame, LaneUsage};
 
 /// What carries a lane, as on the wire.
@@ -212,11 +212,19 @@ impl Lane {
     }
 
     pub(super) fn suspect_deadline(&self) -> Option<Instant> {
-        self.is_healthy().then(|| self.unacknowledged_deadline(self.round_trip.suspect_timeout())).flatten()
+        self.is_healthy().then(|| self.unacknowledged_deadline(self.suspect_timeout())).flatten()
+    }
+
+    /// On a QUIC lane a datagram that was lost twice holds up what is behind it for round trips, while the connection is
+    /// well and tells nothing of it. A fresh one would begin at its slowest.
+    fn suspect_timeout(&self) -> Duration {
+        let timeout = self.round_trip.suspect_timeout();
+        let is_quic = self.setup.kind == LaneKind::Quic && self.round_trip.smoothed().is_some();
+        if is_quic { timeout.max(limits::QUIC_SUSPECT_TIMEOUT_MIN) } else { timeout }
     }
 
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
-        self.unacknowledged_deadline(dead_timeout.max(self.round_trip.suspect_timeout() * 3))
+        self.unacknowledged_deadline(dead_timeout.max(self.suspect_timeout() * 3))
     }
 
     /// Whether there is something that only this lane can send, now.
