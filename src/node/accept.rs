@@ -19,7 +19,7 @@ use super::messages::MessageReader;
 use super::registry::Registry;
 use super::session::Session;
 use super::shared::Shared;
-use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
+use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
 };
@@ -195,7 +195,6 @@ impl Acceptor {
         let (secrets, suite) = outer_secrets(&outer, session_id)?;
         let setup = LaneSetup::new(lane_kind(fresh.kind));
         let session = Established::over_tls(
-            Side::Server,
             session_id,
             head.version,
             secrets,

@@ -62,6 +62,13 @@ impl Default for SessionConfig {
 }
 
 impl SessionConfig {
+    /// What a server uses on channels whose own handshake is the session's: clients send there before they have heard of
+    /// its windows, which are raised to what every server grants.
+    #[must_use]
+    pub fn granting_early(self) -> Self {
+        Self { streams: self.streams.granting_early(), ..self }
+    }
+
     /// The parameters to tell the peer.
     #[must_use]
     pub fn parameters(&self, session_id: SessionId) -> TransportParameters {

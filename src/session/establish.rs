@@ -318,17 +318,17 @@ impl Established {
         out
     }
 
-    /// The server's answer to a start.
+    /// The server's answer to a start, with windows as [`SessionConfig::granting_early`] has them.
     #[must_use]
     pub fn started_message(config: &SessionConfig, session_id: SessionId) -> BytesMut {
         let mut out = BytesMut::new();
-        let parameters = config.parameters(session_id).encode();
+        let parameters = config.clone().granting_early().parameters(session_id).encode();
         encode_clear(&mut out, &Head::default(), &ClearMessage::Started(parameters.into()));
         out
     }
 
-    /// A session whose handshake was that of the channel. `secrets` and `suite` come from the channel's exporter and
-    /// cipher suite, `peer_parameters` from the peer's start or answer.
+    /// The server's session on a channel whose own handshake is over. `secrets` and `suite` come from the channel's
+    /// exporter and cipher suite, `peer_parameters` from the client's start.
     ///
     /// # Errors
     /// [`EstablishError`] when the peer's parameters are wrong or a version was tampered with.
@@ -337,7 +337,6 @@ impl Established {
         reason = "what a handshake gives, and what the node adds; a struct would be built once"
     )]
     pub fn over_tls(
-        side: Side,
         session_id: SessionId,
         version: u32,
         secrets: SessionSecrets,
@@ -349,8 +348,9 @@ impl Established {
         now: Instant,
     ) -> Result<Session, EstablishError> {
         let peer_parameters = check_parameters(peer_parameters, session_id, &config, version)?;
+        let side = Side::Server;
         let parts = SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token };
-        Ok(Session::new(parts, config, now))
+        Ok(Session::new(parts, config.granting_early(), now))
     }
 }
 

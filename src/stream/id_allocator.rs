@@ -33,6 +33,12 @@ impl LocalIds {
         id.index() < self.next
     }
 
+    /// Whether the peer allows no more now.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.next == self.maximum
+    }
+
     /// Takes a new maximum. Returns whether it is higher than before.
     pub fn set_maximum(&mut self, maximum: u64) -> bool {
         let is_news = maximum > self.maximum;
@@ -42,7 +48,7 @@ impl LocalIds {
 
     /// The limit to complain about, once for each limit.
     pub fn poll_blocked(&mut self) -> Option<u64> {
-        let news = self.next == self.maximum && self.blocked_at != Some(self.maximum);
+        let news = self.is_used_up() && self.blocked_at != Some(self.maximum);
         news.then(|| {
             self.blocked_at = Some(self.maximum);
             self.maximum

@@ -10,7 +10,7 @@ use crate::identities::IDENTITIES;
 use crate::link::{Link, Path, Phase};
 use crate::random::Random;
 use crate::world::{CLIENT, SERVER, World};
-use longhaul::base::{Entropy, SessionId, Side};
+use longhaul::base::{Entropy, SessionId};
 
 /// The name of every simulated session.
 pub const SESSION_ID: SessionId = SessionId([0x5e; 16]);
@@ -53,6 +53,11 @@ impl World {
         let config = &self.nodes[CLIENT].config;
         if kind == LaneKind::Tls || kind == LaneKind::Quic {
             let start = Established::start_message(config, SESSION_ID, version);
+            let setup = LaneSetup { kind, usage: config.first_lane };
+            let session =
+                Established::early_over_tls(SESSION_ID, shared_secrets(), suite(), config.clone(), setup, self.now);
+            self.nodes[CLIENT].session = Some(session);
+            self.links[link].ends[CLIENT].phase = Phase::Starting { version };
             self.write(link, CLIENT, start);
         } else {
             let tls = self.client_tls.clone().unwrap_or_else(|| IDENTITIES.client.clone());
@@ -120,6 +125,15 @@ impl World {
         match &mut self.links[link].ends[side].phase {
             Phase::Closed => Ok(()),
             Phase::Establishing => self.take_handshake(link, side, message).map_err(Broken::Establish),
+            Phase::Starting { version } => {
+                let Body::Started(parameters) = message.body else {
+                    return Err(Broken::Establish(EstablishError::Violation("no answer to a start")));
+                };
+                let (version, session) = (*version, self.nodes[CLIENT].session());
+                session.handle_started(&parameters, version).map_err(Broken::Establish)?;
+                self.open(link, side, LaneId::FIRST);
+                Ok(())
+            }
             Phase::Joining { request, lane, .. } => {
                 let Body::Joined(joined) = message.body else { return Err(Broken::Violation) };
                 let (lane, session) = (*lane, self.nodes[CLIENT].session());
@@ -157,7 +171,7 @@ impl World {
     fn take_handshake(&mut self, link: usize, side: usize, message: FrameMessage) -> Result<(), EstablishError> {
         let kind = self.links[link].kind;
         if kind == LaneKind::Tls || kind == LaneKind::Quic {
-            return self.take_start(link, side, message);
+            return self.take_start(link, message);
         }
         let now = self.now;
         let node = &mut self.nodes[side];
@@ -205,34 +219,25 @@ impl World {
     }
 
     /// A channel that is TLS itself: both sides know the exporter's secrets and each other.
-    fn take_start(&mut self, link: usize, side: usize, message: FrameMessage) -> Result<(), EstablishError> {
-        let (node, kind) = (&mut self.nodes[side], self.links[link].kind);
-        let (parameters, side_kind, version) = match message.body {
-            Body::Start(parameters) if side == SERVER => (parameters, Side::Server, message.head.version),
-            Body::Started(parameters) if side == CLIENT => (parameters, Side::Client, node.config.versions[0]),
-            _ => return Err(EstablishError::Violation("neither start nor started")),
-        };
-        let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
+    fn take_start(&mut self, link: usize, message: FrameMessage) -> Result<(), EstablishError> {
+        let (node, kind) = (&mut self.nodes[SERVER], self.links[link].kind);
+        let Body::Start(parameters) = message.body else { return Err(EstablishError::Violation("no start")) };
+        node.config = node.config.clone().granting_early();
         let session = Established::over_tls(
-            side_kind,
             SESSION_ID,
-            version,
+            message.head.version,
             shared_secrets(),
             suite(),
             &parameters,
             node.config.clone(),
             LaneSetup { kind, usage: node.config.first_lane },
-            token,
+            RESET_TOKEN,
             self.now,
         )?;
-        if side == SERVER {
-            let started = Established::started_message(&node.config, SESSION_ID);
-            node.session = Some(session);
-            self.write(link, side, started);
-        } else {
-            node.session = Some(session);
-        }
-        self.open(link, side, LaneId::FIRST);
+        let started = Established::started_message(&node.config, SESSION_ID);
+        node.session = Some(session);
+        self.write(link, SERVER, started);
+        self.open(link, SERVER, LaneId::FIRST);
         Ok(())
     }
 

@@ -139,6 +139,10 @@ impl Pipe {
 pub enum Phase {
     /// The handshake runs.
     Establishing,
+    /// A client that waits for the answer to its start, and sends already.
+    Starting {
+        version: u32,
+    },
     /// A client that waits for the answer to its join, and sends already.
     Joining {
         request: JoinRequest,
@@ -159,6 +163,7 @@ impl Phase {
     /// The lane that may send.
     pub fn sending_lane(&self) -> Option<LaneId> {
         match self {
+            Self::Starting { .. } => Some(LaneId::FIRST),
             Self::Joining { lane, .. } | Self::Open { lane, .. } => Some(*lane),
             Self::Establishing | Self::Accepting | Self::Closed => None,
         }

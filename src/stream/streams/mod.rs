@@ -51,6 +51,21 @@ impl Default for StreamsConfig {
     }
 }
 
+impl StreamsConfig {
+    /// The same, with no less than what every server grants before its parameters are known.
+    #[must_use]
+    pub fn granting_early(self) -> Self {
+        Self {
+            stream_window: self.stream_window.max(limits::EARLY_WINDOW_BYTES),
+            stream_window_max: self.stream_window_max.max(limits::EARLY_WINDOW_BYTES),
+            session_window: self.session_window.max(limits::EARLY_WINDOW_BYTES),
+            session_window_max: self.session_window_max.max(limits::EARLY_WINDOW_BYTES),
+            streams_max: self.streams_max.max(limits::EARLY_STREAMS),
+            ..self
+        }
+    }
+}
+
 /// Something about a stream that the application may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamNotice {

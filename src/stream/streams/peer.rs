@@ -173,8 +173,11 @@ impl Streams {
 
     /// Takes a credit of streams. Returns whether it was news.
     pub fn handle_max_streams(&mut self, direction: Direction, maximum: u64) -> bool {
-        let news = self.local[direction as usize].set_maximum(maximum);
-        if news {
+        let local = &mut self.local[direction as usize];
+        let was_used_up = local.is_used_up();
+        let news = local.set_maximum(maximum);
+        // Nobody waits before.
+        if news && was_used_up {
             self.notices.push_back(StreamNotice::Available(direction));
         }
         news
