@@ -174,6 +174,18 @@ pub const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// The same for lanes of QUIC connections, which repair losses themselves: three round trips between continents.
 pub const QUIC_SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(700);
 
+/// Bytes on their way on all lanes of a QUIC connection: three round trips of 1 Gbit/s and 125 ms, as what follows a
+/// datagram that was lost twice is held back for so long.
+pub const QUIC_IN_FLIGHT_BYTES_MAX: u64 = 48 << 20;
+
+/// Bytes that a QUIC connection holds because something before them is missing. The peer sends no more than
+/// `QUIC_IN_FLIGHT_BYTES_MAX` ahead, padding apart.
+pub const QUIC_REORDER_BYTES_MAX: usize = 64 << 20;
+
+/// How long a lane may be without an acknowledgement while others of its channel have some: a datagram of it was lost
+/// again and again, and each repair takes a round trip. Beyond it the peer does not read the lane.
+pub const LANE_REPAIR_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Shortest time without an acknowledgement after which a lane is dead, when data waits for one.
 pub const DEAD_TIMEOUT_MIN: Duration = Duration::from_secs(6);
 

@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::Interest;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Io;
 use super::quic::QuicIo;
@@ -159,6 +160,7 @@ impl WriteHalf {
     ///
     /// The channel has failed.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let _turn = self.turn().await;
         while !bytes.is_empty() {
             let written = match &self.io {
                 Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
@@ -178,12 +180,22 @@ impl WriteHalf {
         self.flush().await
     }
 
-    /// As [`write_all`](Self::write_all), and empties `buffer`: a QUIC lane takes its memory over instead of copying it.
+    /// Waits until this lane may write. Lanes of one connection write in turns, a message each: between several that wait
+    /// for room, quinn gives it to the last one again and again. At once on channels of one lane. Cancel safe.
+    pub async fn turn(&self) -> Turn {
+        match &self.io {
+            Io::Quic(lane) => Turn(lane.turn().await),
+            Io::Tcp(_) | Io::Unix(_) | Io::Tls(_) => Turn(None),
+        }
+    }
+
+    /// As [`write_all`](Self::write_all), in the lane's turn, and empties `buffer`: a QUIC lane takes its memory over
+    /// instead of copying it.
     ///
     /// # Errors
     ///
     /// The channel has failed.
-    pub async fn write_message(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+    pub async fn write_message(&mut self, buffer: &mut BytesMut, _turn: &Turn) -> io::Result<()> {
         let Io::Quic(lane) = &self.io else {
             let outcome = self.write_all(buffer).await;
             buffer.clear();
@@ -225,6 +237,10 @@ impl WriteHalf {
         }
     }
 }
+
+/// The right to write, until it is dropped.
+#[derive(Debug)]
+pub struct Turn(#[expect(dead_code, reason = "held, not looked at")] Option<OwnedSemaphorePermit>);
 
 async fn write_staged(lane: &QuicIo, staged: &mut Bytes) -> io::Result<()> {
     while !staged.is_empty() {

@@ -28,7 +28,7 @@ pub use connection::{ChannelInfo, Connection, Io, TlsIo};
 pub use dial::{DialOptions, dial, dial_tls};
 pub use dial_error::{DialError, DialFailure, DialFailures};
 pub use gate::{Gate, GateCounters, Permit};
-pub use halves::{ReadHalf, WriteHalf};
+pub use halves::{ReadHalf, Turn, WriteHalf};
 pub use listen::{Accepted, ListenOptions, Listener};
 pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};

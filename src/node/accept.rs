@@ -3,7 +3,7 @@
 //! Its first message says: a handshake or a start makes a session, a join adds it to one. Until the peer is
 //! authenticated everything is bounded, and every refusal looks the same from outside.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -47,6 +47,15 @@ struct Fresh {
     kind: ChannelKind,
     outer: Option<OuterTls>,
     peer_address: String,
+    /// Of a channel that has a lane already.
+    first: Option<FirstLane>,
+}
+
+/// The lane that brought a channel into a session. The channel's other lanes have to be of the same one.
+#[derive(Clone)]
+struct FirstLane {
+    session: Weak<Shared>,
+    id: LaneId,
 }
 
 impl Acceptor {
@@ -74,12 +83,12 @@ impl Acceptor {
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         match outcome {
-            Ok(connection) => self.take_lanes(connection).await,
+            Ok((connection, channel)) => self.take_lanes(connection, channel).await,
             Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
         }
     }
 
-    async fn receive_quic(&self, accepted: QuicAccepted) -> Result<QuicConnection, ConnectError> {
+    async fn receive_quic(&self, accepted: QuicAccepted) -> Result<(QuicConnection, FirstLane), ConnectError> {
         let tls = self.tls.server_config(ALPN_QUIC)?;
         let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
@@ -87,15 +96,15 @@ impl Acceptor {
         let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
         spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
-        Ok(connection)
+        Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }))
     }
 
     /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
-    async fn take_lanes(self: Arc<Self>, connection: QuicConnection) {
+    async fn take_lanes(self: Arc<Self>, connection: QuicConnection, first: FirstLane) {
         while let Ok(lane) = connection.accept_lane().await {
-            let (acceptor, connection) = (Arc::clone(&self), connection.clone());
+            let (acceptor, connection, first) = (Arc::clone(&self), connection.clone(), first.clone());
             tokio::spawn(async move {
-                let fresh = Fresh::new(lane, Some(connection.outer().clone()));
+                let fresh = Fresh { first: Some(first), ..Fresh::new(lane, Some(connection.outer().clone())) };
                 if let Err(error) = acceptor.receive(fresh).await {
                     tracing::info!(peer = %connection.info().peer, %error, "lane refused");
                     connection.close();
@@ -112,7 +121,9 @@ impl Acceptor {
         let FrameMessage { head, body } = message;
         match body {
             Body::Join(join) => self.join(fresh, &head, &join).await,
-            Body::Start(parameters) if fresh.outer.is_some() => self.start(fresh, &head, &parameters).await,
+            Body::Start(parameters) if fresh.outer.is_some() && fresh.first.is_none() => {
+                self.start(fresh, &head, &parameters).await
+            }
             Body::Handshake(_) if fresh.outer.is_none() => self.handshake(fresh, FrameMessage { head, body }).await,
             _ => {
                 fresh.refuse().await;
@@ -260,7 +271,14 @@ impl Acceptor {
             }
             binding = channel_binding(outer)?.to_vec();
         }
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let channel = match &fresh.first {
+            Some(first) if !std::ptr::eq(first.session.as_ptr(), Arc::as_ptr(&shared)) => {
+                fresh.refuse().await;
+                return Err(EstablishError::Violation("lane of another session than the first of its channel").into());
+            }
+            first => first.as_ref().map(|first| first.id),
+        };
+        let setup = LaneSetup { channel, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let joined = shared.with_timer(|inner| {
             inner.session.handle_join(head, join, setup, &binding, &mut SystemEntropy::new(), Instant::now())
         });
@@ -299,7 +317,7 @@ impl Fresh {
         let (read, writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
         let ChannelInfo { kind, peer: peer_address, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address }
+        Self { reader, writer, abort, kind, outer, peer_address, first: None }
     }
 
     /// The one answer that strangers get.

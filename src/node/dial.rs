@@ -80,7 +80,7 @@ impl Dialler {
                 let dialled = self.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
                 let mut session_id = SessionId([0; 16]);
                 SystemEntropy::new().fill(&mut session_id.0);
-                let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), usage };
+                let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
@@ -124,7 +124,8 @@ impl Dialler {
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
-        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), usage).await?;
+        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
+        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), setup).await?;
         self.use_fully(shared, lane_id, dialled.quic, usage);
         Ok(lane_id)
     }
@@ -135,10 +136,11 @@ impl Dialler {
         let Some(quic) = quic else { return };
         spawn_carrier(shared, first, quic.clone());
         let (shared, count) = (Arc::clone(shared), self.config.dial.quic.lane_count);
+        let setup = LaneSetup { usage, channel: Some(first), ..LaneSetup::new(LaneKind::Quic) };
         tokio::spawn(async move {
             for _ in 1..count {
                 let outcome = match quic.open_lane().await {
-                    Ok(connection) => join_over(&shared, connection, Some(quic.outer()), usage).await,
+                    Ok(connection) => join_over(&shared, connection, Some(quic.outer()), setup).await,
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = outcome {
@@ -204,7 +206,7 @@ async fn join_over(
     shared: &Arc<Shared>,
     connection: Connection,
     outer: Option<&OuterTls>,
-    usage: LaneUsage,
+    setup: LaneSetup,
 ) -> Result<LaneId, ConnectError> {
     let mut binding = Vec::new();
     if let Some(outer) = outer {
@@ -214,7 +216,6 @@ async fn join_over(
         }
         binding = channel_binding(outer)?.to_vec();
     }
-    let setup = LaneSetup { kind: lane_kind(connection.info.kind), usage };
     let request = shared
         .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
         .ok_or(ConnectError::NotJoinable)?;

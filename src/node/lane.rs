@@ -199,6 +199,7 @@ async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, contro
     let mut buffer = BytesMut::new();
     let mut encoded: Option<SealedLayout> = None;
     loop {
+        let turn = half.turn().await;
         let transmission = shared.with_timer(|inner| {
             if let Some(layout) = encoded.take() {
                 inner.session.on_encoded(id, &layout);
@@ -206,6 +207,7 @@ async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, contro
             inner.session.poll_transmit(Instant::now(), id)
         });
         let Some(transmission) = transmission else {
+            drop(turn);
             // An idle lane holds no more than a small message needs.
             if buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
                 buffer = BytesMut::new();
@@ -219,6 +221,6 @@ async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, contro
         buffer.clear();
         encoded = Some(transmission.encode(&mut buffer).map_err(io::Error::other)?);
         drop(transmission);
-        half.write_message(&mut buffer).await?;
+        half.write_message(&mut buffer, &turn).await?;
     }
 }

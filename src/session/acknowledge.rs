@@ -56,7 +56,9 @@ impl Session {
             let delay = Duration::from_micros(ack.delay_us).min(sample);
             lane.round_trip.on_sample(sample - delay, now);
         }
-        lane.rate.on_delivered(now, delivered, lane.round_trip.smoothed().unwrap_or_default());
+        let round_trip = lane.round_trip.smoothed().unwrap_or_default();
+        self.rate_mut(index).on_delivered(now, delivered, round_trip);
+        let lane = &mut self.lanes[index];
         lane.last_progress_at = now;
         lane.has_grace = true;
         lane.is_pinged &= !lane.sent.is_empty();
@@ -88,7 +90,10 @@ impl Session {
         // The last word on what arrived goes by another lane. When nothing did, the peer may not know the lane at all.
         lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
-        self.scheduler.on_lane_removed(id);
+        let channel = lane.channel();
+        if !self.lanes.iter().any(|lane| lane.is_alive() && lane.channel() == channel) {
+            self.scheduler.on_channel_removed(channel);
+        }
         self.events.push_back(Event::LaneDown(id, end));
         self.choose_tier(now);
         if !matches!(end, LaneEnd::ClosedByPeer(_)) {

@@ -72,8 +72,9 @@ impl Session {
         if wanted.peek().is_none() {
             return;
         }
-        let first = self.lanes[index].id;
-        let Some(second) = self.scheduler.second(&self.views, first).and_then(|id| self.lane_index(id)) else { return };
+        let first = self.lanes[index].channel();
+        let second = self.scheduler.second(&self.views, first).and_then(|channel| self.emptiest_lane(channel));
+        let Some(second) = second else { return };
         for frame in wanted.cloned().collect::<Vec<_>>() {
             self.lanes[second].copies.push(frame);
         }

@@ -215,14 +215,14 @@ impl Session {
         let share = |room: usize| if is_shared { (room / 2).max(DATAGRAM_ROOM_MIN).min(room) } else { room };
         let room_fresh = share(self.message_bytes_max() - packet_overhead_max());
         let carrier_bytes_max = self.carrier_bytes_max();
-        let lane_id = self.lanes[index].id;
+        let channel = self.lanes[index].channel();
         let mut left = share(room);
         let kept = room - left;
         while frames.len() < DATAGRAM_FRAMES_MAX {
             let (scheduler, views) = (&self.scheduler, &self.views);
             let wanted = |id, size| {
                 Datagram::whole_len(id, size) > carrier_bytes_max
-                    && (views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id))
+                    && (views.len() < 2 || scheduler.stream_channel(id, views).is_none_or(|owner| owner == channel))
             };
             let Some(datagram) = self.streams.poll_datagram(now, left, room_fresh, wanted) else { break };
             let frame = Frame::Datagram(datagram);

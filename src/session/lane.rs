@@ -55,13 +55,15 @@ pub struct LaneSetup {
     pub kind: LaneKind,
     /// How it is to be used. A server takes the client's word instead.
     pub usage: LaneUsage,
+    /// The first lane of the channel that carries it, where that is another one.
+    pub channel: Option<LaneId>,
 }
 
 impl LaneSetup {
     /// A lane that is used as usual.
     #[must_use]
     pub const fn new(kind: LaneKind) -> Self {
-        Self { kind, usage: LaneUsage::PLAIN }
+        Self { kind, usage: LaneUsage::PLAIN, channel: None }
     }
 }
 
@@ -195,6 +197,11 @@ impl Lane {
         }
     }
 
+    /// The channel under it, by the first of its lanes.
+    pub(super) fn channel(&self) -> LaneId {
+        self.setup.channel.unwrap_or(self.id)
+    }
+
     /// Whether the lane has a channel.
     pub(super) fn is_alive(&self) -> bool {
         self.state != LaneState::Dead
@@ -205,26 +212,22 @@ impl Lane {
         matches!(self.state, LaneState::Active | LaneState::Joining)
     }
 
-    /// When the oldest packet on its way, or the last progress, is too long ago by `timeout`.
-    fn unacknowledged_deadline(&self, timeout: Duration) -> Option<Instant> {
+    /// Since when it has acknowledged nothing of what is on its way.
+    pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
         let oldest = self.sent.front()?;
-        Some(oldest.sent_at.max(self.last_progress_at) + timeout)
-    }
-
-    pub(super) fn suspect_deadline(&self) -> Option<Instant> {
-        self.is_healthy().then(|| self.unacknowledged_deadline(self.suspect_timeout())).flatten()
+        Some(oldest.sent_at.max(self.last_progress_at))
     }
 
     /// On a QUIC lane a datagram that was lost twice holds up what is behind it for round trips, while the connection is
     /// well and tells nothing of it. A fresh one would begin at its slowest.
-    fn suspect_timeout(&self) -> Duration {
+    pub(super) fn suspect_timeout(&self) -> Duration {
         let timeout = self.round_trip.suspect_timeout();
         let is_quic = self.setup.kind == LaneKind::Quic && self.round_trip.smoothed().is_some();
         if is_quic { timeout.max(limits::QUIC_SUSPECT_TIMEOUT_MIN) } else { timeout }
     }
 
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
-        self.unacknowledged_deadline(dead_timeout.max(self.suspect_timeout() * 3))
+        Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
     }
 
     /// Whether there is something that only this lane can send, now.

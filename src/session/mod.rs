@@ -16,6 +16,7 @@
 //!   them carries the next packet; `copies`: what goes out on two of them.
 
 mod acknowledge;
+mod channels;
 mod config;
 mod copies;
 mod datagrams;

@@ -12,7 +12,7 @@ use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::rekey::KeyUse;
-use super::scheduler::{LaneView, Scheduler};
+use super::scheduler::{ChannelView, Scheduler};
 use super::tier::Tiers;
 use crate::base::{CloseCode, Direction, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits};
 use crate::crypto::{KeySchedule, OpeningKeys, SessionSecrets};
@@ -97,7 +97,7 @@ pub struct Session {
     pub(super) tiers: Tiers,
     pub(super) scheduler: Box<dyn Scheduler>,
     /// For the scheduler; kept to be filled again.
-    pub(super) views: Vec<LaneView>,
+    pub(super) views: Vec<ChannelView>,
     /// What datagrams may go over beside lanes.
     pub(super) carriers: Carriers,
     /// Frames that any lane may carry.

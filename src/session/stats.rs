@@ -43,6 +43,8 @@ pub struct SessionStats {
 pub struct LaneStats {
     /// Its id.
     pub id: LaneId,
+    /// The channel under it, by the first of its lanes.
+    pub channel: LaneId,
     /// What carries it.
     pub kind: LaneKind,
     /// How it is doing.
@@ -53,7 +55,7 @@ pub struct LaneStats {
     pub round_trip_min: Option<Duration>,
     /// Newest round-trip time.
     pub round_trip_latest: Duration,
-    /// Bytes a second that it delivers, as far as it was asked to.
+    /// Bytes a second that its channel delivers, as far as it was asked to; told by the oldest lane of the channel.
     pub bytes_per_second: Option<f64>,
     /// Bytes sent and not acknowledged.
     pub in_flight_bytes: u64,
@@ -75,6 +77,7 @@ impl LaneStats {
     fn of(lane: &Lane) -> Self {
         Self {
             id: lane.id,
+            channel: lane.channel(),
             kind: lane.setup.kind,
             state: lane.state,
             round_trip: lane.round_trip.smoothed(),

@@ -51,7 +51,7 @@ impl Session {
         let deadlines = [
             // A lane that asks anyway finds its acknowledgement itself.
             lane.received.ack_due.filter(|_| lane.is_waiting),
-            lane.suspect_deadline(),
+            self.suspect_deadline(lane),
             lane.dead_deadline(self.config.dead_timeout),
             (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval),
             Some(lane.last_received_at + self.config.idle_timeout),
@@ -126,7 +126,7 @@ impl Session {
     /// Marks lanes that acknowledge nothing; their data goes out again where another lane can take it.
     fn suspect_lanes(&mut self, now: Instant) {
         for index in 0..self.lanes.len() {
-            if self.lanes[index].suspect_deadline().is_some_and(|deadline| deadline <= now) {
+            if self.suspect_deadline(&self.lanes[index]).is_some_and(|deadline| deadline <= now) {
                 self.lanes[index].state = LaneState::Suspect;
                 self.events.push_back(Event::LaneSuspect(self.lanes[index].id));
             }
@@ -165,8 +165,9 @@ impl Session {
             for index in 0..self.lanes.len() {
                 let lane = &self.lanes[index];
                 if lane.probe_due() <= now && lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane) {
-                    if lane.rate.measured_at().is_some_and(|at| at + RATE_MEMORY <= now) {
-                        self.lanes[index].rate.forget();
+                    let rate = self.rate_mut(index);
+                    if rate.measured_at().is_some_and(|at| at + RATE_MEMORY <= now) {
+                        rate.forget();
                     }
                     self.ping(index);
                 }

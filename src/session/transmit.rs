@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::lane::{Lane, LaneState, Protection, SentItem, SentPacket};
+use super::lane::{LaneState, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
@@ -81,9 +81,10 @@ impl Session {
             }
         };
         if frames.is_empty() {
-            let lane = &mut self.lanes[index];
-            lane.is_waiting = true;
-            lane.rate.on_limited();
+            self.lanes[index].is_waiting = true;
+            if !self.is_spared(index) {
+                self.rate_mut(index).on_limited();
+            }
             return None;
         }
         if self.lanes[index].protection == Protection::Sealed {
@@ -184,12 +185,13 @@ impl Session {
         // Room for the signal that the session's credit is used up, which should not wait for the next packet.
         let kept = STREAM_CONTROL_BYTES_MAX.min(room);
         let mut room = room - kept;
-        let lane_id = self.lanes[index].id;
+        let channel = self.lanes[index].channel();
         let (mut last, mut piece_count) = (None, frames.len());
         while room > STREAM_DATA_OVERHEAD_MAX + PIECE_BYTES_MIN && piece_count < limits::FRAMES_PER_PACKET_MAX - 4 {
             let (scheduler, views) = (&self.scheduler, &self.views);
             let wanted = |streams: &Streams, id| {
-                let is_own = views.len() < 2 || scheduler.stream_lane(id, views).is_none_or(|lane| lane == lane_id);
+                let is_own =
+                    views.len() < 2 || scheduler.stream_channel(id, views).is_none_or(|owner| owner == channel);
                 is_own && !(leaves_prompt && streams.is_prompt(id))
             };
             let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
@@ -223,52 +225,32 @@ impl Session {
             return false;
         }
         let promptest = self.scheduler.promptest(&self.views).map(|pick| self.views[pick].id);
-        promptest.is_some_and(|id| id != self.lanes[index].id)
+        promptest.is_some_and(|channel| channel != self.lanes[index].channel())
     }
 
-    /// Whether the scheduler lets this lane carry the next shared packet. Wakes the lane that should, when it waits.
+    /// Whether the scheduler lets this lane carry the next shared packet. Wakes a lane that should, when one waits.
     fn may_carry(&mut self, index: usize) -> bool {
         self.fill_views(Some(index));
-        if self.views.len() < 2 {
-            return self.views.first().is_some_and(|view| view.id == self.lanes[index].id);
+        let (channel, is_usable) = (self.lanes[index].channel(), self.is_usable(&self.lanes[index]));
+        if is_usable && (self.views.len() < 2 || self.scheduler.ties_streams()) {
+            return self.views.iter().any(|view| view.id == channel);
         }
-        if self.scheduler.ties_streams() {
-            return self.views.iter().any(|view| view.id == self.lanes[index].id);
-        }
-        let Some(pick) = self.scheduler.pick(&self.views, self.backlog()) else { return false };
+        let pick = match self.views.len() {
+            0 => None,
+            1 => Some(0),
+            _ => self.scheduler.pick(&self.views, self.backlog()),
+        };
+        let Some(pick) = pick else { return false };
         let picked = self.views[pick].id;
-        if picked == self.lanes[index].id {
+        if is_usable && picked == channel {
             return true;
         }
-        let Some(other) = self.lane_index(picked) else { return false };
-        if self.has_shared_work() && std::mem::take(&mut self.lanes[other].is_waiting) {
-            self.wakes.push_back(picked);
+        if self.has_shared_work()
+            && let Some(other) = self.waiting_lane(picked)
+        {
+            self.wake_lane(other);
         }
         false
-    }
-
-    /// Views of the lanes that may carry data: those of the best tier that hold nothing up, or those that there are.
-    pub(super) fn fill_views(&mut self, asking: Option<usize>) {
-        debug_assert_eq!(self.tiers.carrying().is_some(), self.lanes.iter().any(Lane::is_healthy));
-        let mut views = std::mem::take(&mut self.views);
-        views.clear();
-        let any_prompt = self.lanes.iter().any(|lane| self.is_carrying(lane) && !lane.is_late());
-        for (index, lane) in self.lanes.iter().enumerate() {
-            if self.is_carrying(lane) && (!lane.is_late() || !any_prompt) {
-                views.push(super::scheduler::LaneView {
-                    id: lane.id,
-                    weight: lane.setup.usage.weight,
-                    round_trip_min: lane.round_trip.minimum(),
-                    round_trip: lane.round_trip.smoothed(),
-                    bytes_per_second: lane.rate.bytes_per_second(),
-                    is_least_rate: lane.rate.is_least(),
-                    in_flight_bytes: lane.in_flight_bytes,
-                    sent_bytes: lane.counters.bytes_sent,
-                    is_ready: lane.is_waiting || asking == Some(index),
-                });
-            }
-        }
-        self.views = views;
     }
 
     /// Bytes that wait, or `None` when a writer waits for room: then there is no end in sight.
@@ -298,12 +280,15 @@ impl Session {
             _ => self.scheduler.pick(&self.views, self.backlog()),
         };
         let Some(picked) = pick.map(|pick| self.views[pick].id) else { return };
-        // With a scheduler that ties streams to lanes, each lane has to look for its own.
-        let is_tied = self.scheduler.ties_streams();
-        for lane in &mut self.lanes {
-            if (lane.id == picked || is_tied) && std::mem::take(&mut lane.is_waiting) {
-                self.wakes.push_back(lane.id);
+        if !self.scheduler.ties_streams() {
+            if let Some(lane) = self.waiting_lane(picked) {
+                self.wake_lane(lane);
             }
+            return;
+        }
+        // Each channel has to look for its own.
+        for index in 0..self.lanes.len() {
+            self.wake_lane(index);
         }
     }
 
@@ -313,7 +298,7 @@ impl Session {
             return;
         }
         if let Some(pick) = self.scheduler.promptest(&self.views)
-            && let Some(index) = self.lane_index(self.views[pick].id)
+            && let Some(index) = self.waiting_lane(self.views[pick].id)
         {
             self.wake_lane(index);
         }
@@ -336,6 +321,9 @@ impl Session {
         let seal = self.lanes[index].protection == Protection::Sealed;
         let key = seal.then(|| SealedKeys(self.keys.current().local.clone()));
         let epoch = if seal { self.keys.epoch() } else { Epoch(0) };
+        if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
+            self.rate_mut(index).on_limited();
+        }
         let lane = &mut self.lanes[index];
         let number = lane.next_number?;
         lane.next_number = number.next();
@@ -357,9 +345,6 @@ impl Session {
             needs_ack = true;
         }
         if needs_ack {
-            if lane.sent.is_empty() {
-                lane.rate.on_limited();
-            }
             lane.in_flight_bytes += bytes as u64;
             lane.sent.push_back(SentPacket { number, sent_at: now, bytes: bytes as u32, items, is_reinjected: false });
         }
@@ -368,7 +353,7 @@ impl Session {
             self.key_use.on_sealed(bytes as u64);
         }
         let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
-        self.scheduler.on_sent(lane.id, bytes as u64);
+        self.scheduler.on_sent(lane.channel(), bytes as u64);
         Some(Transmission {
             head,
             frames,

@@ -53,7 +53,7 @@ impl World {
         let config = &self.nodes[CLIENT].config;
         if kind == LaneKind::Tls || kind == LaneKind::Quic {
             let start = Established::start_message(config, SESSION_ID, version);
-            let setup = LaneSetup { kind, usage: config.first_lane };
+            let setup = LaneSetup { usage: config.first_lane, ..LaneSetup::new(kind) };
             let session =
                 Established::early_over_tls(SESSION_ID, shared_secrets(), suite(), config.clone(), setup, self.now);
             self.nodes[CLIENT].session = Some(session);
@@ -201,7 +201,7 @@ impl World {
             Progress::Complete => {
                 let node = &mut self.nodes[side];
                 let establishing = node.establishing.take().expect("it was just used");
-                let setup = LaneSetup { kind, usage: node.config.first_lane };
+                let setup = LaneSetup { usage: node.config.first_lane, ..LaneSetup::new(kind) };
                 let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
                 let established = establishing.finish(node.config.clone(), setup, token, now)?;
                 assert!(!established.peer_certificates.is_empty());
@@ -230,7 +230,7 @@ impl World {
             suite(),
             &parameters,
             node.config.clone(),
-            LaneSetup { kind, usage: node.config.first_lane },
+            LaneSetup { usage: node.config.first_lane, ..LaneSetup::new(kind) },
             RESET_TOKEN,
             self.now,
         )?;

@@ -95,7 +95,7 @@ impl World {
         let binding = Self::channel_binding(kind, self.links.len());
         let (now, mut random) = (self.now, self.random.fork());
         let session = self.nodes[CLIENT].session.as_mut()?;
-        let request = session.begin_join(LaneSetup { kind, usage }, &binding, &mut random, now)?;
+        let request = session.begin_join(LaneSetup { usage, ..LaneSetup::new(kind) }, &binding, &mut random, now)?;
         let mut out = BytesMut::new();
         let message = longhaul::wire::ClearMessage::Join(request.join.clone());
         longhaul::wire::encode_clear(&mut out, &request.head, &message);

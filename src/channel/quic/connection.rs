@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
 use super::error::{QuicError, refusal_of_tls};
-use super::lane::QuicIo;
+use super::lane::{Common, QuicIo};
 use crate::channel::{ChannelInfo, ChannelKind, Connection, Io, OuterTls};
 
 /// A QUIC connection after its handshake. Its lanes are [`Connection`]s.
@@ -18,6 +18,7 @@ pub struct QuicConnection {
     connection: quinn::Connection,
     info: ChannelInfo,
     outer: OuterTls,
+    common: Common,
 }
 
 impl QuicConnection {
@@ -42,8 +43,9 @@ impl QuicConnection {
             .unwrap_or_default();
         let suite = suites.iter().find(|suite| suite.suite() == PACKET_SUITE).copied();
         let suite = suite.ok_or_else(|| QuicError::Settings { reason: format!("{PACKET_SUITE:?} is missing") })?;
+        let common = Common::new(&connection);
         let outer = OuterTls::of_quic(connection.clone(), certificates, suite);
-        Ok(Self { connection, info, outer })
+        Ok(Self { connection, info, outer, common })
     }
 
     /// What the handshake left.
@@ -92,7 +94,10 @@ impl QuicConnection {
     ///
     /// The connection has ended. One that the path has become too narrow for is dropped without an error.
     pub async fn send_datagram(&self, datagram: Bytes) -> io::Result<()> {
-        match self.connection.send_datagram_wait(datagram).await {
+        let size = datagram.len();
+        let outcome = self.connection.send_datagram_wait(datagram).await;
+        self.common.on_written(if outcome.is_ok() { size } else { 0 });
+        match outcome {
             Ok(()) | Err(SendDatagramError::TooLarge) => Ok(()),
             Err(error) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         }
@@ -125,7 +130,8 @@ impl QuicConnection {
     }
 
     fn lane(&self, send: quinn::SendStream, receive: quinn::RecvStream) -> Connection {
-        Connection { io: Io::Quic(QuicIo::new(self.connection.clone(), send, receive)), info: self.info.clone() }
+        let io = QuicIo::new(self.connection.clone(), &self.common, send, receive);
+        Connection { io: Io::Quic(io), info: self.info.clone() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A lane: one bidirectional stream of a QUIC connection, read and written like a socket.
 //!
-//! What was written and not yet sent cannot be sent on another channel instead, so little of it is let in: the
-//! connection's send window follows its congestion window.
+//! Lanes write in turns, a message each, and only while little is [unsent](super::unsent). What arrives is brought into
+//! order [here](super::reorder).
 
 use std::fmt;
 use std::future::Future;
@@ -9,13 +9,49 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::options::SEND_WINDOW_INITIAL_BYTES;
+use super::reorder::{HeldBytes, Reorder};
+use super::unsent::Unsent;
+
+/// What the lanes of a connection share.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// One permit: whose turn it is to write.
+    turns: Arc<Semaphore>,
+    held: HeldBytes,
+    unsent: Arc<Mutex<Arc<Unsent>>>,
+}
+
+impl Common {
+    pub(super) fn new(connection: &quinn::Connection) -> Self {
+        let unsent = Arc::new(Mutex::new(Unsent::of(connection)));
+        Self { turns: Arc::new(Semaphore::new(1)), held: HeldBytes::default(), unsent }
+    }
+
+    /// Counts bytes that quinn took.
+    pub(super) fn on_written(&self, bytes: usize) {
+        lock(&self.unsent).on_written(bytes);
+    }
+
+    /// Waits until quinn has sent most of what it was given, or has ended.
+    async fn room(&self, connection: &quinn::Connection) {
+        loop {
+            let unsent = Arc::clone(&lock(&self.unsent));
+            if unsent.has_room() || connection.close_reason().is_some() {
+                return;
+            }
+            if tokio::time::timeout(METER_INTERVAL, unsent.room()).await.is_err() {
+                // The peer may have a new address, and that path a meter of its own.
+                *lock(&self.unsent) = Unsent::of(connection);
+            }
+        }
+    }
+}
 
 /// The bytes of a lane. Clones are the same lane.
 #[derive(Clone)]
@@ -23,6 +59,7 @@ pub struct QuicIo(Arc<Lane>);
 
 struct Lane {
     connection: quinn::Connection,
+    common: Common,
     /// The connection ends with it.
     is_first: bool,
     receiving: Mutex<Receiving>,
@@ -31,7 +68,8 @@ struct Lane {
 
 struct Receiving {
     stream: RecvStream,
-    /// Read while waiting, and not yet handed out.
+    reorder: Reorder,
+    /// Read, in order, and not yet handed out.
     pending: Bytes,
     is_finished: bool,
 }
@@ -39,57 +77,58 @@ struct Receiving {
 struct Sending {
     /// Taken when the lane is dropped.
     stream: Option<SendStream>,
-    window_bytes: u64,
-    next_look: Instant,
 }
 
 impl QuicIo {
-    pub(super) fn new(connection: quinn::Connection, send: SendStream, receive: RecvStream) -> Self {
+    pub(super) fn new(connection: quinn::Connection, common: &Common, send: SendStream, receive: RecvStream) -> Self {
         let is_first = receive.id().index() == 0;
-        let receiving = Receiving { stream: receive, pending: Bytes::new(), is_finished: false };
-        let sending =
-            Sending { stream: Some(send), window_bytes: SEND_WINDOW_INITIAL_BYTES, next_look: Instant::now() };
-        Self(Arc::new(Lane { connection, is_first, receiving: Mutex::new(receiving), sending: Mutex::new(sending) }))
+        let receiving = Receiving {
+            stream: receive,
+            reorder: Reorder::new(common.held.clone()),
+            pending: Bytes::new(),
+            is_finished: false,
+        };
+        let (common, sending) = (common.clone(), Sending { stream: Some(send) });
+        Self(Arc::new(Lane {
+            connection,
+            common,
+            is_first,
+            receiving: Mutex::new(receiving),
+            sending: Mutex::new(sending),
+        }))
     }
 
     pub(crate) fn downgrade(&self) -> WeakQuicIo {
         WeakQuicIo(Arc::downgrade(&self.0))
     }
 
+    /// Waits until the other lanes have written what they began, and quinn has sent most of it.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let common = &self.0.common;
+        // It is never closed.
+        let permit = Arc::clone(&common.turns).acquire_owned().await.ok();
+        common.room(&self.0.connection).await;
+        permit
+    }
+
     /// Ready when [`try_read`](Self::try_read) has something to say.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut receiving = lock(&self.0.receiving);
-        if receiving.has_something() {
-            return Poll::Ready(Ok(()));
-        }
-        // A chunk is a slice of what quinn holds.
-        let chunk = ready!(pin!(receiving.stream.read_chunk(usize::MAX, true)).poll(context))?;
-        match chunk {
-            Some(chunk) => receiving.pending = chunk.bytes,
-            None => receiving.is_finished = true,
-        }
-        Poll::Ready(Ok(()))
+        lock(&self.0.receiving).poll_pending(context)
     }
 
     /// Reads into the spare capacity of `buffer` without waiting. `None`: nothing is there.
     pub(crate) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         let mut receiving = lock(&self.0.receiving);
-        let mut count = receiving.take_pending(buffer);
-        if receiving.is_finished {
-            return Ok(Some(count));
-        }
-        if buffer.capacity() > buffer.len() && receiving.pending.is_empty() {
-            // Whoever waits is woken by the poll that it waits with.
-            let mut context = Context::from_waker(Waker::noop());
-            match pin!(receiving.stream.read_buf(buffer)).poll(&mut context) {
-                Poll::Ready(Ok(0)) => {
-                    receiving.is_finished = true;
-                    return Ok(Some(count));
-                }
-                Poll::Ready(Ok(more)) => count += more,
+        // Whoever waits is woken by the poll that it waits with.
+        let mut context = Context::from_waker(Waker::noop());
+        let mut count = 0;
+        while buffer.capacity() > buffer.len() {
+            match receiving.poll_pending(&mut context) {
+                Poll::Ready(Ok(())) if receiving.pending.is_empty() => return Ok(Some(count)),
+                Poll::Ready(Ok(())) => count += receiving.take_pending(buffer),
                 // What was read in front of the error is handed out first; the next call meets it again.
                 Poll::Ready(Err(error)) if count == 0 => return Err(error),
-                Poll::Ready(Err(_)) | Poll::Pending => {}
+                Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
         Ok((count > 0).then_some(count))
@@ -98,13 +137,12 @@ impl QuicIo {
     /// Writes a part of `bytes`, which it takes from their front.
     pub(crate) fn poll_write(&self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
         let mut sending = lock(&self.0.sending);
-        sending.follow_congestion_window(&self.0.connection);
         let stream = sending.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let mut chunks = [std::mem::take(bytes)];
         let outcome = pin!(stream.write_chunks(&mut chunks)).poll(context);
         let [rest] = chunks;
         *bytes = rest;
-        ready!(outcome)?;
+        self.0.common.on_written(ready!(outcome)?.bytes);
         Poll::Ready(Ok(()))
     }
 
@@ -150,8 +188,23 @@ impl fmt::Debug for WeakQuicIo {
 }
 
 impl Receiving {
-    fn has_something(&self) -> bool {
-        self.is_finished || !self.pending.is_empty()
+    /// Ready when bytes are pending, or with none at the end.
+    fn poll_pending(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.pending.is_empty() && !self.is_finished {
+            if let Some(bytes) = self.reorder.pop() {
+                self.pending = bytes;
+                break;
+            }
+            // A chunk is a slice of what quinn holds.
+            match ready!(pin!(self.stream.read_chunk(usize::MAX, false)).poll(context))? {
+                Some(chunk) => {
+                    let next = self.reorder.push(chunk.offset, chunk.bytes);
+                    self.pending = next.map_err(io::Error::other)?.unwrap_or_default();
+                }
+                None => self.is_finished = true,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn take_pending(&mut self, buffer: &mut BytesMut) -> usize {
@@ -159,23 +212,6 @@ impl Receiving {
         buffer.extend_from_slice(&self.pending[..count]);
         self.pending.advance(count);
         count
-    }
-}
-
-impl Sending {
-    fn follow_congestion_window(&mut self, connection: &quinn::Connection) {
-        let now = Instant::now();
-        if now < self.next_look {
-            return;
-        }
-        self.next_look = now + LOOK_INTERVAL;
-        let congestion_window = connection.stats().path.cwnd;
-        let wanted = congestion_window + (congestion_window / 4).max(UNSENT_BYTES_MIN);
-        // A change wakes the connection's task, so that small ones are let be.
-        if wanted.abs_diff(self.window_bytes) > self.window_bytes / 16 {
-            self.window_bytes = wanted;
-            connection.set_send_window(wanted);
-        }
     }
 }
 
@@ -203,11 +239,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often the congestion window is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
-
-/// Written and unsent bytes that are let in on slow paths: a packet or two, as with `TCP_NOTSENT_LOWAT`.
-const UNSENT_BYTES_MIN: u64 = 128 << 10;
+/// How often the meter is looked for while there is no room.
+const METER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the last bytes of a channel may take to arrive.
 const LINGER: Duration = Duration::from_secs(1);

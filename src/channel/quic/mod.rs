@@ -15,7 +15,9 @@ mod lane;
 mod listen;
 mod observed;
 mod options;
+mod reorder;
 mod segments;
+mod unsent;
 
 pub use congestion::QuicCongestion;
 pub use connection::QuicConnection;

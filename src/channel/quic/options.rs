@@ -1,14 +1,14 @@
 //! Options of QUIC channels, and what quinn is told of them.
-//!
-//! The windows follow from a limit of quinn: a stream's receive buffer that has more than 1,024 pieces with gaps between
-//! them ends the connection. With windows of twice that many full datagrams there cannot be that many.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::congestion::QuicCongestion;
+use super::unsent::Metered;
+use crate::base::limits;
 
 /// Options of QUIC channels, dialled and accepted.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl QuicOptions {
         discovery.upper_bound(self.mtu_max(ip));
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or(IdleTimeout::from(VarInt::MAX));
         transport
-            .congestion_controller_factory(self.congestion.factory(self.initial_window_bytes, None))
+            .congestion_controller_factory(Arc::new(Metered(self.congestion.factory(self.initial_window_bytes, None))))
             .initial_rtt(self.initial_rtt)
             .initial_mtu(self.mtu_initial_bytes)
             .mtu_discovery_config(Some(discovery))
@@ -86,7 +86,8 @@ impl QuicOptions {
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
             .receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES * LANES_MAX))
-            .send_window(SEND_WINDOW_INITIAL_BYTES)
+            .send_window(SEND_WINDOW_BYTES)
+            .send_fairness(false)
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
             .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
             .enable_segmentation_offload(self.segmentation_offload && self.mtu_max(ip) <= self.mtu_offloaded());
@@ -149,14 +150,15 @@ pub(super) const LANES_MAX: u32 = 16;
 /// A quarter of a second at 250 Mbit/s; more than any default, which loses bursts on long paths.
 const SOCKET_BUFFER_BYTES: u32 = 8 << 20;
 
-/// Pieces with gaps between them of which quinn takes one more as an attack (`MAX_CHUNKS` of its assembler).
-const QUINN_GAPS_MAX: u32 = 1024;
+/// What may arrive on a lane and not be read, and so also what it carries in a round trip: four lanes fill 1 Gbit/s at
+/// 250 ms. Lanes are read as bytes come, in whatever order, so that there is no need for more.
+///
+/// A connection ends when quinn holds more than 1,024 pieces of a stream with gaps between them, which in this window
+/// takes a loss of one datagram in seven, and a reader that has stood still for a whole window.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
-/// A gap and a piece are a datagram each, so that a window of full datagrams has no more pieces than quinn takes.
-const STREAM_WINDOW_BYTES: u32 = 2 * QUINN_GAPS_MAX * MTU_MIN_BYTES as u32;
-
-/// Until the congestion window is known: see [`super::lane`].
-pub(super) const SEND_WINDOW_INITIAL_BYTES: u64 = 256 << 10;
+/// What is held until it was acknowledged in order: all that a session has in flight on one connection, and padding.
+const SEND_WINDOW_BYTES: u64 = limits::QUIC_REORDER_BYTES_MAX as u64;
 
 /// Datagrams that wait to be read: a tenth of a second at 80 Mbit/s.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;

@@ -1,18 +1,18 @@
 //! Each stream stays on a lane, by rendezvous hashing: when a lane ends, only its own streams move.
 
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 use crate::base::{LaneId, StreamId};
 
 #[derive(Debug)]
 pub(super) struct Hash;
 
 impl Scheduler for Hash {
-    fn pick(&mut self, lanes: &[LaneView], _backlog: Option<u64>) -> Option<usize> {
-        // Any ready lane may ask; which streams it gets is what `stream_lane` says.
+    fn pick(&mut self, lanes: &[ChannelView], _backlog: Option<u64>) -> Option<usize> {
+        // Any ready lane may ask; which streams it gets is what `stream_channel` says.
         lanes.iter().position(|lane| lane.is_ready)
     }
 
-    fn stream_lane(&self, stream: StreamId, lanes: &[LaneView]) -> Option<LaneId> {
+    fn stream_channel(&self, stream: StreamId, lanes: &[ChannelView]) -> Option<LaneId> {
         lanes.iter().map(|lane| lane.id).max_by_key(|lane| mix(stream.0 << 32 ^ u64::from(lane.0)))
     }
 
@@ -38,8 +38,8 @@ mod tests {
     #[test]
     fn streams_spread_and_only_those_of_a_dead_lane_move() {
         let lanes: Vec<_> = (0..4).map(|id| view(id, 1, 1.0, 0, true)).collect();
-        let before: Vec<_> = (0..1000).map(|id| Hash.stream_lane(StreamId(id * 4), &lanes)).collect();
-        let after: Vec<_> = (0..1000).map(|id| Hash.stream_lane(StreamId(id * 4), &lanes[1..])).collect();
+        let before: Vec<_> = (0..1000).map(|id| Hash.stream_channel(StreamId(id * 4), &lanes)).collect();
+        let after: Vec<_> = (0..1000).map(|id| Hash.stream_channel(StreamId(id * 4), &lanes[1..])).collect();
         for lane in 0..4 {
             let count = before.iter().filter(|owner| **owner == Some(LaneId(lane))).count();
             assert!((180..=320).contains(&count), "{count}");

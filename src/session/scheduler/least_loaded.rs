@@ -1,12 +1,12 @@
 //! The ready lane with the fewest bytes on their way.
 
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 
 #[derive(Debug)]
 pub(super) struct LeastLoaded;
 
 impl Scheduler for LeastLoaded {
-    fn pick(&mut self, lanes: &[LaneView], _backlog: Option<u64>) -> Option<usize> {
+    fn pick(&mut self, lanes: &[ChannelView], _backlog: Option<u64>) -> Option<usize> {
         let ready = lanes.iter().enumerate().filter(|(_, lane)| lane.is_ready);
         ready.min_by_key(|(_, lane)| (lane.in_flight_bytes, lane.sent_bytes)).map(|(index, _)| index)
     }

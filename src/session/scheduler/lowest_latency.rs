@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 use crate::base::{LaneId, limits};
 
 /// A lane whose shortest round trip is so many times that of the best lane is left out: it would only hold the others up.
@@ -33,17 +33,17 @@ const RATE_UNKNOWN: f64 = 10e6;
 pub(super) struct LowestLatency;
 
 impl Scheduler for LowestLatency {
-    fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize> {
+    fn pick(&mut self, lanes: &[ChannelView], backlog: Option<u64>) -> Option<usize> {
         earliest(lanes, backlog, None)
     }
 
-    fn promptest(&mut self, lanes: &[LaneView]) -> Option<usize> {
+    fn promptest(&mut self, lanes: &[ChannelView]) -> Option<usize> {
         earliest(lanes, Some(0), None)
     }
 }
 
 /// The lane on which a packet arrives first, but not `except`.
-pub(super) fn earliest(lanes: &[LaneView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
+pub(super) fn earliest(lanes: &[ChannelView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
     let best = Best::of(lanes);
     // One lane may have the shortest round trip and another one the highest rate, and each leave out the other.
     let leaves_out_all = lanes.iter().all(|lane| best.leaves_out(lane));
@@ -68,7 +68,7 @@ struct Best {
 }
 
 impl Best {
-    fn of(lanes: &[LaneView]) -> Self {
+    fn of(lanes: &[ChannelView]) -> Self {
         let mut best = Self { now: f64::INFINITY, unloaded: f64::INFINITY, rate: 0.0, packet: f64::INFINITY };
         for lane in lanes {
             best.now = best.now.min(seconds(lane.round_trip));
@@ -82,7 +82,7 @@ impl Best {
     }
 
     /// Whether a lane would only hold up the others.
-    fn leaves_out(&self, lane: &LaneView) -> bool {
+    fn leaves_out(&self, lane: &ChannelView) -> bool {
         let Some(own) = lane.round_trip_min else {
             // It is measured first, which takes a round trip, unless nothing better is known.
             return self.unloaded.is_finite();
@@ -115,7 +115,7 @@ fn seconds(round_trip: Option<Duration>) -> f64 {
 
 /// Seconds until a packet would arrive. A busy lane has to send the backlog first; without an end of it in sight, it is
 /// not waited for.
-fn delivery_time(lane: &LaneView, backlog: Option<u64>) -> Option<f64> {
+fn delivery_time(lane: &ChannelView, backlog: Option<u64>) -> Option<f64> {
     let rate = lane.bytes_per_second.unwrap_or(RATE_UNKNOWN).max(1.0);
     let round_trip = lane.round_trip_min.map_or(0.0, |round_trip| round_trip.as_secs_f64());
     let queued = (lane.in_flight_bytes as f64 - rate * round_trip).max(0.0);

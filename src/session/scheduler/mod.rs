@@ -18,7 +18,7 @@ use crate::base::{LaneId, StreamId};
 
 /// What a scheduler knows of a lane that may carry data.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneView {
+pub struct ChannelView {
     /// Its id.
     pub id: LaneId,
     /// Its share under `weighted`.
@@ -43,10 +43,10 @@ pub struct LaneView {
 pub trait Scheduler: Send + fmt::Debug {
     /// The lane for the next packet, as an index. `backlog` is what waits, in bytes; `None` means no end in sight.
     /// Called with two lanes or more.
-    fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize>;
+    fn pick(&mut self, lanes: &[ChannelView], backlog: Option<u64>) -> Option<usize>;
 
     /// The lane that a stream is tied to, if it is. Has to be the same for the same lanes.
-    fn stream_lane(&self, _stream: StreamId, _lanes: &[LaneView]) -> Option<LaneId> {
+    fn stream_channel(&self, _stream: StreamId, _lanes: &[ChannelView]) -> Option<LaneId> {
         None
     }
 
@@ -56,7 +56,7 @@ pub trait Scheduler: Send + fmt::Debug {
     }
 
     /// The lane on which something short arrives first, where that matters. Called with two lanes or more.
-    fn promptest(&mut self, _lanes: &[LaneView]) -> Option<usize> {
+    fn promptest(&mut self, _lanes: &[ChannelView]) -> Option<usize> {
         None
     }
 
@@ -66,7 +66,7 @@ pub trait Scheduler: Send + fmt::Debug {
     }
 
     /// The lane for the copy of a packet that `first` carries. Called with two lanes or more.
-    fn second(&mut self, _lanes: &[LaneView], _first: LaneId) -> Option<LaneId> {
+    fn second(&mut self, _lanes: &[ChannelView], _first: LaneId) -> Option<LaneId> {
         None
     }
 
@@ -74,7 +74,7 @@ pub trait Scheduler: Send + fmt::Debug {
     fn on_sent(&mut self, _lane: LaneId, _bytes: u64) {}
 
     /// A lane is over.
-    fn on_lane_removed(&mut self, _lane: LaneId) {}
+    fn on_channel_removed(&mut self, _lane: LaneId) {}
 }
 
 /// The schedulers to choose from.
@@ -148,8 +148,8 @@ pub(super) fn view(
     megabytes_per_second: f64,
     in_flight_bytes: u64,
     is_ready: bool,
-) -> LaneView {
-    LaneView {
+) -> ChannelView {
+    ChannelView {
         id: LaneId(id),
         weight: 1,
         round_trip_min: Some(Duration::from_millis(round_trip_ms)),

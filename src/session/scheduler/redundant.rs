@@ -2,18 +2,18 @@
 //! decided in `session::copies`.
 
 use super::lowest_latency::earliest;
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 use crate::base::LaneId;
 
 #[derive(Debug)]
 pub(super) struct Redundant;
 
 impl Scheduler for Redundant {
-    fn pick(&mut self, lanes: &[LaneView], backlog: Option<u64>) -> Option<usize> {
+    fn pick(&mut self, lanes: &[ChannelView], backlog: Option<u64>) -> Option<usize> {
         earliest(lanes, backlog, None)
     }
 
-    fn promptest(&mut self, lanes: &[LaneView]) -> Option<usize> {
+    fn promptest(&mut self, lanes: &[ChannelView]) -> Option<usize> {
         earliest(lanes, Some(0), None)
     }
 
@@ -21,7 +21,7 @@ impl Scheduler for Redundant {
         true
     }
 
-    fn second(&mut self, lanes: &[LaneView], first: LaneId) -> Option<LaneId> {
+    fn second(&mut self, lanes: &[ChannelView], first: LaneId) -> Option<LaneId> {
         // A copy is small, and waits for its lane if it has to.
         earliest(lanes, Some(0), Some(first)).map(|index| lanes[index].id)
     }

@@ -1,6 +1,6 @@
 //! One lane after the other, as far as they are ready.
 
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 use crate::base::LaneId;
 
 #[derive(Debug, Default)]
@@ -9,7 +9,7 @@ pub(super) struct RoundRobin {
 }
 
 impl Scheduler for RoundRobin {
-    fn pick(&mut self, lanes: &[LaneView], _backlog: Option<u64>) -> Option<usize> {
+    fn pick(&mut self, lanes: &[ChannelView], _backlog: Option<u64>) -> Option<usize> {
         let after = lanes.iter().position(|lane| lane.is_ready && self.last.is_none_or(|last| lane.id > last));
         after.or_else(|| lanes.iter().position(|lane| lane.is_ready))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{LaneView, Scheduler};
+use super::{ChannelView, Scheduler};
 use crate::base::LaneId;
 
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct Weighted {
 }
 
 impl Scheduler for Weighted {
-    fn pick(&mut self, lanes: &[LaneView], _backlog: Option<u64>) -> Option<usize> {
+    fn pick(&mut self, lanes: &[ChannelView], _backlog: Option<u64>) -> Option<usize> {
         let lowest = lanes.iter().filter_map(|lane| self.served.get(&lane.id)).copied().fold(f64::INFINITY, f64::min);
         let start = if lowest.is_finite() { lowest } else { 0.0 };
         for lane in lanes {
@@ -33,7 +33,7 @@ impl Scheduler for Weighted {
         }
     }
 
-    fn on_lane_removed(&mut self, lane: LaneId) {
+    fn on_channel_removed(&mut self, lane: LaneId) {
         self.served.remove(&lane);
         self.weights.remove(&lane);
     }

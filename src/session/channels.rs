@@ -1,0 +1,119 @@
+//! Lanes of one channel. A QUIC connection carries several, so that a lost datagram holds up only one of them; they share
+//! its path and its congestion control. So the scheduler chooses among channels, the rate is measured over all lanes of
+//! one, and a lane that waits for a repair is not taken for dead while others of its channel are acknowledged.
+//!
+//! Of the lanes of the chosen channel whichever asks carries the packet.
+
+use std::time::Instant;
+
+use super::lane::{Lane, LaneKind};
+use super::rtt::DeliveryRate;
+use super::scheduler::ChannelView;
+use super::state::Session;
+use crate::base::{LaneId, limits};
+
+impl Session {
+    /// The living lanes of a channel.
+    pub(super) fn channel_lanes(&self, channel: LaneId) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().filter(move |lane| lane.is_alive() && lane.channel() == channel)
+    }
+
+    /// The rate of a lane's channel, which is kept with the oldest of its lanes.
+    pub(super) fn rate_mut(&mut self, index: usize) -> &mut DeliveryRate {
+        let channel = self.lanes[index].channel();
+        let oldest = self.lanes.iter().position(|lane| lane.channel() == channel).unwrap_or(index);
+        &mut self.lanes[oldest].rate
+    }
+
+    /// When a lane is suspect unless something of it is acknowledged: sooner when nothing of its channel is, either.
+    pub(super) fn suspect_deadline(&self, lane: &Lane) -> Option<Instant> {
+        if !lane.is_healthy() {
+            return None;
+        }
+        let (since, timeout) = (lane.unacknowledged_since()?, lane.suspect_timeout());
+        if lane.setup.channel.is_none() && self.channel_lanes(lane.id).nth(1).is_none() {
+            return Some(since + timeout);
+        }
+        let channel_since = self.channel_lanes(lane.channel()).map(|lane| lane.last_progress_at).max();
+        let alone = since + timeout.max(limits::LANE_REPAIR_TIMEOUT);
+        Some(alone.min(channel_since.map_or(since, |channel| channel.max(since)) + timeout))
+    }
+
+    /// Whether a lane may carry shared data: it has room, and holds nothing up, or all that may do.
+    pub(super) fn is_usable(&self, lane: &Lane) -> bool {
+        let is_prompt = |lane: &Lane| self.is_carrying(lane) && !lane.is_late();
+        let may_carry = self.is_carrying(lane) && (!lane.is_late() || !self.lanes.iter().any(is_prompt));
+        may_carry && !self.is_full(lane.channel())
+    }
+
+    /// Whether the peer has no room for more behind a gap.
+    fn is_full(&self, channel: LaneId) -> bool {
+        let quic = self.channel_lanes(channel).filter(|lane| lane.setup.kind == LaneKind::Quic);
+        quic.map(|lane| lane.in_flight_bytes).sum::<u64>() >= limits::QUIC_IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Whether a lane gets nothing because its channel is full, or holds something up while others of its channel carry what there
+    /// is.
+    pub(super) fn is_spared(&self, index: usize) -> bool {
+        let lane = &self.lanes[index];
+        let others_carry = || self.channel_lanes(lane.channel()).any(|lane| self.is_usable(lane) && !lane.is_late());
+        self.is_full(lane.channel()) || (lane.is_late() && others_carry())
+    }
+
+    /// A lane of a channel that waits to carry something, the emptiest.
+    pub(super) fn waiting_lane(&self, channel: LaneId) -> Option<usize> {
+        self.emptiest(channel, |lane| lane.is_waiting && self.is_usable(lane))
+    }
+
+    /// The lane of a channel with the least on its way.
+    pub(super) fn emptiest_lane(&self, channel: LaneId) -> Option<usize> {
+        self.emptiest(channel, |lane| self.is_carrying(lane))
+    }
+
+    fn emptiest(&self, channel: LaneId, is_wanted: impl Fn(&Lane) -> bool) -> Option<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        let wanted = lanes.filter(|(_, lane)| lane.is_alive() && lane.channel() == channel && is_wanted(lane));
+        wanted.min_by_key(|(_, lane)| lane.in_flight_bytes).map(|(index, _)| index)
+    }
+
+    /// Views of the channels that may carry data: those of the best tier with a lane that holds nothing up, or those that
+    /// there are.
+    pub(super) fn fill_views(&mut self, asking: Option<usize>) {
+        debug_assert_eq!(self.tiers.carrying().is_some(), self.lanes.iter().any(Lane::is_healthy));
+        let mut views = std::mem::take(&mut self.views);
+        views.clear();
+        let any_prompt = self.lanes.iter().any(|lane| self.is_carrying(lane) && !lane.is_late());
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if !self.is_carrying(lane) || (lane.is_late() && any_prompt) {
+                continue;
+            }
+            let channel = lane.channel();
+            let at = views.iter().position(|view| view.id == channel).unwrap_or_else(|| {
+                let rate = &self.lanes.iter().find(|lane| lane.channel() == channel).unwrap_or(lane).rate;
+                views.push(ChannelView {
+                    id: channel,
+                    weight: lane.setup.usage.weight,
+                    round_trip_min: None,
+                    round_trip: None,
+                    bytes_per_second: rate.bytes_per_second(),
+                    is_least_rate: rate.is_least(),
+                    in_flight_bytes: 0,
+                    sent_bytes: 0,
+                    is_ready: false,
+                });
+                views.len() - 1
+            });
+            let view = &mut views[at];
+            let least = |before: Option<_>, lane: Option<_>| before.into_iter().chain(lane).min();
+            view.round_trip_min = least(view.round_trip_min, lane.round_trip.minimum());
+            view.round_trip = least(view.round_trip, lane.round_trip.smoothed());
+            view.in_flight_bytes += lane.in_flight_bytes;
+            view.sent_bytes += lane.counters.bytes_sent;
+            view.is_ready |= lane.is_waiting || asking == Some(index);
+            if lane.setup.kind == LaneKind::Quic && view.in_flight_bytes >= limits::QUIC_IN_FLIGHT_BYTES_MAX {
+                view.is_ready = false;
+            }
+        }
+        self.views = views;
+    }
+}
