@@ -11,8 +11,9 @@ use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::session::{self, Unclaimed};
 use super::shared::{LaneEvent, Shared};
-use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
     dial_quic,
@@ -67,13 +68,15 @@ impl Dialler {
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
     }
 
-    /// Makes a session on a fresh channel, and waits until the peer has accepted it.
+    /// Makes a session on a fresh channel, and waits until the peer has accepted it. `show_early` gets one that may send
+    /// already, and `None` when that one is over and another begins.
     pub(super) async fn establish(
         &self,
         address: &Address,
         usage: LaneUsage,
         listener: mpsc::UnboundedSender<LaneEvent>,
-    ) -> Result<Arc<Shared>, ConnectError> {
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<Unclaimed, ConnectError> {
         let establishing = async {
             let mut version = preferred_version(&self.config.session);
             loop {
@@ -93,10 +96,10 @@ impl Dialler {
                         continue;
                     }
                 };
-                match self.start(session, peer, io, awaited, listener.clone()).await {
-                    Ok(shared) => {
+                match self.start(session, peer, io, awaited, listener.clone(), &show_early).await {
+                    Ok((shared, session)) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
-                        return Ok(shared);
+                        return Ok(session);
                     }
                     // A server learns who we are only when our own handshake is over.
                     Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
@@ -106,6 +109,7 @@ impl Dialler {
                         let common = ours.iter().find(|ours| theirs.contains(ours) && **ours != version);
                         let error = EstablishError::NoCommonVersion { theirs: theirs.clone(), ours: ours.clone() };
                         version = *common.ok_or(error)?;
+                        show_early(None);
                     }
                     Err(error) => return Err(error),
                 }
@@ -156,13 +160,19 @@ impl Dialler {
         io: LaneIo,
         awaited: Awaited,
         listener: mpsc::UnboundedSender<LaneEvent>,
-    ) -> Result<Arc<Shared>, ConnectError> {
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
         let id = session.id();
+        let is_early = matches!(awaited, Awaited::Started(_));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
         spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);
-        let guard = CloseUnlessKept(Some(Arc::clone(&shared)));
+        let unclaimed = session::Session::new(Arc::clone(&shared));
+        if is_early {
+            show_early(Some(unclaimed.clone()));
+        }
+        let unclaimed = Unclaimed::new(unclaimed);
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
@@ -171,8 +181,7 @@ impl Dialler {
                     return std::task::Poll::Ready(Err(error.into()));
                 }
                 match inner.closed() {
-                    // The peer ended the channel instead of accepting the session.
-                    Some(CloseReason::ChannelsLost { .. }) => {
+                    Some(CloseReason::NotAccepted) => {
                         return std::task::Poll::Ready(Err(EstablishError::Refused.into()));
                     }
                     Some(reason) => return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone()))),
@@ -187,10 +196,7 @@ impl Dialler {
         })
         .await;
         match connected {
-            Ok(()) => {
-                guard.keep();
-                Ok(shared)
-            }
+            Ok(()) => Ok((shared, unclaimed)),
             Err(error) => {
                 registry.remove(id);
                 Err(error)
@@ -234,23 +240,6 @@ async fn join_over(
         Awaited::Joined(Box::new(request)),
     );
     Ok(lane_id)
-}
-
-/// Closes a session that nobody got, also when its making is cancelled.
-struct CloseUnlessKept(Option<Arc<Shared>>);
-
-impl CloseUnlessKept {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CloseUnlessKept {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
-        }
-    }
 }
 
 enum Made {

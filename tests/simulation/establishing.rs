@@ -143,7 +143,7 @@ fn client_that_is_not_trusted_is_never_connected() {
     assert!(world.nodes[SERVER].failure.is_some());
     // The client's own handshake is complete before the server looks at its certificate: that is no connection yet.
     assert!(!world.nodes[CLIENT].events.iter().any(|(_, event)| *event == longhaul::session::Event::Connected));
-    assert!(matches!(world.nodes[CLIENT].closed(), Some(CloseReason::ChannelsLost { .. })));
+    assert!(matches!(world.nodes[CLIENT].closed(), Some(CloseReason::NotAccepted)));
 }
 
 #[test]
