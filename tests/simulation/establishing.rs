@@ -44,6 +44,9 @@ fn unknown_version_gets_the_list_and_the_retry_works() {
     assert!(world.nodes.iter().all(Node::is_connected), "{}", world.describe());
     assert_eq!(world.links.len(), 2, "two attempts");
     assert_eq!(world.nodes[CLIENT].session().peer_parameters().versions, [2, 1]);
+    let joined = world.join(LaneKind::Tcp, Path::default()).expect("a lane");
+    world.run_for(milliseconds(500));
+    assert!(world.links[joined].is_open(), "a channel joins in the version of the session");
 }
 
 #[test]
