@@ -54,7 +54,8 @@ impl Dialler {
             if address.kind() == ChannelKind::Quic {
                 let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
                 let quic = dial_quic(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
-                let (connection, outer) = (quic.open_lane().await?, Some(quic.outer().clone()));
+                let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
+                let (connection, outer) = (lane, Some(quic.outer().clone()));
                 return Ok(Dialled { connection, outer, quic: Some(quic) });
             }
             let connection = dial(address, &options).await?;
@@ -68,15 +69,14 @@ impl Dialler {
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
     }
 
-    /// Makes a session on a fresh channel, and waits until the peer has accepted it. `show_early` gets one that may send
-    /// already, and `None` when that one is over and another begins.
+    /// Makes a session on a fresh channel, and waits until the peer has accepted it: the session, and what happens to its
+    /// lanes. `show_early` gets one that may send already, and `None` when that one is over and another begins.
     pub(super) async fn establish(
         &self,
         address: &Address,
         usage: LaneUsage,
-        listener: mpsc::UnboundedSender<LaneEvent>,
         show_early: impl Fn(Option<session::Session>),
-    ) -> Result<Unclaimed, ConnectError> {
+    ) -> Result<(Unclaimed, mpsc::UnboundedReceiver<LaneEvent>), ConnectError> {
         let establishing = async {
             let mut version = preferred_version(&self.config.session);
             loop {
@@ -85,9 +85,12 @@ impl Dialler {
                 SystemEntropy::new().fill(&mut session_id.0);
                 let setup = LaneSetup { kind: lane_kind(dialled.connection.info.kind), usage };
                 let attempt = Attempt { dialler: self, session_id, version, setup };
+                let quic = dialled.quic.as_ref();
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
-                    Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
+                    Some(outer) => {
+                        attempt.over_tls(dialled.connection, &outer).await.map_err(|error| told(error, quic))?
+                    }
                 };
                 let (session, peer, io, awaited) = match made {
                     Made::Session(made) => *made,
@@ -96,14 +99,12 @@ impl Dialler {
                         continue;
                     }
                 };
-                match self.start(session, peer, io, awaited, listener.clone(), &show_early).await {
+                // Of its own: the end of one that was not accepted concerns no other.
+                let (listener, events) = mpsc::unbounded_channel();
+                match self.start(session, peer, io, awaited, listener, &show_early).await {
                     Ok((shared, session)) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
-                        return Ok(session);
-                    }
-                    // A server learns who we are only when our own handshake is over.
-                    Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
-                        return Err(EstablishError::Refused.into());
+                        return Ok((session, events));
                     }
                     Err(ConnectError::Establish(EstablishError::NoCommonVersion { theirs, ours })) => {
                         let common = ours.iter().find(|ours| theirs.contains(ours) && **ours != version);
@@ -111,7 +112,7 @@ impl Dialler {
                         version = *common.ok_or(error)?;
                         show_early(None);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(told(error, dialled.quic.as_ref())),
                 }
             }
         };
@@ -346,6 +347,12 @@ fn quic_error(error: DialError) -> ConnectError {
         DialError::Quic { source, .. } => source.into(),
         other => other.into(),
     }
+}
+
+/// What went wrong on a channel whose handshake is over at this side: a server learns who we are only then, and its
+/// refusal ends whatever was begun.
+fn told(error: ConnectError, quic: Option<&QuicConnection>) -> ConnectError {
+    if quic.is_some_and(QuicConnection::is_refused) { EstablishError::Refused.into() } else { error }
 }
 
 /// What a join over TLS is bound to.

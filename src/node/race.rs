@@ -126,11 +126,10 @@ pub(super) async fn establish(
 
 /// One attempt. A session that nobody waits for any more is dropped, which closes it.
 async fn attempt(dialler: Arc<Dialler>, address: usize, place: Place, reports: mpsc::UnboundedSender<Report>) {
-    let (listener, events) = mpsc::unbounded_channel();
     let show_early = |session| drop(reports.send(Report::Early(address, session)));
-    let made = dialler.establish(&dialler.config.addresses[address].address, place.usage, listener, show_early).await;
+    let made = dialler.establish(&dialler.config.addresses[address].address, place.usage, show_early).await;
     let outcome = match made {
-        Ok(session) => Ok(Won { address, session, events }),
+        Ok((session, events)) => Ok(Won { address, session, events }),
         Err(error) => Err(Lost { address, error }),
     };
     let _ = reports.send(Report::Over(outcome));
