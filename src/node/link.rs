@@ -123,8 +123,14 @@ impl Link {
     /// [`ConnectError::LinkClosed`] when the node was closed.
     pub async fn early_session(&self) -> Result<Session, ConnectError> {
         let mut status = self.status.clone();
-        let found = status.wait_for(|status| status.sending_session().is_some()).await;
-        found.ok().and_then(|status| status.sending_session().cloned()).ok_or(ConnectError::LinkClosed)
+        let mut found = None;
+        // Noted at the look: a moment later it may be over.
+        let look = |status: &LinkStatus| {
+            found = status.sending_session().cloned();
+            found.is_some()
+        };
+        drop(status.wait_for(look).await);
+        found.ok_or(ConnectError::LinkClosed)
     }
 
     /// The session, or why the first attempt failed.
