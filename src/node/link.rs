@@ -117,7 +117,8 @@ impl Link {
     /// the better one. The session then ends, and its streams with its error; what was sent on them the peer may have
     /// processed or not. The next session, which this gives again, starts anew. [`Session::connected`] tells how it went.
     ///
-    /// Until the peer has answered, 16 streams of each direction and 64 KiB leave; more waits.
+    /// Until the peer has answered, 16 streams of each direction and 64 KiB leave; more waits. Datagrams of a flow that was
+    /// made by hand are refused by then; [`Session::open_datagrams`] waits.
     ///
     /// # Errors
     /// [`ConnectError::LinkClosed`] when the node was closed.
