@@ -11,8 +11,9 @@ use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::session::{self, Unclaimed};
 use super::shared::{LaneEvent, Shared};
-use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
     dial_quic,
@@ -53,7 +54,8 @@ impl Dialler {
             if address.kind() == ChannelKind::Quic {
                 let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
                 let quic = dial_quic(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
-                let (connection, outer) = (quic.open_lane().await?, Some(quic.outer().clone()));
+                let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
+                let (connection, outer) = (lane, Some(quic.outer().clone()));
                 return Ok(Dialled { connection, outer, quic: Some(quic) });
             }
             let connection = dial(address, &options).await?;
@@ -67,13 +69,14 @@ impl Dialler {
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
     }
 
-    /// Makes a session on a fresh channel, and waits until the peer has accepted it.
+    /// Makes a session on a fresh channel, and waits until the peer has accepted it: the session, and what happens to its
+    /// lanes. `show_early` gets one that may send already, and `None` when that one is over and another begins.
     pub(super) async fn establish(
         &self,
         address: &Address,
         usage: LaneUsage,
-        listener: mpsc::UnboundedSender<LaneEvent>,
-    ) -> Result<Arc<Shared>, ConnectError> {
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<(Unclaimed, mpsc::UnboundedReceiver<LaneEvent>), ConnectError> {
         let establishing = async {
             let mut version = preferred_version(&self.config.session);
             loop {
@@ -82,9 +85,12 @@ impl Dialler {
                 SystemEntropy::new().fill(&mut session_id.0);
                 let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
                 let attempt = Attempt { dialler: self, session_id, version, setup };
+                let quic = dialled.quic.as_ref();
                 let made = match dialled.outer.clone() {
                     None => attempt.over_raw(dialled.connection).await?,
-                    Some(outer) => attempt.over_tls(dialled.connection, &outer).await?,
+                    Some(outer) => {
+                        attempt.over_tls(dialled.connection, &outer).await.map_err(|error| told(error, quic))?
+                    }
                 };
                 let (session, peer, io, awaited) = match made {
                     Made::Session(made) => *made,
@@ -93,21 +99,20 @@ impl Dialler {
                         continue;
                     }
                 };
-                match self.start(session, peer, io, awaited, listener.clone()).await {
-                    Ok(shared) => {
+                // Of its own: the end of one that was not accepted concerns no other.
+                let (listener, events) = mpsc::unbounded_channel();
+                match self.start(session, peer, io, awaited, listener, &show_early).await {
+                    Ok((shared, session)) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
-                        return Ok(shared);
-                    }
-                    // A server learns who we are only when our own handshake is over.
-                    Err(_) if dialled.quic.as_ref().is_some_and(QuicConnection::is_refused) => {
-                        return Err(EstablishError::Refused.into());
+                        return Ok((session, events));
                     }
                     Err(ConnectError::Establish(EstablishError::NoCommonVersion { theirs, ours })) => {
                         let common = ours.iter().find(|ours| theirs.contains(ours) && **ours != version);
                         let error = EstablishError::NoCommonVersion { theirs: theirs.clone(), ours: ours.clone() };
                         version = *common.ok_or(error)?;
+                        show_early(None);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(told(error, dialled.quic.as_ref())),
                 }
             }
         };
@@ -158,13 +163,19 @@ impl Dialler {
         io: LaneIo,
         awaited: Awaited,
         listener: mpsc::UnboundedSender<LaneEvent>,
-    ) -> Result<Arc<Shared>, ConnectError> {
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
         let id = session.id();
+        let is_early = matches!(awaited, Awaited::Started(_));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
         spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);
-        let guard = CloseUnlessKept(Some(Arc::clone(&shared)));
+        let unclaimed = session::Session::new(Arc::clone(&shared));
+        if is_early {
+            show_early(Some(unclaimed.clone()));
+        }
+        let unclaimed = Unclaimed::new(unclaimed);
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
@@ -173,8 +184,7 @@ impl Dialler {
                     return std::task::Poll::Ready(Err(error.into()));
                 }
                 match inner.closed() {
-                    // The peer ended the channel instead of accepting the session.
-                    Some(CloseReason::ChannelsLost { .. }) => {
+                    Some(CloseReason::NotAccepted) => {
                         return std::task::Poll::Ready(Err(EstablishError::Refused.into()));
                     }
                     Some(reason) => return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone()))),
@@ -189,10 +199,7 @@ impl Dialler {
         })
         .await;
         match connected {
-            Ok(()) => {
-                guard.keep();
-                Ok(shared)
-            }
+            Ok(()) => Ok((shared, unclaimed)),
             Err(error) => {
                 registry.remove(id);
                 Err(error)
@@ -235,23 +242,6 @@ async fn join_over(
         Awaited::Joined(Box::new(request)),
     );
     Ok(lane_id)
-}
-
-/// Closes a session that nobody got, also when its making is cancelled.
-struct CloseUnlessKept(Option<Arc<Shared>>);
-
-impl CloseUnlessKept {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CloseUnlessKept {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
-        }
-    }
 }
 
 enum Made {
@@ -358,6 +348,12 @@ fn quic_error(error: DialError) -> ConnectError {
         DialError::Quic { source, .. } => source.into(),
         other => other.into(),
     }
+}
+
+/// What went wrong on a channel whose handshake is over at this side: a server learns who we are only then, and its
+/// refusal ends whatever was begun.
+fn told(error: ConnectError, quic: Option<&QuicConnection>) -> ConnectError {
+    if quic.is_some_and(QuicConnection::is_refused) { EstablishError::Refused.into() } else { error }
 }
 
 /// What a join over TLS is bound to.

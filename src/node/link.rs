@@ -72,6 +72,8 @@ pub struct Link {
 pub struct LinkStatus {
     /// The session, while there is one.
     pub session: Option<Session>,
+    /// While there is none: the one that is being made, if it may send already. The peer may still refuse it.
+    pub early_session: Option<Session>,
     /// Why the last attempt failed.
     pub last_error: Option<Arc<ConnectError>>,
     /// Attempts that failed since there was a session.
@@ -104,6 +106,34 @@ impl Link {
         found.ok().and_then(|status| status.session.clone()).ok_or(ConnectError::LinkClosed)
     }
 
+    /// The session, as soon as it may send; waits until there is one.
+    ///
+    /// On a `quic://` or `tls://` channel that is one round trip before the peer's word that it accepts the session, so
+    /// that the first bytes leave with the last message of the handshake. On other channels, and once there is a
+    /// connected one, it is the same as [`session`](Self::session).
+    ///
+    /// By then the peer's identity is verified, and nobody can replay or read what is sent. But the peer may still refuse
+    /// this node (it does not trust its certificate, or takes no more sessions), and another address may turn out to be
+    /// the better one. The session then ends, and its streams with its error; what was sent on them the peer may have
+    /// processed or not. The next session, which this gives again, starts anew. [`Session::connected`] tells how it went.
+    ///
+    /// Until the peer has answered, 16 streams of each direction and 64 KiB leave; more waits. Datagrams of a flow that was
+    /// made by hand are refused by then; [`Session::open_datagrams`] waits.
+    ///
+    /// # Errors
+    /// [`ConnectError::LinkClosed`] when the node was closed.
+    pub async fn early_session(&self) -> Result<Session, ConnectError> {
+        let mut status = self.status.clone();
+        let mut found = None;
+        // Noted at the look: a moment later it may be over.
+        let look = |status: &LinkStatus| {
+            found = status.sending_session().cloned();
+            found.is_some()
+        };
+        drop(status.wait_for(look).await);
+        found.ok_or(ConnectError::LinkClosed)
+    }
+
     /// The session, or why the first attempt failed.
     ///
     /// # Errors
@@ -125,12 +155,20 @@ impl Link {
         self.status.borrow().clone()
     }
 
-    /// Waits until the status changes, which begins and ends of sessions and failed attempts do.
+    /// Waits until the status changes, which begins and ends of sessions, early ones included, and failed attempts do.
     pub async fn changed(&mut self) {
         // A closed channel means that the link is over: nothing changes any more.
         if self.status.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+impl LinkStatus {
+    /// The session that streams may be opened on, the early one included. One that is over is none, even if the link has
+    /// not noticed yet.
+    fn sending_session(&self) -> Option<&Session> {
+        self.session.as_ref().or(self.early_session.as_ref()).filter(|session| !session.is_ending())
     }
 }
 
@@ -147,17 +185,18 @@ impl Supervisor {
         let mut failure_count = 0;
         loop {
             let dialler = Arc::clone(&self.dialler);
+            let show_early = |session| self.status.send_modify(|status| status.early_session = session);
             let attempt = tokio::select! {
-                attempt = race::establish(&dialler, &places, failure_count) => attempt,
+                attempt = race::establish(&dialler, &places, failure_count, show_early) => attempt,
                 _ = self.stopped.recv() => return,
             };
             match attempt {
                 Ok(Won { address, session, events }) => {
                     failure_count = 0;
+                    let session = session.claim();
                     let chosen = &dialler.config.addresses[address].address;
                     tracing::info!(peer = %dialler.config.peer, session = %session.id(), address = %chosen, "session connected");
-                    let status = LinkStatus { session: Some(session.clone()), last_error: None, failure_count: 0 };
-                    self.status.send_replace(status);
+                    self.status.send_replace(LinkStatus { session: Some(session.clone()), ..LinkStatus::default() });
                     let pool = Pool::new(&dialler, &places, session, address);
                     let reason = tokio::select! {
                         reason = pool.run(events) => reason,
@@ -172,9 +211,9 @@ impl Supervisor {
                     let pause = backoff(failure_count, dialler.config.backoff_max);
                     tracing::warn!(peer = %dialler.config.peer, address = %tried, %error, retry_in_ms = pause.as_millis() as u64, "peer cannot be reached");
                     self.status.send_replace(LinkStatus {
-                        session: None,
                         last_error: Some(Arc::new(error)),
                         failure_count,
+                        ..LinkStatus::default()
                     });
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}

@@ -17,6 +17,9 @@ use crate::session::{CloseReason, OpenError, SessionStats};
 use crate::stream::Priority;
 
 /// A session with a peer. Clones are the same session; when the last one is dropped, the session is closed.
+///
+/// One that came from [`Link::early_session`](super::Link::early_session) may not be connected yet, and may never be:
+/// [`connected`](Self::connected) tells.
 #[derive(Clone)]
 pub struct Session(Arc<Handle>);
 
@@ -26,8 +29,35 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
+        close_silently(&self.shared);
     }
+}
+
+/// A session that its link has not taken. When this is dropped the session is closed, whoever else has a handle: an
+/// application may have got an early one.
+pub(super) struct Unclaimed(Option<Session>);
+
+impl Unclaimed {
+    pub(super) fn new(session: Session) -> Self {
+        Self(Some(session))
+    }
+
+    /// The session, which from now on lives as long as its handles.
+    pub(super) fn claim(mut self) -> Session {
+        self.0.take().expect("only this takes it, and by value")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            close_silently(&session.0.shared);
+        }
+    }
+}
+
+fn close_silently(shared: &Shared) {
+    shared.with_timer(|inner| inner.session.close(CloseCode::NO_ERROR, "", Instant::now()));
 }
 
 impl fmt::Debug for Session {
@@ -39,6 +69,11 @@ impl fmt::Debug for Session {
 impl Session {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(Arc::new(Handle { shared }))
+    }
+
+    /// Whether it is over, or about to be.
+    pub(super) fn is_ending(&self) -> bool {
+        self.0.shared.look(|inner| inner.session.is_ending())
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -63,6 +98,33 @@ impl Session {
         &self.0.shared.peer
     }
 
+    /// Whether the peer has accepted the session. Until then both know who the other one is only by this side's word: the
+    /// peer may still refuse.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.shared.look(|inner| inner.session.is_connected())
+    }
+
+    /// Waits until the peer has accepted the session.
+    ///
+    /// # Errors
+    /// [`SessionError::Closed`] when the session is over: why it is.
+    pub async fn connected(&self) -> Result<(), SessionError> {
+        poll_fn(|context| {
+            self.0.shared.with(|inner| {
+                if let Some(reason) = inner.closed() {
+                    return Poll::Ready(Err(SessionError::Closed(reason.clone())));
+                }
+                if inner.session.is_connected() {
+                    return Poll::Ready(Ok(()));
+                }
+                inner.wait_connected(context);
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
     /// Opens a stream for both directions; waits while the peer allows no more.
     ///
     /// # Errors
@@ -81,11 +143,12 @@ impl Session {
     }
 
     /// Opens a flow of datagrams; the peer gets a stream by [`accept_bi`](Self::accept_bi), and makes a flow of it
-    /// ([`DatagramFlow::new`]).
+    /// ([`DatagramFlow::new`]). Waits until the session is connected: how large datagrams may be is not known before.
     ///
     /// # Errors
     /// As [`open_bi`](Self::open_bi).
     pub async fn open_datagrams(&self) -> Result<DatagramFlow, SessionError> {
+        self.connected().await?;
         let (send, recv) = self.open_bi().await?;
         Ok(DatagramFlow::new(send, recv))
     }

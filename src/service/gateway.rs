@@ -139,14 +139,14 @@ impl Serving {
         }
     }
 
+    /// Takes the sessions of a link as soon as they may send. Each comes twice: early, and connected.
     async fn follow(self: Arc<Self>, mut link: Link) {
-        while let Ok(session) = link.session().await {
-            self.begin(session.clone());
-            session.closed().await;
-            // The link may not have noticed yet.
-            while link.status().session.is_some_and(|current| current.id() == session.id()) {
-                link.changed().await;
+        let mut last = None;
+        while let Ok(session) = link.early_session().await {
+            if last.replace(session.id()) != Some(session.id()) {
+                self.begin(session);
             }
+            link.changed().await;
         }
     }
 

@@ -35,7 +35,7 @@ impl Peers {
         Self::default()
     }
 
-    /// Adds a connected session, which streams to its peer take from now on.
+    /// Adds a session, connected or early, which streams to its peer take from now on.
     pub fn add(&self, session: Session) {
         let (peer, id) = (session.peer().node_id.clone(), session.id());
         self.lock().entry(peer).or_default().push(Entry { id, session, is_open: true });
@@ -52,7 +52,7 @@ impl Peers {
         }
     }
 
-    /// The newest session with a peer that takes new streams.
+    /// The newest session with a peer that takes new streams: a connected one if there is one, else an early one.
     #[must_use]
     pub fn newest(&self, peer: &NodeId) -> Option<Session> {
         self.newest_with_id(peer).map(|(_, session)| session)
@@ -67,9 +67,23 @@ impl Peers {
     /// Opens a stream to a peer over its newest session that takes one; waits for a session, and for one that allows
     /// a further stream. Cancel safe.
     pub async fn open(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
+        self.open_on(peer, priority, false).await
+    }
+
+    /// The same, over a connected session: what a stream of datagrams needs.
+    pub(super) async fn open_connected(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
+        self.open_on(peer, priority, true).await
+    }
+
+    async fn open_on(&self, peer: &NodeId, priority: Priority, is_connected: bool) -> (SendStream, RecvStream) {
         loop {
             let (id, session) = self.wait(peer).await;
-            match session.open_bi_with(priority).await {
+            let ready = if is_connected { session.connected().await } else { Ok(()) };
+            let opened = match ready {
+                Ok(()) => session.open_bi_with(priority).await,
+                Err(error) => Err(error),
+            };
+            match opened {
                 Ok(stream) => return stream,
                 // It is over, or its peer shuts down: in both cases it takes no stream ever again.
                 Err(error) => {
@@ -99,7 +113,9 @@ impl Peers {
 
     fn newest_with_id(&self, peer: &NodeId) -> Option<(SessionId, Session)> {
         let sessions = self.lock();
-        let entry = sessions.get(peer)?.iter().rev().find(|entry| entry.is_open)?;
+        let newest = |is_wanted: fn(&Entry) -> bool| sessions.get(peer)?.iter().rev().find(|entry| is_wanted(entry));
+        let connected = newest(|entry| entry.is_open && entry.session.is_connected());
+        let entry = connected.or_else(|| newest(|entry| entry.is_open))?;
         Some((entry.id, entry.session.clone()))
     }
 

@@ -110,7 +110,7 @@ impl Session {
                 self.finish_closing(now);
             } else if matches!(self.state, State::Connecting) {
                 // A session that was not accepted cannot be joined: nothing will come back.
-                self.become_closed(CloseReason::ChannelsLost { after: Duration::ZERO }, now);
+                self.become_closed(CloseReason::NotAccepted, now);
             }
         }
         self.wake_lanes();

@@ -387,6 +387,11 @@ impl Session {
         self.take_peer_parameters(parameters);
         Ok(())
     }
+
+    /// The version that the session was made in, once the peer's parameters are known.
+    pub(super) fn version(&self) -> u32 {
+        best_common(&self.config().versions, &self.peer_parameters().versions).unwrap_or(crate::wire::VERSION)
+    }
 }
 
 /// Checks what the transcript has authenticated: that both mean the same session, and that nobody chose a lesser
@@ -401,10 +406,14 @@ fn check_parameters(
     if parameters.session_id != session_id {
         return Err(EstablishError::Violation("transport parameters of another session"));
     }
-    let best = config.versions.iter().copied().filter(|version| parameters.versions.contains(version)).max();
-    match best {
+    match best_common(&config.versions, &parameters.versions) {
         Some(best) if best == used => Ok(parameters),
         Some(best) => Err(EstablishError::Downgrade { used, best }),
         None => Err(EstablishError::Violation("peer does not list the version in use")),
     }
+}
+
+/// The version that two sides use.
+fn best_common(ours: &[u32], theirs: &[u32]) -> Option<u32> {
+    ours.iter().copied().filter(|version| theirs.contains(version)).max()
 }

@@ -91,6 +91,9 @@ pub enum CloseReason {
         /// How long the session waited.
         after: std::time::Duration,
     },
+    /// The first channel ended before the peer had accepted the session.
+    #[error("the peer ended the channel instead of accepting the session; its log says why")]
+    NotAccepted,
     /// The peer does not know the session any more.
     #[error("peer does not know the session: it was restarted")]
     Reset,

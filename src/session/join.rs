@@ -7,7 +7,7 @@ use super::lane::{Lane, LaneKind, LaneSetup, LaneState, Protection};
 use super::state::{Session, State};
 use crate::base::{Entropy, LaneId, RangeSet, Side, equal_in_constant_time, limits};
 use crate::crypto::join::JoinTranscript;
-use crate::wire::{self, Frame, Head, Join, Joined};
+use crate::wire::{Frame, Head, Join, Joined};
 
 /// Which lane ids may be used, and which were.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Session {
         let mut nonce = [0; 16];
         entropy.fill(&mut nonce);
         let transcript = JoinTranscript {
-            version: self.config.versions.first().copied().unwrap_or(wire::VERSION),
+            version: self.version(),
             session_id: self.id,
             lane_id,
             lane_count: 1,

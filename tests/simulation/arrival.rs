@@ -4,7 +4,9 @@ use bytes::BytesMut;
 use longhaul::base::{CloseCode, LaneId, limits};
 use longhaul::crypto::{LaneOpener, SessionSecrets};
 use longhaul::session::{EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress};
-use longhaul::wire::{Body, ClearMessage, FrameMessage, decode_message, decode_packet, encode_clear, message_size};
+use longhaul::wire::{
+    Body, ClearMessage, FrameMessage, Head, decode_message, decode_packet, encode_clear, message_size,
+};
 
 use crate::identities::IDENTITIES;
 use crate::link::{Link, Path, Phase};
@@ -126,13 +128,8 @@ impl World {
             Phase::Closed => Ok(()),
             Phase::Establishing => self.take_handshake(link, side, message).map_err(Broken::Establish),
             Phase::Starting { version } => {
-                let Body::Started(parameters) = message.body else {
-                    return Err(Broken::Establish(EstablishError::Violation("no answer to a start")));
-                };
-                let (version, session) = (*version, self.nodes[CLIENT].session());
-                session.handle_started(&parameters, version).map_err(Broken::Establish)?;
-                self.open(link, side, LaneId::FIRST);
-                Ok(())
+                let version = *version;
+                self.take_started(link, version, message.body).map_err(Broken::Establish)
             }
             Phase::Joining { request, lane, .. } => {
                 let Body::Joined(joined) = message.body else { return Err(Broken::Violation) };
@@ -218,11 +215,38 @@ impl World {
         }
     }
 
+    /// The answer to a start: on another version the session that has begun is nothing, and another one begins.
+    fn take_started(&mut self, link: usize, version: u32, body: Body) -> Result<(), EstablishError> {
+        match body {
+            Body::Started(parameters) => {
+                self.nodes[CLIENT].session().handle_started(&parameters, version)?;
+                self.open(link, CLIENT, LaneId::FIRST);
+                Ok(())
+            }
+            Body::VersionList(theirs) => {
+                let ours = self.nodes[CLIENT].config.versions.clone();
+                let common = ours.iter().copied().find(|ours| theirs.contains(ours) && *ours != version);
+                let version = common.ok_or(EstablishError::NoCommonVersion { theirs, ours })?;
+                self.close_end(link, CLIENT);
+                self.nodes[SERVER].failure = None;
+                self.dial_version(self.links[link].kind, self.links[link].pipes[CLIENT].path, version);
+                Ok(())
+            }
+            _ => Err(EstablishError::Violation("no answer to a start")),
+        }
+    }
+
     /// A channel that is TLS itself: both sides know the exporter's secrets and each other.
     fn take_start(&mut self, link: usize, message: FrameMessage) -> Result<(), EstablishError> {
         let (node, kind) = (&mut self.nodes[SERVER], self.links[link].kind);
         let Body::Start(parameters) = message.body else { return Err(EstablishError::Violation("no start")) };
         node.config = node.config.clone().granting_early();
+        let (ours, theirs) = (node.config.versions.clone(), message.head.version);
+        if !ours.contains(&theirs) {
+            let answer = Establishing::unsupported_version(&node.config, &message.head);
+            self.write(link, SERVER, answer);
+            return Err(EstablishError::NoCommonVersion { theirs: vec![theirs], ours });
+        }
         let session = Established::over_tls(
             SESSION_ID,
             message.head.version,
@@ -234,7 +258,11 @@ impl World {
             RESET_TOKEN,
             self.now,
         )?;
-        let started = Established::started_message(&node.config, SESSION_ID);
+        let mut started = Established::started_message(&node.config, SESSION_ID);
+        if let Some(parameters) = &self.started {
+            started.clear();
+            encode_clear(&mut started, &Head::default(), &ClearMessage::Started(parameters.encode().into()));
+        }
         node.session = Some(session);
         self.write(link, SERVER, started);
         self.open(link, SERVER, LaneId::FIRST);
@@ -250,7 +278,7 @@ impl World {
         let joined =
             session.handle_join(&message.head, &join, setup, &binding, &mut random, now).map_err(|_| Broken::Join)?;
         let mut out = BytesMut::new();
-        encode_clear(&mut out, &longhaul::wire::Head::default(), &ClearMessage::Joined(joined));
+        encode_clear(&mut out, &Head::default(), &ClearMessage::Joined(joined));
         self.write(link, SERVER, out);
         self.open(link, SERVER, message.head.lane_id);
         Ok(())

@@ -181,7 +181,7 @@ fn client_that_loses_its_lane_in_front_of_the_accept_ends_at_once() {
     world.dial(LaneKind::Tcp, SLOW);
     world.run_until(Duration::from_secs(5), |world| world.nodes[CLIENT].session.is_some());
     world.kill(0, &[CLIENT, SERVER]);
-    assert_eq!(world.nodes[CLIENT].closed(), Some(&CloseReason::ChannelsLost { after: Duration::ZERO }));
+    assert_eq!(world.nodes[CLIENT].closed(), Some(&CloseReason::NotAccepted));
 }
 
 /// The first lane may die with the accept delivered but not acknowledged: a repetition would be a second accept.

@@ -11,6 +11,7 @@ mod app;
 mod arrival;
 mod chaos;
 mod datagrams;
+mod early;
 mod establishing;
 mod faults;
 mod hostile;

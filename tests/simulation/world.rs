@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use longhaul::base::{LaneId, Side};
 use longhaul::session::{Event, LaneEnd, LaneKind, LaneSetup, Session, SessionConfig};
-use longhaul::wire::LaneUsage;
+use longhaul::stream::StreamNotice;
+use longhaul::wire::{LaneUsage, TransportParameters};
 
 use crate::link::{Link, Path, Phase};
 use crate::node::Node;
@@ -34,6 +35,8 @@ pub struct World {
     /// Instead of the usual TLS configurations.
     pub client_tls: Option<Arc<rustls::ClientConfig>>,
     pub server_tls: Option<Arc<rustls::ServerConfig>>,
+    /// What the server answers to a start, instead of what it grants.
+    pub started: Option<TransportParameters>,
 }
 
 pub const CLIENT: usize = 0;
@@ -55,6 +58,7 @@ impl World {
             written: 0,
             client_tls: None,
             server_tls: None,
+            started: None,
         }
     }
 
@@ -238,7 +242,9 @@ impl World {
                 match event {
                     Event::Stream(notice) => {
                         let is_early = session.side() == Side::Client && !session.is_connected();
-                        assert!(!is_early || session.is_ending(), "{notice:?} in front of the accept");
+                        // These follow from what this side does, and from the answer to a start.
+                        let is_own = matches!(notice, StreamNotice::Writable(_) | StreamNotice::Available(_));
+                        assert!(!is_early || is_own || session.is_ending(), "{notice:?} in front of the accept");
                         node.app.on_notice(session, &mut self.oracle, notice);
                     }
                     event => {

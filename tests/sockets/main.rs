@@ -7,6 +7,7 @@ mod channels;
 mod common;
 mod datagrams;
 mod dropping;
+mod early;
 mod entrances;
 mod faults;
 mod hostile;

@@ -23,6 +23,8 @@ pub(crate) struct UdpPath {
 
 struct State {
     is_blocked: AtomicBool,
+    /// Nothing of the listener's but its handshake goes through.
+    is_silenced: AtomicBool,
     /// Datagrams lost of 1,000.
     loss: AtomicU32,
     delay_ms: AtomicU64,
@@ -41,6 +43,7 @@ impl UdpPath {
         let address = format!("quic://{}", front.local_addr().unwrap()).parse().unwrap();
         let state = Arc::new(State {
             is_blocked: AtomicBool::new(false),
+            is_silenced: AtomicBool::new(false),
             loss: AtomicU32::new(0),
             delay_ms: AtomicU64::new(0),
             chance: AtomicU64::new(1),
@@ -61,6 +64,12 @@ impl UdpPath {
     /// Lets nothing through, either way, or everything again.
     pub(crate) fn block(&self, is_blocked: bool) {
         self.state.is_blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    /// Lets nothing of the listener's through but its handshake, or everything again. What it says about a session comes
+    /// when that is over, in packets with short headers (RFC 9000 §17.3.1), which never come in front of others.
+    pub(crate) fn silence_listener(&self, is_silenced: bool) {
+        self.state.is_silenced.store(is_silenced, Ordering::Relaxed);
     }
 
     /// Loses so many datagrams of 1,000, either way.
@@ -172,6 +181,9 @@ async fn answer(back: Arc<UdpSocket>, line: Line, client: SocketAddr) {
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((size, _)) = back.recv_from(&mut buffer).await else { continue };
-        line.pass(&buffer[..size], client);
+        let is_short = buffer[0] & 0x80 == 0;
+        if !is_short || !line.state.is_silenced.load(Ordering::Relaxed) {
+            line.pass(&buffer[..size], client);
+        }
     }
 }

@@ -246,7 +246,7 @@ impl Carrying {
     /// Asks the peer's service for a flow.
     async fn open(&self) -> Result<DatagramFlow, Refusal> {
         let config = &self.forward.config;
-        let opening = self.forward.peers.open(&config.peer, config.priority);
+        let opening = self.forward.peers.open_connected(&config.peer, config.priority);
         let (mut send, recv) =
             tokio::time::timeout(config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
         let request = ServiceRequest {

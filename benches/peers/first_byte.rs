@@ -1,0 +1,198 @@
+//! A peer for measurements: how long it takes from the begin of dialling until the first byte of an application is at the
+//! service, for a link and for quinn alone.
+//!
+//! `first_byte serve ADDRESS FOLDER` and `first_byte dial ADDRESS FOLDER [--count N] [--after early|connected|running]`.
+//! An address is `tcp://`, `tls://` or `quic://`, or `quinn://` for one connection of quinn without sessions. A link is
+//! dialled afresh for each measurement and sends on its early session, on the connected one, or for `running` on a session
+//! that is connected since long: then the time begins when the stream is opened. What is sent is the time at which it
+//! began, so that both sides have to run on one machine. The server leaves certificates in the folder, and prints the
+//! milliseconds of each measurement.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use longhaul::channel::{Address, ListenOptions};
+use longhaul::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
+use longhaul::issue::{CertificateAuthority, KeyType, Validity};
+use longhaul::node::{LinkConfig, Node, Session};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, ServerConfig};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const DOMAIN: &str = "bench";
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [side, address, folder, flags @ ..] = &arguments[..] else {
+        return Err("expected serve or dial, ADDRESS, and FOLDER".into());
+    };
+    let folder = Path::new(folder);
+    match (side.as_str(), address.strip_prefix("quinn://")) {
+        ("serve", None) => serve(address.parse()?, folder).await,
+        ("serve", Some(address)) => serve_quinn(address.parse()?, folder).await,
+        ("dial", quinn) => {
+            let (mut count, mut after) = (5, "early");
+            for pair in flags.chunks(2) {
+                match pair {
+                    [name, value] if name == "--count" => count = value.parse()?,
+                    [name, value] if name == "--after" => after = value,
+                    other => return Err(format!("{other:?} is no option with its value").into()),
+                }
+            }
+            for _ in 0..count {
+                match quinn {
+                    Some(address) => dial_quinn(address.parse()?, folder).await?,
+                    None => dial(address.parse()?, folder, after).await?,
+                }
+            }
+            Ok(())
+        }
+        (other, _) => Err(format!("expected serve or dial, not {other}").into()),
+    }
+}
+
+// ---- A link ----
+
+async fn serve(address: Address, folder: &Path) -> Result<(), Failure> {
+    let hour = || Validity::from_now(Duration::from_secs(3600));
+    let authority = CertificateAuthority::generate(DOMAIN, KeyType::P256, hour())?;
+    std::fs::write(folder.join("ca.crt"), authority.certificate_pem())?;
+    for name in ["a", "b"] {
+        let issued = authority.issue_node(name, KeyType::P256, hour())?;
+        std::fs::write(folder.join(format!("{name}.crt")), &issued.certificate_pem)?;
+        std::fs::write(folder.join(format!("{name}.key")), issued.key_pem.as_bytes())?;
+    }
+    let node = Node::builder(settings(folder, "b")?).listen(address, ListenOptions::default()).build().await?;
+    report("ready");
+    while let Some(session) = node.accept().await {
+        tokio::spawn(answer_all(session));
+    }
+    Ok(())
+}
+
+async fn answer_all(session: Session) -> Result<(), Failure> {
+    loop {
+        let (mut send, mut recv) = session.accept_bi().await?;
+        read_time(&mut recv).await?;
+        send.write_all(b"!").await?;
+        send.finish()?;
+    }
+}
+
+async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failure> {
+    let node = Node::builder(settings(folder, "a")?).build().await?;
+    let mut began = SystemTime::now();
+    let link = node.link(LinkConfig::new(NodeId::new(DOMAIN, "b")?, [address]));
+    let session = match after {
+        "early" => link.early_session().await?,
+        "connected" => link.session().await?,
+        "running" => {
+            let session = link.session().await?;
+            // Until all channels have joined.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            began = SystemTime::now();
+            session
+        }
+        other => return Err(format!("expected early, connected or running, not {other}").into()),
+    };
+    let (mut send, mut recv) = session.open_bi().await?;
+    send.write_all(&time(began)).await?;
+    recv.read_u8().await?;
+    node.close(longhaul::base::CloseCode::NO_ERROR, "").await;
+    Ok(())
+}
+
+fn settings(folder: &Path, name: &str) -> Result<TlsSettings, Failure> {
+    let read = |name: String| std::fs::read(folder.join(name));
+    let provider = default_provider();
+    let identity = Identity::from_pem(&read(format!("{name}.crt"))?, &read(format!("{name}.key"))?, &provider)?;
+    let anchors = TrustAnchors::from_pem(&read("ca.crt".to_owned())?)?;
+    Ok(TlsSettings::new(identity, anchors, provider, Arc::new(rustls::time_provider::DefaultTimeProvider))?)
+}
+
+// ---- quinn alone ----
+
+async fn serve_quinn(address: SocketAddr, folder: &Path) -> Result<(), Failure> {
+    let certified = rcgen::generate_simple_self_signed(vec![DOMAIN.to_owned()])?;
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())?;
+    std::fs::write(folder.join("quinn.der"), certified.cert.der())?;
+    let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let endpoint = Endpoint::server(config, address)?;
+    report("ready");
+    while let Some(incoming) = endpoint.accept().await {
+        tokio::spawn(answer_quinn(incoming));
+    }
+    Ok(())
+}
+
+async fn answer_quinn(incoming: quinn::Incoming) -> Result<(), Failure> {
+    let connection = incoming.await?;
+    let (mut send, mut recv) = connection.accept_bi().await?;
+    read_time(&mut recv).await?;
+    send.write_all(b"!").await?;
+    send.finish()?;
+    connection.closed().await;
+    Ok(())
+}
+
+async fn dial_quinn(address: SocketAddr, folder: &Path) -> Result<(), Failure> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(std::fs::read(folder.join("quinn.der"))?))?;
+    // Made anew each time: it remembers no tickets.
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    let endpoint = Endpoint::client("0.0.0.0:0".parse()?)?;
+    let began = SystemTime::now();
+    let connection = endpoint.connect_with(config, address, DOMAIN)?.await?;
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(&time(began)).await?;
+    recv.read_u8().await?;
+    connection.close(0_u8.into(), b"");
+    endpoint.wait_idle().await;
+    Ok(())
+}
+
+/// With all suites: the first packets of QUIC are sealed with AES-128-GCM, which a node offers nowhere else.
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    #[cfg(feature = "aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "aws-lc-rs"))]
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(provider)
+}
+
+// ---- The time ----
+
+fn time(at: SystemTime) -> [u8; 16] {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_be_bytes()
+}
+
+/// Takes the time at which the other side began: prints how long ago that is.
+async fn read_time(from: &mut (impl AsyncRead + Unpin)) -> Result<(), Failure> {
+    let mut began = [0; 16];
+    from.read_exact(&mut began).await?;
+    let now = u128::from_be_bytes(time(SystemTime::now()));
+    let taken = now.saturating_sub(u128::from_be_bytes(began));
+    report(&format!("{:.2} ms", taken as f64 / 1e6));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn report(line: &str) {
+    println!("{line}");
+}
