@@ -92,7 +92,11 @@ impl Chaos {
         let session = self.world.nodes[CLIENT].session();
         if session.healthy_lane_count() < self.lanes_wanted && !session.is_ending() {
             let (kind, path) = (draw_kind(&mut self.random), draw_path(&mut self.random));
-            self.world.join(kind, path);
+            let mut links = self.world.links.iter();
+            match links.rposition(|link| link.kind == LaneKind::Quic && link.is_open()) {
+                Some(link) if self.random.one_in(2) => self.world.join_beside(link, path),
+                _ => self.world.join(kind, path),
+            };
         }
     }
 

@@ -192,13 +192,20 @@ impl LinkEnd {
 /// A channel: `pipes[side]` is what `side` writes, `ends[side]` is what it knows.
 pub struct Link {
     pub kind: LaneKind,
+    /// The first lane of the channel, for a lane that shares one.
+    pub channel: Option<LaneId>,
     pub pipes: [Pipe; 2],
     pub ends: [LinkEnd; 2],
 }
 
 impl Link {
     pub fn new(kind: LaneKind, path: Path, client: Phase, server: Phase) -> Self {
-        Self { kind, pipes: [Pipe::new(path), Pipe::new(path)], ends: [LinkEnd::new(client), LinkEnd::new(server)] }
+        Self {
+            kind,
+            channel: None,
+            pipes: [Pipe::new(path), Pipe::new(path)],
+            ends: [LinkEnd::new(client), LinkEnd::new(server)],
+        }
     }
 
     pub fn is_closed(&self) -> bool {

@@ -9,6 +9,7 @@
 
 mod app;
 mod arrival;
+mod channels;
 mod chaos;
 mod datagrams;
 mod early;

@@ -96,16 +96,27 @@ impl World {
 
     /// The same, with a role of its own.
     pub fn join_as(&mut self, kind: LaneKind, path: Path, usage: LaneUsage) -> Option<usize> {
+        self.join_with(path, LaneSetup { usage, ..LaneSetup::new(kind) })
+    }
+
+    /// A further lane of the QUIC connection that a link belongs to, which is held up by itself.
+    pub fn join_beside(&mut self, first: usize, path: Path) -> Option<usize> {
+        let channel = self.links[first].channel.or_else(|| self.lane_of(first));
+        self.join_with(path, LaneSetup { channel, ..LaneSetup::new(LaneKind::Quic) })
+    }
+
+    fn join_with(&mut self, path: Path, setup: LaneSetup) -> Option<usize> {
+        let LaneSetup { kind, channel, .. } = setup;
         let binding = Self::channel_binding(kind, self.links.len());
         let (now, mut random) = (self.now, self.random.fork());
         let session = self.nodes[CLIENT].session.as_mut()?;
-        let request = session.begin_join(LaneSetup { usage, ..LaneSetup::new(kind) }, &binding, &mut random, now)?;
+        let request = session.begin_join(setup, &binding, &mut random, now)?;
         let mut out = BytesMut::new();
         let message = longhaul::wire::ClearMessage::Join(request.join.clone());
         longhaul::wire::encode_clear(&mut out, &request.head, &message);
         let lane = request.head.lane_id;
         let link = Link::new(kind, path, Phase::Joining { request, lane, since: now }, Phase::Accepting);
-        self.links.push(link);
+        self.links.push(Link { channel, ..link });
         self.write(self.links.len() - 1, CLIENT, out);
         self.settle();
         Some(self.links.len() - 1)

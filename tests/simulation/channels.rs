@@ -1,0 +1,103 @@
+//! Channels with several lanes, as QUIC connections have: a lane is held up by what it lost, and the others are not.
+
+use std::time::Duration;
+
+use longhaul::base::{Direction, LaneId, limits};
+use longhaul::session::{Event, LaneKind, SessionConfig};
+use longhaul::stream::{Priority, StreamsConfig};
+
+use crate::link::Path;
+use crate::seeds::milliseconds;
+use crate::world::{CLIENT, SERVER, World};
+
+const PATH: Path = Path { delay: milliseconds(20), bytes_per_second: 2_000_000, buffer_bytes: 128 * 1024 };
+
+/// A session over one channel of four lanes.
+fn connected(path: Path, config: SessionConfig) -> World {
+    let mut world = World::new(1, config.clone(), config);
+    world.connect(LaneKind::Quic, path);
+    for _ in 1..4 {
+        world.join_beside(0, path).expect("a fresh session has lanes left");
+    }
+    world.run_for(path.delay * 4 + milliseconds(50));
+    for node in &mut world.nodes {
+        let lanes = node.session().stats().lanes;
+        assert_eq!(lanes.len(), 4);
+        assert!(lanes.iter().all(|lane| lane.channel == LaneId::FIRST), "they are of one channel");
+    }
+    world
+}
+
+fn upload(world: &mut World, bytes: u64) {
+    let node = &mut world.nodes[CLIENT];
+    let session = node.session.as_mut().unwrap();
+    node.app.open(session, &mut world.oracle, Direction::Uni, Priority::Normal, bytes).unwrap();
+}
+
+/// Lanes that the client has suspected.
+fn suspected(world: &World) -> Vec<LaneId> {
+    let suspect = |event: &Event| if let Event::LaneSuspect(lane) = event { Some(*lane) } else { None };
+    world.nodes[CLIENT].events.iter().filter_map(|(_, event)| suspect(event)).collect()
+}
+
+#[test]
+fn a_lane_that_waits_for_a_repair_is_not_suspect_while_its_channel_works() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 20_000_000);
+    world.run_for(milliseconds(500));
+    let now = world.now;
+    world.links[2].pipes[CLIENT].stall(now, milliseconds(2500));
+    world.run_until_all_read(Duration::from_secs(10));
+    assert_eq!(suspected(&world), []);
+    assert_eq!(world.nodes[CLIENT].session().stats().lanes_lost, 0);
+}
+
+#[test]
+fn a_lane_that_is_never_repaired_is_found_although_its_channel_works() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 40_000_000);
+    world.run_for(milliseconds(500));
+    let (start, lane) = (world.now, world.lane_of(2).unwrap());
+    world.links[2].pipes[CLIENT].black_hole(start);
+    assert!(world.run_until(Duration::from_secs(20), |world| !suspected(world).is_empty()));
+    assert_eq!(suspected(&world), [lane]);
+    let time = world.now - start;
+    assert!(time >= limits::LANE_REPAIR_TIMEOUT && time < limits::LANE_REPAIR_TIMEOUT * 2, "{time:?}");
+    world.run_until_all_read(Duration::from_secs(20));
+}
+
+#[test]
+fn a_channel_that_falls_silent_is_found_soon() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 40_000_000);
+    world.run_for(milliseconds(500));
+    let start = world.now;
+    for link in 0..4 {
+        world.links[link].pipes[CLIENT].black_hole(start);
+    }
+    assert!(world.run_until(Duration::from_secs(20), |world| suspected(world).len() == 4));
+    let time = world.now - start;
+    assert!(time < limits::QUIC_SUSPECT_TIMEOUT_MIN * 2, "{time:?}");
+    world.join(LaneKind::Tcp, PATH).expect("there is room");
+    world.run_until_all_read(Duration::from_secs(30));
+}
+
+/// What is on its way on a connection may all have to wait behind one lost datagram, at the receiver.
+#[test]
+fn a_connection_has_no_more_on_its_way_than_its_receiver_holds() {
+    let path = Path { delay: milliseconds(500), bytes_per_second: 200_000_000, buffer_bytes: 64 << 20 };
+    let streams = StreamsConfig { stream_window: 128 << 20, session_window: 192 << 20, ..StreamsConfig::default() };
+    let mut world = connected(path, SessionConfig { streams, ..SessionConfig::default() });
+    upload(&mut world, 100_000_000);
+    let mut highest = 0;
+    let all_read = world.run_until(Duration::from_secs(60), |world| {
+        let lanes = world.nodes[CLIENT].session().stats().lanes;
+        highest = highest.max(lanes.iter().map(|lane| lane.in_flight_bytes).sum::<u64>());
+        world.is_all_read()
+    });
+    assert!(all_read, "{}", world.describe());
+    let packets = 4 * limits::FRAME_MESSAGE_BYTES_MAX as u64;
+    let bound = limits::QUIC_IN_FLIGHT_BYTES_MAX..limits::QUIC_IN_FLIGHT_BYTES_MAX + packets;
+    assert!(bound.contains(&highest), "{highest}");
+    assert_eq!(world.nodes[SERVER].session().stats().lanes_lost, 0);
+}
