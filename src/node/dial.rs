@@ -166,15 +166,12 @@ impl Dialler {
         show_early: impl Fn(Option<session::Session>),
     ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
         let id = session.id();
-        let is_early = matches!(awaited, Awaited::Started(_));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
         spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);
         let unclaimed = session::Session::new(Arc::clone(&shared));
-        if is_early {
-            show_early(Some(unclaimed.clone()));
-        }
+        show_early(Some(unclaimed.clone()));
         let unclaimed = Unclaimed::new(unclaimed);
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).

@@ -108,16 +108,16 @@ impl Link {
 
     /// The session, as soon as it may send; waits until there is one.
     ///
-    /// On a `quic://` or `tls://` channel that is one round trip before the peer's word that it accepts the session, so
-    /// that the first bytes leave with the last message of the handshake. On other channels, and once there is a
-    /// connected one, it is the same as [`session`](Self::session).
+    /// That is one round trip before the peer's word that it accepts the session, so that the first bytes leave with the
+    /// last message of the handshake. Once there is a connected one it is the same as [`session`](Self::session).
     ///
     /// By then the peer's identity is verified, and nobody can replay or read what is sent. But the peer may still refuse
     /// this node (it does not trust its certificate, or takes no more sessions), and another address may turn out to be
     /// the better one. The session then ends, and its streams with its error; what was sent on them the peer may have
     /// processed or not. The next session, which this gives again, starts anew. [`Session::connected`] tells how it went.
     ///
-    /// Until the peer has answered, 16 streams of each direction and 64 KiB leave; more waits. Datagrams of a flow that was
+    /// Until the peer has answered, 16 streams of each direction and 64 KiB leave on `quic://` and `tls://` channels; more
+    /// waits. Datagrams of a flow that was
     /// made by hand are refused by then; [`Session::open_datagrams`] waits.
     ///
     /// # Errors
