@@ -80,6 +80,7 @@ fn shown(value: &impl Debug) -> String {
 #[test]
 fn limits_are_listed_with_their_values() {
     let listed = constants![
+        ACK_AT_ONCE_PACKETS,
         ACK_DELAY_MAX,
         ACK_EVERY_BYTES,
         ACK_RANGES_MAX,

@@ -162,6 +162,9 @@ pub const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// Received stream bytes after which an acknowledgement is due at once.
 pub const ACK_EVERY_BYTES: u64 = 256 * 1024;
 
+/// Packets of a fresh lane that are acknowledged at once.
+pub const ACK_AT_ONCE_PACKETS: u64 = 16;
+
 /// Silence after which a lane is pinged.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 

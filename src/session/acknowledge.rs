@@ -56,8 +56,8 @@ impl Session {
             let delay = Duration::from_micros(ack.delay_us).min(sample);
             lane.round_trip.on_sample(sample - delay, now);
         }
-        let round_trip = lane.round_trip.smoothed().unwrap_or_default();
-        self.rate_mut(index).on_delivered(now, delivered, round_trip);
+        let interval = lane.round_trip.rate_interval();
+        self.rate_mut(index).on_delivered(now, delivered, interval);
         let lane = &mut self.lanes[index];
         lane.last_progress_at = now;
         lane.has_grace = true;

@@ -4,7 +4,7 @@
 //!
 //! Of the lanes of the chosen channel whichever asks carries the packet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lane::{Lane, LaneKind};
 use super::rtt::DeliveryRate;
@@ -25,12 +25,24 @@ impl Session {
         &mut self.lanes[oldest].rate
     }
 
+    /// The same, to look at.
+    fn rate(&self, channel: LaneId) -> Option<&DeliveryRate> {
+        self.lanes.iter().find(|lane| lane.channel() == channel).map(|lane| &lane.rate)
+    }
+
+    /// The highest rate of all channels that carry data, in bytes a second.
+    fn best_rate(&self) -> f64 {
+        let carrying = self.lanes.iter().filter(|lane| self.is_carrying(lane));
+        carrying.filter_map(|lane| lane.rate.bytes_per_second()).fold(0.0, f64::max)
+    }
+
     /// When a lane is suspect unless something of it is acknowledged: sooner when nothing of its channel is, either.
     pub(super) fn suspect_deadline(&self, lane: &Lane) -> Option<Instant> {
         if !lane.is_healthy() {
             return None;
         }
-        let (since, timeout) = (lane.unacknowledged_since()?, lane.suspect_timeout());
+        let (since, oldest) = (lane.unacknowledged_since()?, lane.sent.front()?);
+        let timeout = lane.suspect_timeout() + oldest.time;
         if lane.setup.channel.is_none() && self.channel_lanes(lane.id).nth(1).is_none() {
             return Some(since + timeout);
         }
@@ -46,10 +58,37 @@ impl Session {
         may_carry && !self.is_full(lane.channel())
     }
 
-    /// Whether the peer has no room for more behind a gap.
+    /// Whether enough is on its way on a channel.
     fn is_full(&self, channel: LaneId) -> bool {
-        let quic = self.channel_lanes(channel).filter(|lane| lane.setup.kind == LaneKind::Quic);
-        quic.map(|lane| lane.in_flight_bytes).sum::<u64>() >= limits::QUIC_IN_FLIGHT_BYTES_MAX
+        let in_flight = self.channel_lanes(channel).map(|lane| lane.in_flight_bytes).sum::<u64>();
+        in_flight >= self.allowance(channel)
+    }
+
+    /// Bytes that may be on their way on a channel.
+    fn allowance(&self, channel: LaneId) -> u64 {
+        let Some(oldest) = self.channel_lanes(channel).next() else { return 0 };
+        let allowance =
+            self.rate(channel).map_or(0, |rate| rate.allowance(oldest.round_trip.minimum().unwrap_or_default()));
+        match oldest.setup.kind {
+            // What follows a lost datagram waits at the peer, which has no more room for it.
+            LaneKind::Quic => allowance.min(limits::QUIC_IN_FLIGHT_BYTES_MAX),
+            LaneKind::Tcp | LaneKind::Tls | LaneKind::Unix => allowance,
+        }
+    }
+
+    /// What a packet is expected to take on a lane, by itself.
+    pub(super) fn packet_time(&self, index: usize, bytes: u32) -> Duration {
+        let rate = self.rate(self.lanes[index].channel());
+        rate.map(|rate| rate.packet_time(bytes, self.best_rate())).unwrap_or_default()
+    }
+
+    /// The longest packet for a lane.
+    pub(super) fn packet_bytes_max(&self, index: usize) -> usize {
+        let rate = self.rate(self.lanes[index].channel());
+        let bytes = rate.map_or(u64::MAX, |rate| rate.packet_bytes(self.best_rate()));
+        self.message_bytes_max()
+            .min(usize::try_from(bytes).unwrap_or(usize::MAX))
+            .max(super::transmit::PACKET_BYTES_MIN)
     }
 
     /// Whether a lane gets nothing because its channel is full, or holds something up while others of its channel carry what there
@@ -110,9 +149,9 @@ impl Session {
             view.in_flight_bytes += lane.in_flight_bytes;
             view.sent_bytes += lane.counters.bytes_sent;
             view.is_ready |= lane.is_waiting || asking == Some(index);
-            if lane.setup.kind == LaneKind::Quic && view.in_flight_bytes >= limits::QUIC_IN_FLIGHT_BYTES_MAX {
-                view.is_ready = false;
-            }
+        }
+        for view in &mut views {
+            view.is_ready &= view.in_flight_bytes < self.allowance(view.id);
         }
         self.views = views;
     }

@@ -213,7 +213,7 @@ impl Session {
         }
         let is_shared = self.streams.has_ready();
         let share = |room: usize| if is_shared { (room / 2).max(DATAGRAM_ROOM_MIN).min(room) } else { room };
-        let room_fresh = share(self.message_bytes_max() - packet_overhead_max());
+        let room_fresh = share(self.packet_bytes_max(index) - packet_overhead_max());
         let carrier_bytes_max = self.carrier_bytes_max();
         let channel = self.lanes[index].channel();
         let mut left = share(room);

@@ -93,6 +93,8 @@ pub(super) struct SentPacket {
     pub(super) number: PacketNumber,
     pub(super) sent_at: Instant,
     pub(super) bytes: u32,
+    /// What it was expected to take on the way, by itself.
+    pub(super) time: Duration,
     pub(super) items: Vec<SentItem>,
     /// The items went out again elsewhere.
     pub(super) is_reinjected: bool,
@@ -216,6 +218,11 @@ impl Lane {
     pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
         let oldest = self.sent.front()?;
         Some(oldest.sent_at.max(self.last_progress_at))
+    }
+
+    /// When the lane has been silent for longer than the path explains, packets that take their time apart.
+    pub(super) fn silence_deadline(&self) -> Option<Instant> {
+        self.is_healthy().then(|| Some(self.unacknowledged_since()? + self.suspect_timeout())).flatten()
     }
 
     /// On a QUIC lane a datagram that was lost twice holds up what is behind it for round trips, while the connection is

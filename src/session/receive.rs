@@ -80,7 +80,9 @@ impl Session {
         let lane = &mut self.lanes[index];
         lane.received.newest_at = now;
         lane.received.unacknowledged_bytes += data_bytes;
-        let due = if lane.received.unacknowledged_bytes >= limits::ACK_EVERY_BYTES {
+        // A fresh lane gets more to carry as it is acknowledged.
+        let is_fresh = lane.received.next.0 <= limits::ACK_AT_ONCE_PACKETS && data_bytes > 0;
+        let due = if lane.received.unacknowledged_bytes >= limits::ACK_EVERY_BYTES || is_fresh {
             now
         } else {
             now + limits::ACK_DELAY_MAX

@@ -44,6 +44,12 @@ impl RoundTrip {
         self.minimums.iter().flatten().min().copied()
     }
 
+    /// Time over which a rate is measured: a round trip, but not that of a queue that this side may have made itself.
+    pub(super) fn rate_interval(&self) -> Duration {
+        let smoothed = self.smoothed.unwrap_or_default();
+        smoothed.min((self.minimum().unwrap_or_default() * 2).max(QUEUED_INTERVAL)).max(RATE_INTERVAL_MIN)
+    }
+
     /// When there was a measurement last.
     pub(super) fn measured_at(&self) -> Option<Instant> {
         self.measured_at
@@ -61,8 +67,27 @@ impl RoundTrip {
     }
 }
 
+/// What may be on its way on a slow lane, besides four round trips. Where losses are repaired, it takes up to several of
+/// them until a packet is acknowledged.
+const ALLOWANCE_TIME: Duration = Duration::from_millis(500);
+
+/// What may be on its way, in bytes, before anything is known of a lane.
+const ALLOWANCE_UNMEASURED: u64 = 64 * 1024;
+
+/// What a packet may take on a slow lane.
+const PACKET_TIME: Duration = Duration::from_millis(50);
+
+/// The longest packet while it is not known how fast a lane is.
+const PACKET_BYTES_UNMEASURED: u64 = 8 * 1024;
+
+/// The rate, in bytes a second, of a lane when its silence is judged and none is known to be faster.
+const RATE_LEAST: f64 = 32e3;
+
+/// Longest time that silence is explained by the size of a packet.
+const PACKET_TIME_MAX: Duration = Duration::from_secs(4);
+
 /// What a lane has to deliver between two measurements while it could take more, so that they say anything.
-const LIMITED_BYTES_MIN: u64 = 64 * 1024;
+const LIMITED_BYTES_MIN: u64 = 48 * 1024;
 
 /// A path that has become longer, by another route or another address, is known as such after one or two of these.
 /// Kernels forget their shortest round trip after as long.
@@ -70,6 +95,9 @@ const MINIMUM_PERIOD: Duration = Duration::from_secs(10);
 
 /// Shortest time over which a rate is measured.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// The same where a queue makes round trips long, unless they are long without one.
+const QUEUED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Bytes a second that a lane delivers, as far as it was asked to.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +108,8 @@ pub(super) struct DeliveryRate {
     interval_start: Option<Instant>,
     interval_bytes: u64,
     is_limited: bool,
+    /// All that was acknowledged.
+    delivered_bytes: u64,
 }
 
 impl DeliveryRate {
@@ -91,15 +121,20 @@ impl DeliveryRate {
 
     /// Forgets what was measured and is no rate yet: time has passed that says nothing.
     pub(super) fn begin_anew(&mut self) {
-        (self.interval_start, self.interval_bytes) = (None, 0);
+        (self.interval_start, self.interval_bytes, self.is_limited) = (None, 0, false);
     }
 
-    /// Takes an acknowledgement of bytes.
-    pub(super) fn on_delivered(&mut self, now: Instant, bytes: u64, round_trip: Duration) {
-        let start = *self.interval_start.get_or_insert(now);
+    /// Takes an acknowledgement of bytes. A rate is measured over `interval` at least.
+    pub(super) fn on_delivered(&mut self, now: Instant, bytes: u64, interval: Duration) {
+        self.delivered_bytes += bytes;
+        let Some(start) = self.interval_start else {
+            // What an acknowledgement covers was delivered before it.
+            self.interval_start = Some(now);
+            return;
+        };
         self.interval_bytes += bytes;
         let elapsed = now.saturating_duration_since(start);
-        if elapsed < round_trip.max(RATE_INTERVAL_MIN) {
+        if elapsed < interval {
             return;
         }
         let sample = self.interval_bytes as f64 / elapsed.as_secs_f64();
@@ -113,6 +148,37 @@ impl DeliveryRate {
         };
         (self.bytes_per_second, self.is_least) = (Some(rate), is_least);
         (self.interval_start, self.interval_bytes, self.is_limited) = (Some(now), 0, false);
+    }
+
+    /// Bytes that may be on their way, so that what follows them, and the word that they have arrived, need not wait for
+    /// long: what the lane carries in some time. As long as that is not known it may carry twice what it has carried,
+    /// beyond a few packets.
+    pub(super) fn allowance(&self, round_trip: Duration) -> u64 {
+        let known =
+            self.bytes_per_second.map_or(0.0, |rate| rate * (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64()) as u64;
+        let is_measured = self.bytes_per_second.is_some() && !self.is_least;
+        let least =
+            if is_measured { 2 * PACKET_BYTES_UNMEASURED } else { ALLOWANCE_UNMEASURED + 2 * self.delivered_bytes };
+        known.max(least)
+    }
+
+    /// The longest packet, in bytes: what the lane carries in a moment. A lane that was not measured is expected to be as
+    /// fast as the best one.
+    pub(super) fn packet_bytes(&self, best_rate: f64) -> u64 {
+        let in_a_moment = |rate: f64| (rate * PACKET_TIME.as_secs_f64()) as u64;
+        match self.bytes_per_second {
+            Some(rate) if !self.is_least => in_a_moment(rate),
+            rate => in_a_moment(rate.unwrap_or_default().max(best_rate)).max(PACKET_BYTES_UNMEASURED),
+        }
+    }
+
+    /// How long a packet takes that has nothing before it, with the same expectation.
+    pub(super) fn packet_time(&self, bytes: u32, best_rate: f64) -> Duration {
+        let rate = match self.bytes_per_second {
+            Some(rate) if !self.is_least => rate.max(1.0),
+            rate => rate.unwrap_or_default().max(best_rate).max(RATE_LEAST),
+        };
+        Duration::try_from_secs_f64(f64::from(bytes) / rate).unwrap_or(PACKET_TIME_MAX).min(PACKET_TIME_MAX)
     }
 
     /// Forgets the rate: it was measured long ago.

@@ -22,7 +22,7 @@ impl Session {
             return;
         }
         let lanes = self.lanes.iter().filter(|lane| lane.is_alive());
-        let Some(due) = lanes.filter_map(|lane| self.lane_deadline(lane)).min() else { return };
+        let Some(due) = lanes.filter_map(|lane| self.lane_deadline(lane, ran_at)).min() else { return };
         // A deadline that passed while this side ran was missed for another reason.
         let lateness = now.saturating_duration_since(due.max(ran_at));
         if lateness <= limits::STALL_MIN {

@@ -41,17 +41,19 @@ impl Session {
         };
         let lanes = self.lanes.iter().map(|lane| match lane.died_at {
             Some(at) => Some(at + limits::DEAD_LANE_MEMORY),
-            None => self.lane_deadline(lane),
+            None => self.lane_deadline(lane, self.ran_at),
         });
         session.into_iter().chain(lanes).flatten().min()
     }
 
-    /// When a living lane has something to do, or is found to do nothing.
-    pub(super) fn lane_deadline(&self, lane: &Lane) -> Option<Instant> {
+    /// When a living lane has something to do, or is found to do nothing. `ran_at` is when this side ran last.
+    pub(super) fn lane_deadline(&self, lane: &Lane, ran_at: Instant) -> Option<Instant> {
         let deadlines = [
             // A lane that asks anyway finds its acknowledgement itself.
             lane.received.ack_due.filter(|_| lane.is_waiting),
             self.suspect_deadline(lane),
+            // Nothing is done by then, but that this side runs is noted.
+            lane.silence_deadline().filter(|at| *at > ran_at),
             lane.dead_deadline(self.config.dead_timeout),
             (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval),
             Some(lane.last_received_at + self.config.idle_timeout),

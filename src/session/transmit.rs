@@ -27,7 +27,7 @@ const FRAME_GROWTH_MAX: usize = 3 * 2 + 2;
 const STREAM_CONTROL_BYTES_MAX: usize = 64;
 
 /// No packet is cut for less: the longest control frames have to fit.
-const PACKET_BYTES_MIN: usize = 2048;
+pub(super) const PACKET_BYTES_MIN: usize = 2048;
 
 /// A packet to be encoded, sealed and written.
 pub struct Transmission {
@@ -116,7 +116,7 @@ impl Session {
 
     /// The frames for a lane. `copied` is how many of the first ones another lane carries, too.
     fn gather(&mut self, now: Instant, index: usize, copied: &mut usize) -> Vec<Frame> {
-        let size_max = self.message_bytes_max();
+        let size_max = self.packet_bytes_max(index);
         let mut room = size_max - packet_overhead_max();
         let mut frames = Vec::new();
         let mut push = |frames: &mut Vec<Frame>, frame: Frame| {
@@ -321,13 +321,14 @@ impl Session {
         let seal = self.lanes[index].protection == Protection::Sealed;
         let key = seal.then(|| SealedKeys(self.keys.current().local.clone()));
         let epoch = if seal { self.keys.epoch() } else { Epoch(0) };
+        let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
+        let time = self.packet_time(index, bytes as u32);
         if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
             self.rate_mut(index).on_limited();
         }
         let lane = &mut self.lanes[index];
         let number = lane.next_number?;
         lane.next_number = number.next();
-        let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
         let mut items = Vec::new();
         let mut needs_ack = false;
         for frame in &frames {
@@ -346,7 +347,14 @@ impl Session {
         }
         if needs_ack {
             lane.in_flight_bytes += bytes as u64;
-            lane.sent.push_back(SentPacket { number, sent_at: now, bytes: bytes as u32, items, is_reinjected: false });
+            lane.sent.push_back(SentPacket {
+                number,
+                sent_at: now,
+                bytes: bytes as u32,
+                time,
+                items,
+                is_reinjected: false,
+            });
         }
         lane.counters.packets_sent += 1;
         if seal {

@@ -97,7 +97,7 @@ fn a_connection_has_no_more_on_its_way_than_its_receiver_holds() {
     });
     assert!(all_read, "{}", world.describe());
     let packets = 4 * limits::FRAME_MESSAGE_BYTES_MAX as u64;
-    let bound = limits::QUIC_IN_FLIGHT_BYTES_MAX..limits::QUIC_IN_FLIGHT_BYTES_MAX + packets;
-    assert!(bound.contains(&highest), "{highest}");
+    assert!(highest < limits::QUIC_IN_FLIGHT_BYTES_MAX + packets, "{highest}");
+    assert!(highest > limits::QUIC_IN_FLIGHT_BYTES_MAX / 2, "the bound matters: {highest}");
     assert_eq!(world.nodes[SERVER].session().stats().lanes_lost, 0);
 }

@@ -143,7 +143,7 @@ fn keys_change_with_sealed_and_other_lanes() {
     world.connect(LaneKind::Tcp, Path { delay: milliseconds(80), ..Path::default() });
     world.join(LaneKind::Tls, Path { delay: milliseconds(1), ..Path::default() }).unwrap();
     world.join(LaneKind::Tcp, Path { delay: milliseconds(30), ..Path::default() }).unwrap();
-    transfer(&mut world, 20_000_000);
+    transfer(&mut world, 60_000_000);
     assert!(epochs(&mut world)[0] >= 2);
     no_lane_was_lost(&mut world);
 }

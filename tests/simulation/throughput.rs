@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use longhaul::base::{Direction, limits};
-use longhaul::session::SessionConfig;
+use longhaul::base::{Direction, Side, limits};
 use longhaul::session::scheduler::Policy;
+use longhaul::session::{Event, LaneKind, SessionConfig};
 use longhaul::stream::Priority;
 
 use crate::app::Reading;
@@ -57,7 +57,7 @@ fn slow_lane_does_not_hold_up_a_fast_one() {
     let fast = Path { delay: milliseconds(10), bytes_per_second: 20_000_000, buffer_bytes: 256 * 1024 };
     let slow = Path { delay: milliseconds(150), bytes_per_second: 300_000, buffer_bytes: 256 * 1024 };
     let mut world = World::connected(1, 1, fast);
-    world.join(longhaul::session::LaneKind::Tcp, slow).unwrap();
+    world.join(LaneKind::Tcp, slow).unwrap();
     world.run_for(Duration::from_secs(1));
     open(&mut world, Priority::Normal, 1_000_000_000);
     world.run_for(Duration::from_secs(2));
@@ -71,7 +71,7 @@ fn no_priority_starves() {
     let mut world = World::connected(1, 1, path);
     let ids = Priority::ALL.map(|priority| open(&mut world, priority, 100_000_000));
     world.run_for(Duration::from_secs(5));
-    let read = ids.map(|id| world.oracle.flow(id, longhaul::base::Side::Client).read);
+    let read = ids.map(|id| world.oracle.flow(id, Side::Client).read);
     assert!(read[0] > read[3], "{read:?}");
     assert!(read.iter().all(|bytes| *bytes > 1_000_000), "{read:?}");
 }
@@ -82,7 +82,7 @@ fn streams_of_a_class_share_evenly() {
     let mut world = World::connected(1, 2, path);
     let ids = [(); 4].map(|()| open(&mut world, Priority::Normal, 100_000_000));
     world.run_for(Duration::from_secs(4));
-    let read = ids.map(|id| world.oracle.flow(id, longhaul::base::Side::Client).read);
+    let read = ids.map(|id| world.oracle.flow(id, Side::Client).read);
     let (least, most) = (read.iter().min().unwrap(), read.iter().max().unwrap());
     assert!(*least as f64 > *most as f64 * 0.8, "{read:?}");
 }
@@ -96,7 +96,7 @@ fn urgent_message_overtakes_a_bulk_transfer() {
     world.run_for(Duration::from_secs(1));
     let id = open(&mut world, Priority::Urgent, 100);
     let begin = world.now;
-    world.run_until(Duration::from_secs(1), |world| world.oracle.flow(id, longhaul::base::Side::Client).read == 100);
+    world.run_until(Duration::from_secs(1), |world| world.oracle.flow(id, Side::Client).read == 100);
     assert!(world.now - begin < milliseconds(50), "{:?}", world.now - begin);
     assert!(world.nodes[SERVER].closed().is_none());
 }
@@ -129,4 +129,24 @@ fn reader_that_never_reads_stops_its_writer() {
 #[test]
 fn readers_that_never_read_hold_the_sessions_window_and_no_more() {
     reader_that_never_reads(250, limits::SESSION_WINDOW_BYTES_MAX);
+}
+
+/// 300 kbit/s: a packet of full size alone would take longer than a lane may be silent.
+#[test]
+fn a_slow_path_is_filled_and_not_suspected() {
+    for kind in [LaneKind::Tcp, LaneKind::Quic] {
+        let path = Path { delay: milliseconds(25), bytes_per_second: 37_500, buffer_bytes: 128 * 1024 };
+        let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
+        world.connect(kind, path);
+        open(&mut world, Priority::Normal, 1_000_000);
+        world.run_for(Duration::from_secs(10));
+        // What is short and urgent does not wait behind all that a socket would take.
+        let (begin, id) = (world.now, open(&mut world, Priority::Urgent, 100));
+        world.run_until(Duration::from_secs(10), |world| world.oracle.flow(id, Side::Client).read == 100);
+        assert!(world.now - begin < Duration::from_secs(1), "{kind:?}: {:?}", world.now - begin);
+        // 26.7 s at the least.
+        world.run_until_all_read(Duration::from_secs(28) - (world.now - begin) - Duration::from_secs(10));
+        let suspected = |(_, event): &(_, Event)| matches!(event, Event::LaneSuspect(_));
+        assert!(!world.nodes[CLIENT].events.iter().any(suspected), "{kind:?}: {}", world.describe());
+    }
 }

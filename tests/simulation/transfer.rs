@@ -72,9 +72,9 @@ fn what_was_written_in_pieces_leaves_in_one_frame() {
     let now = world.now;
     let session = world.nodes[CLIENT].session();
     let id = session.open(Direction::Uni, Priority::Normal).unwrap();
-    let written: Vec<u8> = (0..150_000_u32).map(|index| (index % 251) as u8).collect();
+    let written: Vec<u8> = (0..60_000_u32).map(|index| (index % 251) as u8).collect();
     // Sizes that neither fit packets nor one another.
-    let mut pieces = written.chunks(7_777);
+    let mut pieces = written.chunks(1_777);
     let mut sent = Vec::new();
     loop {
         for piece in pieces.by_ref().take(9) {

@@ -190,8 +190,11 @@ async fn fails_over(fail: impl Fn(&Proxy)) {
         soon(transfer.advance(1 << 20)).await;
     }
     let before = carried(&first);
-    soon(transfer.advance(1 << 20)).await;
-    assert!(carried(&first) > before);
+    // What was on its way by then had come through it already.
+    while carried(&first) < before + (1 << 20) {
+        assert!(Instant::now() < deadline, "the first carries nothing");
+        soon(transfer.advance(1 << 20)).await;
+    }
     soon(transfer.finish()).await;
     assert!(pair.session_a.close_reason().is_none() && pair.session_b.close_reason().is_none());
 }
