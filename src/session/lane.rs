@@ -108,6 +108,8 @@ pub(super) struct Received {
     pub(super) unacknowledged_bytes: u64,
     /// When an acknowledgement has to leave.
     pub(super) ack_due: Option<Instant>,
+    /// It has to leave once more, by another lane.
+    pub(super) is_repeated: bool,
 }
 
 /// One lane.
@@ -121,6 +123,8 @@ pub(super) struct Lane {
     /// Sent in order; those that need no acknowledgement are left out.
     pub(super) sent: VecDeque<SentPacket>,
     pub(super) in_flight_bytes: u64,
+    /// Acknowledged since it began.
+    pub(super) delivered_bytes: u64,
     pub(super) received: Received,
     pub(super) round_trip: RoundTrip,
     pub(super) rate: DeliveryRate,
@@ -174,7 +178,14 @@ impl Lane {
             next_number: Some(PacketNumber(0)),
             sent: VecDeque::new(),
             in_flight_bytes: 0,
-            received: Received { next: PacketNumber(0), newest_at: now, unacknowledged_bytes: 0, ack_due: None },
+            delivered_bytes: 0,
+            received: Received {
+                next: PacketNumber(0),
+                newest_at: now,
+                unacknowledged_bytes: 0,
+                ack_due: None,
+                is_repeated: false,
+            },
             round_trip: RoundTrip::default(),
             rate: DeliveryRate::default(),
             control: VecDeque::new(),
@@ -228,6 +239,11 @@ impl Lane {
 
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
         Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
+    }
+
+    /// Whether other lanes have to say what arrived on this one.
+    pub(super) fn is_acknowledged_by_others(&self) -> bool {
+        self.received.is_repeated || (self.state == LaneState::Dead && self.received.ack_due.is_some())
     }
 
     /// Whether there is something that only this lane can send, now.

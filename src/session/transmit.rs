@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::lane::{LaneState, Protection, SentItem, SentPacket};
+use super::lane::{Lane, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
@@ -25,6 +25,11 @@ const FRAME_GROWTH_MAX: usize = 3 * 2 + 2;
 
 /// The most that a frame about a stream takes, without data: keys, sizes and three numbers.
 const STREAM_CONTROL_BYTES_MAX: usize = 64;
+
+/// Stream data in the first packets, while none of the lanes has delivered more. Nothing of a packet can be read before all of it has arrived, and a fresh
+/// channel sends no more at once than 10 segments (RFC 6928, RFC 9002 §7.2): one of full size would take three round
+/// trips. Packets grow with what was delivered, as the channel's window does.
+const FIRST_DATA_BYTES_MAX: usize = 8 * 1024;
 
 /// No packet is cut for less: the longest control frames have to fit.
 const PACKET_BYTES_MIN: usize = 2048;
@@ -152,9 +157,9 @@ impl Session {
             frames.push(frame);
             room > 2 * limits::REASON_BYTES_MAX && frames.len() < CONTROL_FRAMES_MAX
         };
-        for dead in 0..self.lanes.len() {
-            if self.lanes[dead].state == LaneState::Dead && self.lanes[dead].received.ack_due.is_some() {
-                let ack = self.take_ack(dead, now);
+        for other in 0..self.lanes.len() {
+            if self.lanes[other].is_acknowledged_by_others() {
+                let ack = self.take_ack(other, now);
                 if !push(&mut frames, ack) {
                     return frames;
                 }
@@ -183,7 +188,8 @@ impl Session {
     /// Fills a packet with stream data. Returns the room that is left.
     fn gather_streams(&mut self, index: usize, leaves_prompt: bool, room: usize, frames: &mut Vec<Frame>) -> usize {
         // Room for the signal that the session's credit is used up, which should not wait for the next packet.
-        let kept = STREAM_CONTROL_BYTES_MAX.min(room);
+        let mut kept = STREAM_CONTROL_BYTES_MAX.min(room);
+        kept += (room - kept).saturating_sub(self.data_bytes_max());
         let mut room = room - kept;
         let channel = self.lanes[index].channel();
         let (mut last, mut piece_count) = (None, frames.len());
@@ -216,6 +222,12 @@ impl Session {
             self.streams.end_turn(id);
         }
         room + kept
+    }
+
+    /// The most stream data for one packet.
+    fn data_bytes_max(&self) -> usize {
+        let delivered = self.lanes.iter().filter(|lane| self.is_carrying(lane)).map(|lane| lane.delivered_bytes).max();
+        usize::try_from(delivered.unwrap_or(0)).unwrap_or(usize::MAX).max(FIRST_DATA_BYTES_MAX)
     }
 
     /// Whether short messages for which somebody waits are left to another lane, on which they arrive earlier: bulk data
@@ -265,7 +277,7 @@ impl Session {
             || self.streams.has_control()
             || self.streams.has_ready()
             || self.has_datagrams_for_lanes()
-            || self.lanes.iter().any(|lane| lane.state == LaneState::Dead && lane.received.ack_due.is_some())
+            || self.lanes.iter().any(Lane::is_acknowledged_by_others)
     }
 
     /// Wakes the waiting lane that should carry what there is.
@@ -307,6 +319,7 @@ impl Session {
     pub(super) fn take_ack(&mut self, index: usize, now: Instant) -> Frame {
         let received = &mut self.lanes[index].received;
         received.ack_due = None;
+        received.is_repeated = false;
         received.unacknowledged_bytes = 0;
         let delay_us = now.saturating_duration_since(received.newest_at).as_micros() as u64;
         Frame::Ack(Ack {
