@@ -92,7 +92,7 @@ def beside(options):
         # What begins with the transfer is over when the requests are.
         link.start("transfer", BEFORE + options.secs + 1, "--one-way", name="bulk")
         time.sleep(BEFORE)
-        link.start("talk", options.secs, "--interval", 0.02, "--size", 200)
+        link.start("talk", options.secs, "--interval", 0.02, "--size", 200, port=5202 if options.interactive else 5200)
         taken = sorted(answered_at - sent_at for sent_at, answered_at in link.talked(options.secs))
         end = link.transferred(options.secs, "bulk")[1]
         percentile = lambda share: taken[int(share * (len(taken) - 1))]
@@ -150,10 +150,10 @@ class Link:
         addresses = [(scheme, count, number + 1) for number in range(path_count) for scheme, count in channels]
         start_link(self.processes, addresses)
 
-    def start(self, kind, seconds, *options, name="client"):
+    def start(self, kind, seconds, *options, name="client", port=5200):
         """Begins a transfer or a talk; returns when its first byte came."""
         self.clients[name] = self.processes.spawn(
-            name, A, sys.executable, ENDS, kind, 5200, seconds, *options)
+            name, A, sys.executable, ENDS, kind, port, seconds, *options)
         end = time.monotonic() + 20
         while "begin" not in self.processes.log(name).read_text():
             if time.monotonic() > end or self.clients[name].poll() is not None:

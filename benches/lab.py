@@ -123,8 +123,9 @@ class Processes:
 
 
 def start_link(processes, addresses, extra=""):
-    """Two nodes and a link between them: port 5200 of the near host leads to port 5201 of the far one. `addresses` are
-    scheme, count and the number of the path; `extra` are options of the link and of the listeners."""
+    """Two nodes and a link between them: ports 5200 and 5202 of the near host lead to port 5201 of the far one,
+    5202 as interactive. `addresses` are scheme, count and the number of the path; `extra` are options of the link and of
+    the listeners."""
     folder = processes.folder
     if not (folder / "ca.crt").exists():
         for words in (["ca", "--domain", "wan"], *(["node", name, "--ca", folder] for name in ("a", "b"))):
@@ -133,11 +134,15 @@ def start_link(processes, addresses, extra=""):
     urls = [(f"{scheme}://{far(path)}:{7443 + port}", count) for port, (scheme, count, path) in enumerate(addresses)]
     listen = "".join(f'[[listen]]\naddress = "{url}"\n{extra}' for url, _ in urls)
     links = ", ".join(f'{{ url = "{url}", count = {count} }}' for url, count in urls)
+    services = [("target", "normal"), ("prompt", "interactive")]
     (folder / "b.toml").write_text(
-        identity.format("b") + listen + '[[service]]\nname = "target"\ntarget = "tcp://127.0.0.1:5201"\n')
+        identity.format("b") + listen + "".join(
+            f'[[service]]\nname = "{name}"\ntarget = "tcp://127.0.0.1:5201"\npriority = "{priority}"\n'
+            for name, priority in services))
     (folder / "a.toml").write_text(
         identity.format("a") + f'[[link]]\npeer = "b"\naddresses = [{links}]\n{extra}'
-        '[[forward]]\nlisten = "tcp://127.0.0.1:5200"\npeer = "b"\nservice = "target"\n')
+        + "".join(f'[[forward]]\nlisten = "tcp://127.0.0.1:{port}"\npeer = "b"\nservice = "{name}"\n'
+                  f'priority = "{priority}"\n' for port, (name, priority) in zip((5200, 5202), services)))
     processes.spawn("b", B, LONGHAUL, "run", "-c", "b.toml")
     time.sleep(0.5)
     processes.spawn("a", A, LONGHAUL, "run", "-c", "a.toml")
