@@ -4,14 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::copies::Copies;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
-use super::lane::{LaneState, SentItem};
+use super::lane::{Lane, LaneState, SentItem};
 use super::state::{Session, State};
-use crate::base::{LaneId, PacketNumber};
+use crate::base::{LaneId, PacketNumber, limits};
 use crate::wire::{Ack, Frame};
 
+/// Acknowledgements that a fresh lane repeats. In an outage several lanes a second are begun, and a peer takes no more
+/// than 200 frames a second that are no news to it.
+const REPEATED_ACKS_MAX: usize = 16;
+
 impl Session {
-    /// Takes an acknowledgement. It may come by another lane, and for a lane that is dead.
-    pub(super) fn handle_ack(&mut self, ack: &Ack, now: Instant) -> Result<(), SessionFault> {
+    /// Takes an acknowledgement that came by a lane. It may be another one's, and that of a lane that is dead.
+    pub(super) fn handle_ack(&mut self, ack: &Ack, by: LaneId, now: Instant) -> Result<(), SessionFault> {
         let Some(index) = self.lane_index(ack.lane_id) else {
             // Of a lane that was forgotten. That it ever was is what its id tells.
             let was = self.lane_credit.was_used(ack.lane_id);
@@ -46,7 +50,8 @@ impl Session {
         let Some(sent_at) = newest else {
             return if self.idle_frames.take(now) { Ok(()) } else { Err(SessionFault::Load("acknowledgements")) };
         };
-        if !lane.is_alive() {
+        // What others say of a lane tells nothing of how it does.
+        if !lane.is_alive() || by != ack.lane_id {
             return Ok(());
         }
         // What was sent before a time in which this side did not run measures that time.
@@ -75,6 +80,31 @@ impl Session {
         }
         self.wake_lanes();
         Ok(())
+    }
+
+    /// While nothing works, a fresh lane says once more what arrived on those before: the last word on it may be lost with
+    /// them, and the peer would begin by sending again what is here.
+    pub(super) fn repeat_acks(&mut self, now: Instant) {
+        if self.has_active_lane() {
+            return;
+        }
+        self.rescued_at = now;
+        let heard = self.lanes.iter_mut().rev().filter(|lane| lane.received.next > PacketNumber(0));
+        heard.take(REPEATED_ACKS_MAX).for_each(|lane| lane.received.is_repeated = true);
+    }
+
+    /// When a dead lane is forgotten. In an outage one that carried something is not, nor until the peer has had the time
+    /// to say what of it arrived.
+    pub(super) fn forget_at(&self, lane: &Lane) -> Option<Instant> {
+        let due = lane.died_at? + limits::DEAD_LANE_MEMORY;
+        if lane.sent.is_empty() && lane.received.next == PacketNumber(0) {
+            return Some(due);
+        }
+        self.has_active_lane().then(|| due.max(self.rescued_at + limits::JOIN_TIMEOUT))
+    }
+
+    fn has_active_lane(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state == LaneState::Active)
     }
 
     /// A lane's channel is gone, or is to be closed: its unacknowledged data goes out again on the others.

@@ -228,6 +228,7 @@ impl Session {
         let protection = if self.config.seal_always { Protection::Sealed } else { setup.kind.protection() };
         let mut lane = Lane::new(id, setup, protection, state, now);
         lane.received_epoch = self.keys.epoch();
+        self.repeat_acks(now);
         self.lanes.push(lane);
         self.alone_since = None;
         self.choose_tier(now);

@@ -110,6 +110,8 @@ pub(super) struct Received {
     pub(super) unacknowledged_bytes: u64,
     /// When an acknowledgement has to leave.
     pub(super) ack_due: Option<Instant>,
+    /// It has to leave once more, by another lane.
+    pub(super) is_repeated: bool,
 }
 
 /// One lane.
@@ -176,7 +178,13 @@ impl Lane {
             next_number: Some(PacketNumber(0)),
             sent: VecDeque::new(),
             in_flight_bytes: 0,
-            received: Received { next: PacketNumber(0), newest_at: now, unacknowledged_bytes: 0, ack_due: None },
+            received: Received {
+                next: PacketNumber(0),
+                newest_at: now,
+                unacknowledged_bytes: 0,
+                ack_due: None,
+                is_repeated: false,
+            },
             round_trip: RoundTrip::default(),
             rate: DeliveryRate::default(),
             control: VecDeque::new(),
@@ -235,6 +243,11 @@ impl Lane {
 
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
         Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
+    }
+
+    /// Whether other lanes have to say what arrived on this one.
+    pub(super) fn is_acknowledged_by_others(&self) -> bool {
+        self.received.is_repeated || (self.state == LaneState::Dead && self.received.ack_due.is_some())
     }
 
     /// Whether there is something that only this lane can send, now.

@@ -116,7 +116,7 @@ impl Session {
                 self.limit_resets(now)?;
                 self.streams.handle_stop(stream_id, code)?;
             }
-            Frame::Ack(ack) => self.handle_ack(&ack, now)?,
+            Frame::Ack(ack) => self.handle_ack(&ack, lane_id, now)?,
             Frame::MaxData { maximum } => {
                 if !self.streams.handle_max_data(maximum) {
                     self.limit_idle(now, "window updates")?;

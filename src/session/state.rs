@@ -110,6 +110,8 @@ pub struct Session {
     pub(super) ran_at: Instant,
     /// When it ran again after it had not for a while.
     pub(super) resumed_at: Instant,
+    /// When a lane was last added while no other one worked.
+    pub(super) rescued_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
@@ -158,6 +160,7 @@ impl Session {
             idle_frames: TokenBucket::new(limits::IDLE_FRAMES_PER_SECOND_MAX, limits::LOAD_BURST),
             ran_at: now,
             resumed_at: now,
+            rescued_at: now,
             alone_since: None,
             peer_goes_away: None,
             ping_sequence: 0,

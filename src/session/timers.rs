@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::event::{CloseReason, Event, LaneEnd};
 use super::lane::{Lane, LaneState};
 use super::state::{Session, State};
-use crate::base::{LaneId, limits};
+use crate::base::LaneId;
 use crate::wire::Frame;
 
 /// How often the round trip of a lane without data is measured while others carry some: a path that improves is back
@@ -39,10 +39,10 @@ impl Session {
                 ]
             }
         };
-        let lanes = self.lanes.iter().map(|lane| match lane.died_at {
-            Some(at) => Some(at + limits::DEAD_LANE_MEMORY),
-            None => self.lane_deadline(lane, self.ran_at),
-        });
+        let deadline = |lane| {
+            if Lane::is_alive(lane) { self.lane_deadline(lane, self.ran_at) } else { self.forget_at(lane) }
+        };
+        let lanes = self.lanes.iter().map(deadline);
         session.into_iter().chain(lanes).flatten().min()
     }
 
@@ -178,9 +178,11 @@ impl Session {
     }
 
     fn forget_dead_lanes(&mut self, now: Instant) {
+        let is_past = |lane: &Lane| self.forget_at(lane).is_some_and(|at| at <= now);
+        let forgotten: Vec<_> = self.lanes.iter().filter(|lane| is_past(lane)).map(|lane| lane.id).collect();
         let past = &mut self.past_counters;
         self.lanes.retain(|lane| {
-            let keep = lane.died_at.is_none_or(|at| at + limits::DEAD_LANE_MEMORY > now);
+            let keep = !forgotten.contains(&lane.id);
             if !keep {
                 past.packets_sent += lane.counters.packets_sent;
                 past.packets_received += lane.counters.packets_received;

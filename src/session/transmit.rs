@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::lane::{LaneState, Protection, SentItem, SentPacket};
+use super::lane::{Lane, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
@@ -152,9 +152,9 @@ impl Session {
             frames.push(frame);
             room > 2 * limits::REASON_BYTES_MAX && frames.len() < CONTROL_FRAMES_MAX
         };
-        for dead in 0..self.lanes.len() {
-            if self.lanes[dead].state == LaneState::Dead && self.lanes[dead].received.ack_due.is_some() {
-                let ack = self.take_ack(dead, now);
+        for other in 0..self.lanes.len() {
+            if self.lanes[other].is_acknowledged_by_others() {
+                let ack = self.take_ack(other, now);
                 if !push(&mut frames, ack) {
                     return frames;
                 }
@@ -265,7 +265,7 @@ impl Session {
             || self.streams.has_control()
             || self.streams.has_ready()
             || self.has_datagrams_for_lanes()
-            || self.lanes.iter().any(|lane| lane.state == LaneState::Dead && lane.received.ack_due.is_some())
+            || self.lanes.iter().any(Lane::is_acknowledged_by_others)
     }
 
     /// Wakes the waiting lane that should carry what there is.
@@ -307,6 +307,7 @@ impl Session {
     pub(super) fn take_ack(&mut self, index: usize, now: Instant) -> Frame {
         let received = &mut self.lanes[index].received;
         received.ack_due = None;
+        received.is_repeated = false;
         received.unacknowledged_bytes = 0;
         let delay_us = now.saturating_duration_since(received.newest_at).as_micros() as u64;
         Frame::Ack(Ack {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamId};
 use longhaul::session::scheduler::Policy;
-use longhaul::session::{CloseReason, Event, LaneEnd, LaneKind, SessionConfig};
+use longhaul::session::{CloseReason, Event, LaneEnd, LaneKind, LaneSetup, LaneState, SessionConfig};
 use longhaul::stream::{Priority, StreamsConfig};
 use longhaul::wire::{Ack, Frame, Head};
 
 use crate::link::Path;
+use crate::random::Random;
 use crate::seeds::milliseconds;
 use crate::world::{CLIENT, SERVER, World};
 
@@ -112,6 +113,78 @@ fn late_acknowledgement_comes_before_the_repetition_when_it_can() {
     }
     assert!(client.streams().is_finished(stream));
     assert_eq!(client.stats().unsent_bytes, 0);
+}
+
+/// A client whose only lane fell silent with a stream on its way, and another lane, which begins to join.
+fn rescued() -> (World, StreamId, LaneId) {
+    let mut world = World::connected(1, 1, SLOW);
+    let stream = send(&mut world, 60_000);
+    world.kill(0, &[]);
+    world.run_for(Duration::from_secs(2));
+    let now = world.now;
+    let client = world.nodes[CLIENT].session();
+    assert_eq!(client.lane_state(LaneId::FIRST), Some(LaneState::Suspect));
+    let setup = LaneSetup::new(LaneKind::Tcp);
+    let request = client.begin_join(setup, &[], &mut Random::new(1), now).unwrap();
+    (world, stream, request.head.lane_id)
+}
+
+/// Of what a lane sent, all up to `next` has arrived: this comes by another lane, or by the same one.
+fn acknowledge(world: &mut World, lane_id: LaneId, next: u64, by: LaneId) {
+    let now = world.now;
+    let ack = Ack { lane_id, next_packet_number: PacketNumber(next), delay_us: 0, ranges: vec![] };
+    let head = Head { lane_id: by, epoch: Epoch(0), ..Head::default() };
+    world.nodes[CLIENT].session().handle_packet(now, &head, true, &mut vec![Frame::Ack(ack)], 100);
+}
+
+#[test]
+fn fresh_lane_says_what_arrived_before_all_fell_silent() {
+    let (mut world, _, lane) = rescued();
+    let now = world.now;
+    let client = world.nodes[CLIENT].session();
+    let is_repeated = |frame: &Frame| matches!(frame, Frame::Ack(ack) if ack.lane_id == LaneId::FIRST);
+    assert!(client.poll_transmit(now, lane).unwrap().frames().iter().any(is_repeated));
+    assert!(!client.poll_transmit(now, lane).unwrap().frames().iter().any(is_repeated), "once is enough");
+}
+
+#[test]
+fn what_arrived_before_an_outage_is_known_at_its_end() {
+    let mut world = World::connected(1, 1, SLOW);
+    let stream = send(&mut world, 60_000);
+    // Everything arrives, and nobody hears of it.
+    let now = world.now;
+    world.links[0].pipes[SERVER].stall(now, Duration::from_secs(1000));
+    world.run_for(milliseconds(500));
+    assert_eq!(world.oracle.read_bytes(), 60_000);
+    world.kill(0, &[CLIENT, SERVER]);
+    world.run_for(Duration::from_secs(100));
+    let before = world.nodes[CLIENT].session().stats().bytes_sent;
+    // A path on which the answer comes before much was sent.
+    world.join(LaneKind::Tcp, Path { buffer_bytes: 8 * 1024, ..SLOW }).unwrap();
+    world.run_for(Duration::from_secs(1));
+    let client = world.nodes[CLIENT].session();
+    assert!(client.streams().is_finished(stream));
+    let sent = client.stats().bytes_sent - before;
+    assert!(sent < 60_000, "{sent} bytes were sent again");
+}
+
+#[test]
+fn acknowledgement_by_another_lane_saves_a_repetition_and_revives_nothing() {
+    let (mut world, stream, lane) = rescued();
+    let sent = world.nodes[CLIENT].session().stats().lanes[0].packets_sent;
+    acknowledge(&mut world, LaneId::FIRST, sent, lane);
+    let client = world.nodes[CLIENT].session();
+    assert!(client.streams().is_finished(stream));
+    assert_eq!(client.lane_state(LaneId::FIRST), Some(LaneState::Suspect));
+}
+
+#[test]
+fn packets_of_a_fresh_lane_fit_its_first_flight() {
+    let (mut world, _, lane) = rescued();
+    let now = world.now;
+    let packet = world.nodes[CLIENT].session().poll_transmit(now, lane).unwrap();
+    let size: usize = packet.frames().iter().map(Frame::encoded_len).sum();
+    assert!(size > 4096 && size < 10 * 1200, "{size}");
 }
 
 #[test]

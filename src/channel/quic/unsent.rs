@@ -28,15 +28,16 @@ pub(super) struct Unsent {
 }
 
 impl Unsent {
-    fn new() -> Self {
+    /// Of a connection with this congestion window.
+    fn new(window: u64) -> Self {
         let counter = || AtomicU64::new(0);
-        Self { written: counter(), sent: counter(), limit: AtomicU64::new(LIMIT_MIN_BYTES), room: Notify::new() }
+        Self { written: counter(), sent: counter(), limit: AtomicU64::new(limit(window)), room: Notify::new() }
     }
 
     /// The meter of a connection's current path.
     pub(super) fn of(connection: &quinn::Connection) -> Arc<Self> {
         let meter = connection.congestion_state().into_any().downcast::<Meter>();
-        meter.map_or_else(|_| Arc::new(Self::new()), |meter| meter.0)
+        meter.map_or_else(|_| Arc::new(Self::new(LIMIT_BYTES)), |meter| meter.0)
     }
 
     pub(super) fn on_written(&self, bytes: usize) {
@@ -87,7 +88,8 @@ pub(super) struct Metered(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
 impl ControllerFactory for Metered {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(MeteredController { inner, unsent: Arc::new(Unsent::new()), mtu: current_mtu.into() })
+        let unsent = Arc::new(Unsent::new(inner.window()));
+        Box::new(MeteredController { inner, unsent, mtu: current_mtu.into() })
     }
 }
 
@@ -116,7 +118,7 @@ impl Controller for MeteredController {
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest: Option<u64>) {
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
-        self.unsent.limit.store((self.inner.window() / LIMIT_SHARE).max(LIMIT_MIN_BYTES), Ordering::Relaxed);
+        self.unsent.limit.store(limit(self.inner.window()), Ordering::Relaxed);
         if app_limited {
             self.unsent.on_nothing_left();
         }
@@ -156,8 +158,14 @@ impl Controller for MeteredController {
 /// What is found in a connection's controller.
 struct Meter(Arc<Unsent>);
 
-/// What is written while this much is unsent waits there: two packets of full size.
-const LIMIT_MIN_BYTES: u64 = 128 << 10;
+/// What is written while so much is unsent waits there.
+fn limit(window: u64) -> u64 {
+    (window / LIMIT_SHARE).max(window.min(LIMIT_BYTES))
+}
+
+/// Two packets of full size, or what a round trip takes, if that is less: on a path that was just found again, what is
+/// known of the peer a round trip later decides what is worth sending.
+const LIMIT_BYTES: u64 = 128 << 10;
 
 /// On fast paths an eighth of the congestion window, so that the connection always has enough for its next burst.
 const LIMIT_SHARE: u64 = 8;
@@ -174,8 +182,13 @@ mod tests {
 
     const MTU: u64 = 1200;
 
+    /// On a path that takes much.
     fn metered() -> (Box<dyn Controller>, Arc<Unsent>) {
-        let factory = Arc::new(Metered(QuicCongestion::Cubic.factory(14_720, None)));
+        metered_with(1 << 20)
+    }
+
+    fn metered_with(window: u64) -> (Box<dyn Controller>, Arc<Unsent>) {
+        let factory = Arc::new(Metered(QuicCongestion::Cubic.factory(window, None)));
         let controller = factory.build(Instant::now(), MTU as u16);
         let meter = controller.clone_box().into_any().downcast::<Meter>().map(|meter| meter.0);
         (controller, meter.expect("it has a meter"))
@@ -184,7 +197,7 @@ mod tests {
     #[test]
     fn room_closes_when_enough_waits_and_opens_when_it_was_sent() {
         let (mut controller, unsent) = metered();
-        unsent.on_written(LIMIT_MIN_BYTES as usize - 1);
+        unsent.on_written(LIMIT_BYTES as usize - 1);
         assert!(unsent.has_room());
         unsent.on_written(10_000);
         assert!(!unsent.has_room());
@@ -195,9 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn a_fresh_connection_is_given_no_more_than_its_window_in_advance() {
+        let (mut controller, unsent) = metered_with(14_720);
+        unsent.on_written(14_719);
+        assert!(unsent.has_room());
+        unsent.on_written(1);
+        assert!(!unsent.has_room());
+        controller.on_sent(Instant::now(), MTU, 0);
+        assert!(unsent.has_room());
+    }
+
+    #[test]
     fn what_was_lost_has_to_be_sent_again() {
         let (mut controller, unsent) = metered();
-        unsent.on_written(LIMIT_MIN_BYTES as usize + 10_000);
+        unsent.on_written(LIMIT_BYTES as usize + 10_000);
         controller.on_sent(Instant::now(), 20 * MTU, 0);
         assert!(unsent.has_room());
         controller.on_congestion_event(Instant::now(), Instant::now(), false, 20 * MTU);
@@ -214,7 +238,7 @@ mod tests {
         assert!(unsent.has_room());
         // What is sent beyond that, as acknowledgements are, opens no room for later.
         controller.on_sent(Instant::now(), 10 << 20, 0);
-        unsent.on_written(LIMIT_MIN_BYTES as usize);
+        unsent.on_written(LIMIT_BYTES as usize);
         assert!(!unsent.has_room());
     }
 
