@@ -1,0 +1,14 @@
+//! How machines get into a trust domain: the authority's state, the enrolment point, the joining side.
+//!
+//! A token that an operator made lets a machine ask for one certificate. What the certificate says comes from the token's
+//! row in the [`Store`]; of the machine's request only the key is taken. The store is written before anything is acted
+//! on, so that a crash at any point loses nothing and gives nothing twice.
+
+mod address_range;
+mod name_pattern;
+mod records;
+pub mod store;
+
+pub use address_range::AddressRange;
+pub use name_pattern::NamePattern;
+pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
