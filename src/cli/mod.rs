@@ -2,13 +2,18 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod authority;
 mod bench;
 mod cert;
 mod check_config;
+mod clock;
 mod demo;
 mod error;
+mod hub;
 mod log;
+mod new_files;
 mod run;
+mod token;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +43,10 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Make and show certificates
     Cert(cert::Args),
+    /// Make a hub: the node that lets others join
+    Hub(hub::Args),
+    /// Make, list and revoke the tokens by which nodes join
+    Token(token::Args),
     /// Measure a link
     Bench(bench::Args),
     /// Show two nodes at work on this machine
@@ -52,6 +61,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Cert(args) => cert::run(args),
+        Command::Hub(args) => hub::run(args),
+        Command::Token(args) => token::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),
     });

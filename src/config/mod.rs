@@ -19,7 +19,7 @@ mod service;
 mod tcp;
 pub(crate) mod text;
 mod unix;
-mod values;
+pub(crate) mod values;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,10 +5,24 @@
 //! on, so that a crash at any point loses nothing and gives nothing twice.
 
 mod address_range;
+mod audit;
 mod name_pattern;
 mod records;
 pub mod store;
 
 pub use address_range::AddressRange;
+pub use audit::{AuditEvent, AuditLog};
 pub use name_pattern::NamePattern;
 pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
+
+/// Names of the files in an authority's directory.
+pub mod files {
+    /// Its certificate.
+    pub const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+    /// Its key.
+    pub const AUTHORITY_KEY: &str = "ca.key";
+    /// Its state, a [`RedbStore`](super::store::RedbStore).
+    pub const STATE: &str = "state.redb";
+    /// Its [`AuditLog`](super::AuditLog).
+    pub const AUDIT: &str = "audit.jsonl";
+}
