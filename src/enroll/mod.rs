@@ -6,14 +6,21 @@
 
 mod address_range;
 mod audit;
+mod join;
 mod name_pattern;
+mod point;
 mod records;
+mod registrar;
 pub mod store;
+mod throttle;
 
 pub use address_range::AddressRange;
 pub use audit::{AuditEvent, AuditLog};
+pub use join::{Join, JoinError, Joined};
 pub use name_pattern::NamePattern;
+pub use point::EnrollPoint;
 pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
+pub use registrar::{Registrar, RegistrarSettings, Visit};
 
 /// Names of the files in an authority's directory.
 pub mod files {

@@ -23,6 +23,7 @@ use crate::crypto::identity::{IdentityError, NodeId};
 pub struct CertificateAuthority {
     trust_domain: String,
     certificate_pem: String,
+    certificate_der: CertificateDer<'static>,
     not_after: i64,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -39,10 +40,11 @@ impl CertificateAuthority {
         params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} longhaul CA"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate_pem = params.self_signed(&key).map_err(failed("authority's certificate"))?.pem();
+        let certificate = params.self_signed(&key).map_err(failed("authority's certificate"))?;
         Ok(Self {
             trust_domain: trust_domain.to_owned(),
-            certificate_pem,
+            certificate_pem: certificate.pem(),
+            certificate_der: certificate.der().clone(),
             not_after: validity.not_after_unix(),
             issuer: Issuer::new(params, key),
         })
@@ -67,6 +69,7 @@ impl CertificateAuthority {
             certificate_pem: certificate_pem.to_owned(),
             not_after: parsed.validity().not_after.timestamp(),
             issuer: Issuer::from_ca_cert_der(&der, key).map_err(failed("authority's certificate"))?,
+            certificate_der: der,
         })
     }
 
@@ -80,6 +83,12 @@ impl CertificateAuthority {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// The same, DER.
+    #[must_use]
+    pub fn certificate_der(&self) -> &CertificateDer<'static> {
+        &self.certificate_der
     }
 
     /// Its private key, PKCS#8. Whoever has it can name nodes: it belongs on no node.

@@ -114,6 +114,11 @@ trust_anchors = \"{}\"
 [[listen]]
 address = \"tcp://0.0.0.0:7443\"
 
+# Where machines with a token join.
+[enroll]
+listen = \"0.0.0.0:7444\"
+directory = \".\"
+
 # What nodes may reach here:
 #[[service]]
 #name = \"web\"
