@@ -211,8 +211,22 @@ fn the_command_line_is_listed() {
     for option in &global {
         assert!(page.contains(&format!("`{option}")), "docs/reference/cli.md lacks {option}");
     }
-    let commands = ["run", "check-config", "cert ca", "cert node", "cert show", "bench", "demo"]
-        .map(|name| (name, name.split(' ')));
+    let commands = [
+        "run",
+        "check-config",
+        "cert ca",
+        "cert node",
+        "cert show",
+        "hub init",
+        "token create",
+        "token list",
+        "token show",
+        "token revoke",
+        "join",
+        "bench",
+        "demo",
+    ]
+    .map(|name| (name, name.split(' ')));
     for (name, words) in commands {
         let heading = format!("## longhaul {name}\n");
         let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("docs/reference/cli.md lacks {heading}"));

@@ -59,7 +59,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         provider: default_provider(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let joined = runtime.block_on(join.run()).map_err(failed)?;
+    let joined = runtime.block_on(join.run()).map_err(|error| failed(&error))?;
     let certificate = pem(&joined.certificate);
     place.finish(&certificate, &pem(&joined.authority), &config(&joined))?;
     let mut out = io::stdout().lock();
@@ -75,7 +75,7 @@ fn say_next(place: &Place, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "next: longhaul run -c {}", place.config().display())
 }
 
-fn failed(error: JoinError) -> CliError {
+fn failed(error: &JoinError) -> CliError {
     let message = error.to_string();
     match error {
         JoinError::Unreachable { .. } => CliError::Unreachable(message),

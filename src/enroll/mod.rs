@@ -1,7 +1,7 @@
 //! How machines get into a trust domain: the authority's state, the enrolment point, the joining side.
 //!
 //! A token that an operator made lets a machine ask for one certificate. What the certificate says comes from the token's
-//! row in the [`Store`]; of the machine's request only the key is taken. The store is written before anything is acted
+//! row in the [store]; of the machine's request only the key is taken. The store is written before anything is acted
 //! on, so that a crash at any point loses nothing and gives nothing twice.
 
 mod address_range;

@@ -94,7 +94,8 @@ async fn serve(
     };
     let (mut stream, request) = timeout(limits::ENROLL_TIMEOUT, arriving).await??;
     let exporter = request.as_ref().ok().map(|request| exporter(&stream, request)).transpose()?;
-    let deciding = tokio::task::spawn_blocking(move || decide(&registrar, request.ok().zip(exporter), address));
+    let deciding =
+        tokio::task::spawn_blocking(move || decide(&registrar, request.ok().zip(exporter).as_ref(), address));
     let answer = deciding.await.map_err(io::Error::other)?;
     let answering = async {
         stream.write_all(&answer.encode()).await?;
@@ -103,10 +104,10 @@ async fn serve(
     timeout(limits::ENROLL_TIMEOUT, answering).await?
 }
 
-fn decide(registrar: &Registrar, request: Option<(EnrollRequest, Secret<32>)>, address: IpAddr) -> EnrollAnswer {
+fn decide(registrar: &Registrar, request: Option<&(EnrollRequest, Secret<32>)>, address: IpAddr) -> EnrollAnswer {
     let now = Instant::now();
     let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match &request {
+    match request {
         Some((request, exporter)) => registrar.enroll(&Visit { request, exporter, address, now, now_unix }),
         None => registrar.refuse_unread(address, now, now_unix),
     }

@@ -184,15 +184,15 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
 
     fn authority(domain: &str) -> CertificateAuthority {
-        CertificateAuthority::generate(domain, KeyType::P256, Validity::from_now(10 * DAY)).unwrap()
+        CertificateAuthority::generate(domain, KeyType::P256, Validity::from_now(10 * DAY)).expect("valid")
     }
 
     fn der(pem: &str) -> CertificateDer<'static> {
-        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+        CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")
     }
 
     fn leaf(authority: &CertificateAuthority) -> CertificateDer<'static> {
-        let node = authority.issue_node("hub", KeyType::P256, Validity::from_now(DAY)).unwrap();
+        let node = authority.issue_node("hub", KeyType::P256, Validity::from_now(DAY)).expect("valid");
         der(&node.certificate_pem)
     }
 

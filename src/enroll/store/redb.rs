@@ -11,7 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,13 +26,34 @@ use crate::enroll::{Denial, Denied, Issuance, NamePattern, Refusal, TokenRecord}
 /// The state in a file.
 pub struct RedbStore {
     path: PathBuf,
-    open: Box<Open>,
+    place: Box<dyn Place>,
     migrations: &'static [Migration],
     turn: Mutex<()>,
 }
 
-/// Opens the database, however it is kept.
-type Open = dyn Fn() -> Result<Database, DatabaseError> + Send + Sync;
+/// Opens the database, wherever it is kept.
+pub(super) trait Place: Send + Sync {
+    fn open(&self) -> Result<Database, DatabaseError>;
+
+    /// Without writing, so that reading waits for no disk.
+    fn open_to_read(&self) -> Result<ReadOnlyDatabase, DatabaseError>;
+}
+
+/// A file.
+struct InFile {
+    path: PathBuf,
+    may_create: bool,
+}
+
+impl Place for InFile {
+    fn open(&self) -> Result<Database, DatabaseError> {
+        if self.may_create { builder().create(&self.path) } else { builder().open(&self.path) }
+    }
+
+    fn open_to_read(&self) -> Result<ReadOnlyDatabase, DatabaseError> {
+        builder().open_read_only(&self.path)
+    }
+}
 
 /// Brings the tables from one schema to the next one.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
@@ -48,8 +72,7 @@ impl RedbStore {
             std::io::ErrorKind::AlreadyExists => StoreError::Exists { path: path.to_owned() },
             _ => StoreError::Io { path: path.to_owned(), source },
         })?;
-        let create = path.to_owned();
-        let store = Self::with(path, move || builder().create(&create), MIGRATIONS);
+        let store = Self::with(path, InFile { path: path.to_owned(), may_create: true }, MIGRATIONS);
         store.write(initialise)?;
         Self::open(path)
     }
@@ -59,22 +82,21 @@ impl RedbStore {
     /// # Errors
     /// [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = path.to_owned();
-        let store = Self::with(path, move || builder().open(&file), MIGRATIONS);
+        Self::open_with(path, MIGRATIONS)
+    }
+
+    pub(super) fn open_with(path: &Path, migrations: &'static [Migration]) -> Result<Self, StoreError> {
+        let store = Self::with(path, InFile { path: path.to_owned(), may_create: false }, migrations);
         store.migrate()?;
         Ok(store)
     }
 
-    pub(super) fn with(
-        path: &Path,
-        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
-        migrations: &'static [Migration],
-    ) -> Self {
-        Self { path: path.to_owned(), open: Box::new(open), migrations, turn: Mutex::new(()) }
+    pub(super) fn with(path: &Path, place: impl Place + 'static, migrations: &'static [Migration]) -> Self {
+        Self { path: path.to_owned(), place: Box::new(place), migrations, turn: Mutex::new(()) }
     }
 
     /// Steps from the schema that is found to the last one, in one transaction.
-    pub(super) fn migrate(&self) -> Result<(), StoreError> {
+    fn migrate(&self) -> Result<(), StoreError> {
         let known = self.migrations.len() as u64 + FIRST_SCHEMA;
         let found = self.read(|transaction| {
             let meta = transaction.open_table(META)?;
@@ -98,38 +120,48 @@ impl RedbStore {
 
     /// Runs `work` in a transaction that is committed and synced if it succeeds, and leaves nothing otherwise.
     pub(super) fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
-        self.use_database(|database| {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = self.in_turn(|| self.place.open())?;
+        let written = || {
             let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
-        })
+        };
+        written().map_err(|failure| self.explain(failure))
     }
 
-    fn read<T>(&self, work: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
-        self.use_database(|database| work(&database.begin_read()?))
-    }
-
-    fn use_database<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
+    /// Runs `work` on what is there. After a crash the file has to be repaired first, by opening it for writing.
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = self.open_in_turn()?;
-        work(&database).map_err(|failure| match failure {
-            Failure::Redb(error) => StoreError::of(&self.path, error),
-            Failure::Row(reason) => self.damaged(&reason),
-            Failure::Store(error) => error,
-        })
+        let read = match self.in_turn(|| self.place.open_to_read()) {
+            Ok(database) => database.begin_read().map_err(Failure::from).and_then(|transaction| work(&transaction)),
+            Err(_) => {
+                let database = self.in_turn(|| self.place.open())?;
+                database.begin_read().map_err(Failure::from).and_then(|transaction| work(&transaction))
+            }
+        };
+        read.map_err(|failure| self.explain(failure))
     }
 
     /// Waits for other processes. They hold the file for milliseconds, and it has no queue: whoever asks often gets it.
-    fn open_in_turn(&self) -> Result<Database, StoreError> {
+    fn in_turn<D>(&self, open: impl Fn() -> Result<D, DatabaseError>) -> Result<D, StoreError> {
         let deadline = Instant::now() + limits::STATE_LOCK_TIMEOUT;
         loop {
-            match (self.open)() {
+            match open() {
                 Ok(database) => return Ok(database),
                 Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
                 Err(error) => return Err(StoreError::of(&self.path, error.into())),
             }
+        }
+    }
+
+    fn explain(&self, failure: Failure) -> StoreError {
+        match failure {
+            Failure::Redb(error) => StoreError::of(&self.path, error),
+            Failure::Row(reason) => self.damaged(&reason),
+            Failure::Store(error) => error,
         }
     }
 

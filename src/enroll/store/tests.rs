@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
-use super::redb::{META, SCHEMA, initialise};
+use super::redb::{META, Place, SCHEMA, initialise};
 use super::{Ask, RedbStore, Store, StoreError};
 use crate::crypto::token::TokenId;
 use crate::enroll::{Denial, Denied, Issuance, Refusal, TokenRecord};
@@ -202,12 +202,7 @@ fn schemas_step_up_and_never_down() {
     store.add_token(&token(1, "dc-b", 1)).unwrap();
     drop(store);
     let path = directory.path().join("state.redb");
-    let open = |migrations| {
-        let file = path.clone();
-        RedbStore::with(&path, move || Database::open(&file), migrations)
-    };
-    let newer = open(&[rename, rename]);
-    newer.migrate().unwrap();
+    let newer = RedbStore::open_with(&path, &[rename, rename]).unwrap();
     let meta = |key: &'static str| {
         let value = newer.write(|transaction| {
             let table = transaction.open_table(META)?;
@@ -216,7 +211,7 @@ fn schemas_step_up_and_never_down() {
         value.unwrap()
     };
     assert_eq!((meta(SCHEMA), meta("renamed")), (Some(3), Some(1)));
-    newer.migrate().unwrap();
+    let newer = RedbStore::open_with(&path, &[rename, rename]).unwrap();
     assert_eq!(newer.token(id(1)).unwrap(), Some(token(1, "dc-b", 1)));
     let error = RedbStore::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 3, known: 1, .. }), "{error}");
@@ -237,9 +232,7 @@ struct DiskState {
 
 impl Disk {
     fn store(&self) -> RedbStore {
-        let disk = self.clone();
-        let open = move || redb::Builder::new().create_with_backend(disk.clone());
-        RedbStore::with(Path::new("disk"), open, &[])
+        RedbStore::with(Path::new("disk"), self.clone(), &[])
     }
 
     /// A copy that stops after so many operations.
@@ -262,6 +255,16 @@ impl Disk {
         }
         change(&mut state);
         Ok(())
+    }
+}
+
+impl Place for Disk {
+    fn open(&self) -> Result<Database, DatabaseError> {
+        redb::Builder::new().create_with_backend(self.clone())
+    }
+
+    fn open_to_read(&self) -> Result<ReadOnlyDatabase, DatabaseError> {
+        redb::Builder::new().open_read_only_with_backend(self.clone())
     }
 }
 
