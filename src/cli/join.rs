@@ -43,7 +43,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let (host, port) = split(&args.hub)?;
     let place = Place::new(&args.out);
-    if let Some((node_id, until)) = place.existing()?.filter(|_| !args.force) {
+    if !args.force
+        && let Some((node_id, until)) = place.existing()?
+    {
         let mut out = io::stdout().lock();
         writeln!(out, "this is {node_id} already, until {}; --force joins anew", text::date(until))?;
         return Ok(say_next(&place, &mut out)?);

@@ -35,6 +35,15 @@ fn a_joined_node_connects_to_the_hub() {
     let again = hub.join("node", &[]);
     ended(&again, 0);
     assert!(stdout(&again).contains("already"), "{}", stdout(&again));
+    // Anew, with a key of its own, also when what is there cannot be used.
+    let (key, certificate) = (hub.path("node/node.key"), hub.path("node/node.crt"));
+    let before = fs::read(&key).unwrap();
+    fs::write(&certificate, "broken").unwrap();
+    hub.token(&["--name", "dc-b"]);
+    ended(&hub.join("node", &[]), 1);
+    ended(&hub.join("node", &["--force"]), 0);
+    assert_ne!(fs::read(&key).unwrap(), before);
+    ended(&hub.run(&["check-config", "-c", "node/node.toml"]), 0);
     let audit = hub.audit();
     assert!(audit.contains("certificate-issued") && !audit.contains("lhjoin_"), "{audit}");
 }

@@ -120,6 +120,10 @@ fn tokens_that_are_not_there_and_options_that_are_wrong_are_told() {
     {
         ended(&hub.run(&[&["token", "create", "--state", "hub", "--name", "x"][..], &bad].concat()), 2);
     }
+    fs::write(hub.path("there"), "").unwrap();
+    let there = hub.run(&["token", "create", "--state", "hub", "--name", "x", "--out", "there"]);
+    ended(&there, 2);
+    assert!(stderr(&there).contains("there already"), "{}", stderr(&there));
     let missing = hub.run(&["token", "list", "--state", "nowhere"]);
     ended(&missing, 1);
     assert!(stderr(&missing).contains("hub init"), "{}", stderr(&missing));

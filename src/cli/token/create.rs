@@ -1,7 +1,7 @@
 //! `longhaul token create`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::CliError;
@@ -45,6 +45,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.roles.len() > limits::TOKEN_ROLES_MAX {
         return Err(CliError::Usage(format!("a token gives {} roles at most", limits::TOKEN_ROLES_MAX)));
     }
+    // Before there is a token that nobody would get.
+    if let Some(path) = args.out.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        return Err(CliError::Usage(format!("{} is there already; name a new file", path.display())));
+    }
     let authority = read_authority(&args.state.state)?;
     let store = args.state.open()?;
     let token = JoinToken::generate(authority.spki_sha256(), &mut SystemEntropy::new());
@@ -69,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         Some(path) => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let file = NewFile { path: path.clone(), contents: &line, is_private: true };
-            write_all(directory.unwrap_or(std::path::Path::new(".")), &[file], false)?;
+            write_all(directory.unwrap_or(Path::new(".")), &[file], false)?;
         }
         None => io::stdout().lock().write_all(line.as_bytes())?,
     }

@@ -5,7 +5,7 @@
 //! crash costs the next opening nothing. Rows are JSON: a person can read them, and later versions can add fields.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -74,6 +74,10 @@ impl RedbStore {
         })?;
         let store = Self::with(path, InFile { path: path.to_owned(), may_create: true }, MIGRATIONS);
         store.write(initialise)?;
+        // The file is on the disk; its name is when the directory is.
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         Self::open(path)
     }
 
