@@ -23,6 +23,8 @@ pub mod node;
 pub mod service;
 #[cfg(feature = "issue")]
 pub mod issue;
+#[cfg(feature = "enroll")]
+pub mod enroll;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "cli")]

@@ -34,6 +34,7 @@ impl Place {
         fs::create_dir_all(place.path("certs")).unwrap();
         fs::write(place.path("certs/ca.crt"), place.authority.certificate_pem()).unwrap();
         fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
+        write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
         for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
             place.issue(name, files, day());
         }
@@ -43,9 +44,7 @@ impl Place {
     fn issue(&self, name: &str, files: &str, validity: Validity) {
         let node = self.authority.issue_node(name, KeyType::P256, validity).unwrap();
         fs::write(self.path(&format!("{files}.crt")), &node.certificate_pem).unwrap();
-        let key = self.path(&format!("{files}.key"));
-        fs::write(&key, node.key_pem.as_bytes()).unwrap();
-        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+        write_private(&self.path(&format!("{files}.key")), &node.key_pem);
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -64,6 +63,11 @@ impl Place {
             Err(error) => error.problems().iter().map(|problem| problem.message().to_owned()).collect(),
         }
     }
+}
+
+fn write_private(path: &Path, pem: &str) {
+    fs::write(path, pem).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn day() -> Validity {
@@ -106,6 +110,7 @@ fn the_full_example_has_every_option_in_its_section() {
     let sections = [
         "[node]",
         "[identity]",
+        "[enroll]",
         "[[listen]]",
         "[listen.quic]",
         "[[link]]",
@@ -397,6 +402,35 @@ fn large_files_are_checked_in_one_go() {
         let error = place.check("a.toml", &format!("{IDENTITY}{sections}")).unwrap_err().to_string();
         assert!(error.contains("\nand ") && error.len() < 100_000, "{} bytes", error.len());
     }
+}
+
+#[test]
+fn an_enrolment_point_needs_its_own_authority() {
+    let place = Place::new();
+    let section = "[enroll]\nlisten = '0.0.0.0:7444'\ndirectory = 'certs'\n";
+    let listen = "[[listen]]\naddress = 'tcp://0.0.0.0:7443'\n[[listen]]\naddress = 'tcp://127.0.0.1:0'\n";
+    let config = place.check("a.toml", &format!("{IDENTITY}{section}{listen}")).unwrap();
+    let enroll = config.enroll.unwrap();
+    assert_eq!(enroll.certificate_lifetime, Duration::from_secs(86_400));
+    assert_eq!(enroll.listen.to_string(), "tls://0.0.0.0:7444");
+    assert_eq!(enroll.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp://0.0.0.0:7443"]);
+    let advertise = "advertise = ['quic://hub.example:7443']\n";
+    let config = place.check("a.toml", &format!("{IDENTITY}{section}{advertise}{listen}")).unwrap();
+    assert_eq!(config.enroll.unwrap().addresses[0].to_string(), "quic://hub.example:7443");
+
+    let mistake = |text: &str| place.mistakes(text).join("\n");
+    let with = |option: &str| format!("{section}{option}\n");
+    assert!(mistake(&with("certificate_lifetime = '8d'")).contains("\"5m\" to \"7d\""));
+    assert!(mistake(&with("advertise = ['unix:///run/x']")).contains("cannot be dialled"));
+    assert!(mistake(&section.replace("0.0.0.0:7444", "tcp://0.0.0.0:7444")).contains("expected host:port"));
+    assert!(mistake(&section.replace("certs", "nowhere")).contains("ca.crt cannot be read"));
+    let other = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+    fs::write(place.path("certs/ca.crt"), other.certificate_pem()).unwrap();
+    assert!(mistake(section).contains("does not belong to its certificate"));
+    write_private(&place.path("certs/ca.key"), &other.key_pem());
+    assert!(mistake(section).contains("not from this authority"));
+    fs::set_permissions(place.path("certs/ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(mistake(section).contains("chmod 600"));
 }
 
 #[test]

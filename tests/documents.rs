@@ -85,6 +85,7 @@ fn limits_are_listed_with_their_values() {
         ACK_EVERY_BYTES,
         ACK_RANGES_MAX,
         BYTES_PER_IDLE_FRAME,
+        CERTIFICATE_REQUEST_BYTES_MAX,
         CONTROL_MESSAGE_BYTES_MAX,
         DATAGRAMS_INCOMPLETE_MAX,
         DATAGRAM_AGE_MAX,
@@ -100,12 +101,16 @@ fn limits_are_listed_with_their_values() {
         DEAD_TIMEOUT_MIN,
         EARLY_STREAMS,
         EARLY_WINDOW_BYTES,
+        ENROLL_ANSWER_BYTES_MAX,
+        ENROLL_TIMEOUT,
         FIRST_MESSAGE_TIMEOUT,
         FRAMES_PER_PACKET_MAX,
         FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX,
         FRAME_MESSAGE_BYTES_MAX,
         HANDSHAKE_BYTES_PER_LEVEL_MAX,
         HANDSHAKE_TIMEOUT,
+        HUB_ADDRESSES_MAX,
+        HUB_ADDRESS_BYTES_MAX,
         IDLE_FRAMES_PER_SECOND_MAX,
         JOIN_TIMEOUT,
         KEY_AGE_MAX,
@@ -119,6 +124,8 @@ fn limits_are_listed_with_their_values() {
         LANE_WEIGHT_MAX,
         LINK_LANES_MAX,
         LOAD_BURST,
+        NODE_CERTIFICATE_LIFETIME,
+        NODE_CERTIFICATE_LIFETIME_MAX,
         PING_INTERVAL,
         PINNED_SHARE_MIN,
         PONGS_QUEUED_MAX,
@@ -132,6 +139,7 @@ fn limits_are_listed_with_their_values() {
         SESSION_WINDOW_BYTES,
         SESSION_WINDOW_BYTES_MAX,
         STALL_MIN,
+        STATE_LOCK_TIMEOUT,
         STREAMS_MAX,
         STREAMS_UNACCEPTED_MAX,
         STREAM_GAPS_MAX,
@@ -140,8 +148,13 @@ fn limits_are_listed_with_their_values() {
         STREAM_WINDOW_BYTES_MAX,
         SURVIVE,
         SUSPECT_TIMEOUT_MIN,
+        TOKEN_ROLES_MAX,
+        TOKEN_TTL_MAX,
+        TOKEN_USES_MAX,
         UNKNOWN_FIELDS_MAX,
         VERSIONS_MAX,
+        WRONG_PROOFS_LOCK,
+        WRONG_PROOFS_MAX,
     ];
     let source = read("src/base/limits.rs");
     let defined: BTreeSet<_> =
@@ -199,8 +212,22 @@ fn the_command_line_is_listed() {
     for option in &global {
         assert!(page.contains(&format!("`{option}")), "docs/reference/cli.md lacks {option}");
     }
-    let commands = ["run", "check-config", "cert ca", "cert node", "cert show", "bench", "demo"]
-        .map(|name| (name, name.split(' ')));
+    let commands = [
+        "run",
+        "check-config",
+        "cert ca",
+        "cert node",
+        "cert show",
+        "hub init",
+        "token create",
+        "token list",
+        "token show",
+        "token revoke",
+        "join",
+        "bench",
+        "demo",
+    ]
+    .map(|name| (name, name.split(' ')));
     for (name, words) in commands {
         let heading = format!("## longhaul {name}\n");
         let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("docs/reference/cli.md lacks {heading}"));

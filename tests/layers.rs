@@ -21,10 +21,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
-    ("config", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue"]),
+    // Beside the node: lets machines in before they have a session. Of the channels it uses addresses and admission.
+    ("enroll", &["base", "wire", "crypto", "channel", "issue"]),
+    (
+        "config",
+        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "enroll"],
+    ),
     (
         "cli",
-        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "config"],
+        &[
+            "base",
+            "wire",
+            "crypto",
+            "stream",
+            "session",
+            "congestion",
+            "channel",
+            "node",
+            "service",
+            "issue",
+            "enroll",
+            "config",
+        ],
     ),
 ];
 

@@ -28,7 +28,7 @@ const CHANGES_MAX: usize = 40;
 const SECTION_LINES_MAX: usize = 20;
 
 /// What changes put in: values that mean something somewhere, and names of the files.
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 38] = [
     "",
     "dc-a",
     "dc-b",
@@ -65,6 +65,8 @@ const WORDS: [&str; 36] = [
     "dc-b.key",
     "other.crt",
     "old.crt",
+    "0.0.0.0:7444",
+    "7d",
 ];
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(default_provider);
@@ -95,6 +97,7 @@ impl Memory {
             ("dc-a.crt", public(&own.certificate_pem)),
             ("dc-a.key", own.key_pem.as_bytes().to_vec()),
             ("ca.crt", public(authority.certificate_pem())),
+            ("ca.key", authority.key_pem().as_bytes().to_vec()),
             ("dc-b.key", neighbour.key_pem.as_bytes().to_vec()),
             ("old.crt", public(&old.certificate_pem)),
             ("other.crt", public(other.certificate_pem())),

@@ -217,6 +217,50 @@ pub const KEY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long keys of the previous epoch stay usable for lanes that have not switched.
 pub const PREVIOUS_KEY_TIME: Duration = Duration::from_secs(10);
 
+// ---- Enrolment ------------------------------------------------------------------------------------------------
+
+/// A certificate request, DER. Ours has 200 bytes; more is only needed for keys that are not taken. Longer: refused.
+pub const CERTIFICATE_REQUEST_BYTES_MAX: usize = 2048;
+
+/// The answer to an enrolment: two certificates and some addresses. Longer: the joining side gives up.
+pub const ENROLL_ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// From accept to the whole request, and from there to the answer: each as long as a handshake may take.
+pub const ENROLL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wrong proofs for one token in a row, after which it is locked. A proof cannot be guessed; who sends wrong ones tries
+/// something else.
+pub const WRONG_PROOFS_MAX: u32 = 5;
+
+/// How long a token is locked then, for right proofs too.
+pub const WRONG_PROOFS_LOCK: Duration = Duration::from_secs(10 * 60);
+
+/// How long a token is good for: a month covers machines that are shipped.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// How many machines a token lets in.
+pub const TOKEN_USES_MAX: u32 = 10_000;
+
+/// Roles that a token gives.
+pub const TOKEN_ROLES_MAX: usize = 16;
+
+/// How long certificates of joined nodes hold: what leaves the trust domain is gone a day later.
+pub const NODE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// How long they may hold by configuration.
+pub const NODE_CERTIFICATE_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// Addresses that a hub tells a joined node to dial. A sender leaves out the others, a receiver refuses more.
+pub const HUB_ADDRESSES_MAX: usize = 8;
+
+/// Size of one of them: a host name of 253 bytes, with scheme and port.
+pub const HUB_ADDRESS_BYTES_MAX: usize = 300;
+
+/// How long is waited for another process that uses the state of the authority; a transaction takes milliseconds.
+pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CERTIFICATE_REQUEST_BYTES_MAX < CONTROL_MESSAGE_BYTES_MAX);
+const _: () = assert!(NODE_CERTIFICATE_LIFETIME.as_secs() <= NODE_CERTIFICATE_LIFETIME_MAX.as_secs());
 const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
 const _: () = assert!(DATAGRAM_EARLY_BYTES_MAX >= DATAGRAM_BYTES_MAX + DATAGRAM_OVERHEAD_BYTES);
 const _: () = assert!(DATAGRAM_FLOW_BYTES_MAX <= DATAGRAM_SESSION_BYTES_MAX);

@@ -1,7 +1,6 @@
 //! `longhaul cert`: makes and shows certificates, one file a subcommand.
 
 mod ca;
-mod files;
 mod node;
 mod show;
 
@@ -37,6 +36,6 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     }
 }
 
-fn days(days: u32) -> Duration {
+pub(super) fn days(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 86_400)
 }

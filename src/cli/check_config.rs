@@ -27,6 +27,9 @@ fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "ok: {}", config.path.display())?;
     let end = text::date(config.identity.identity.not_after_unix());
     writeln!(out, "node     {} (certificate until {end})", config.node.id)?;
+    if let Some(enroll) = &config.enroll {
+        writeln!(out, "enroll   {} with {}", enroll.listen, enroll.directory.display())?;
+    }
     for listener in &config.listeners {
         writeln!(out, "listen   {}", listener.address)?;
     }

@@ -2,13 +2,19 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod authority;
 mod bench;
 mod cert;
 mod check_config;
+mod clock;
 mod demo;
 mod error;
+mod hub;
+mod join;
 mod log;
+mod new_files;
 mod run;
+mod token;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +44,12 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Make and show certificates
     Cert(cert::Args),
+    /// Make a hub: the node that lets others join
+    Hub(hub::Args),
+    /// Make, list and revoke the tokens by which nodes join
+    Token(token::Args),
+    /// Make this machine a node, with a token of a hub
+    Join(join::Args),
     /// Measure a link
     Bench(bench::Args),
     /// Show two nodes at work on this machine
@@ -52,6 +64,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Cert(args) => cert::run(args),
+        Command::Hub(args) => hub::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Join(args) => join::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),
     });
@@ -76,6 +91,9 @@ Exit codes:
   5  the peer could not be reached
 
 Examples:
+  longhaul hub init --domain example --out hub
+  longhaul token create --state hub --name dc-b --out token
+  longhaul join --token-file token --out node hub.example:7444
   longhaul cert ca --domain example --out pki
   longhaul cert node dc-a --ca pki --out pki
   longhaul check-config -c dc-a.toml

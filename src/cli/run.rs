@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once.
 
+mod enrolment;
 pub(super) mod settings;
 
 use std::future::Future;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::CliError;
 use crate::config::Config;
 use crate::crypto::identity::{TlsSettings, default_provider};
+use crate::enroll::EnrollPoint;
 use crate::node::Node;
 use crate::service::{Gateway, Services};
 
@@ -42,7 +44,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 async fn serve(config: Config) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let shutdown_timeout = config.node.shutdown_timeout;
-    let gateway = signals.unless_told(start(config)).await.ok_or_else(stopped_early)??;
+    let (gateway, enrolment) = signals.unless_told(start(config)).await.ok_or_else(stopped_early)??;
     tracing::info!("ready");
     let name = signals.next().await;
     tracing::info!(
@@ -51,6 +53,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
         timeout_s = shutdown_timeout.as_secs_f32(),
         "shutting down"
     );
+    drop(enrolment);
     let is_drained = signals.unless_told(gateway.shutdown(shutdown_timeout)).await.ok_or_else(stopped_early)?;
     if is_drained {
         tracing::info!("stopped");
@@ -61,13 +64,13 @@ async fn serve(config: Config) -> Result<(), CliError> {
 }
 
 /// Starts everything that the configuration names.
-async fn start(config: Config) -> Result<Gateway, CliError> {
-    let Config { node, identity, listeners, links, services, forwards, .. } = config;
+async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
+    let Config { node, identity, enroll, listeners, links, services, forwards, .. } = config;
     let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
     let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
         .context("TLS cannot be set up")?;
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
-    let mut builder = Node::builder(tls).config(settings::node(&node));
+    let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
     }
@@ -87,7 +90,11 @@ async fn start(config: Config) -> Result<Gateway, CliError> {
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));
     }
-    Ok(gateway)
+    let enrolment = match enroll {
+        Some(enroll) => enrolment::start(enroll, &tls).await?,
+        None => None,
+    };
+    Ok((gateway, enrolment))
 }
 
 fn open_connections(gateway: &Gateway) -> u32 {

@@ -22,6 +22,7 @@ pub(super) type Numbers = Option<Spanned<Vec<u32>>>;
 pub(super) struct File {
     pub(super) node: Node,
     pub(super) identity: Option<Spanned<Identity>>,
+    pub(super) enroll: Option<Spanned<Enroll>>,
     pub(super) listen: Vec<Spanned<Listen>>,
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) service: Vec<Spanned<Service>>,
@@ -45,6 +46,16 @@ pub(super) struct Identity {
     pub(super) certificate: Spanned<String>,
     pub(super) key: Spanned<String>,
     pub(super) trust_anchors: Spanned<String>,
+}
+
+/// `[enroll]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Enroll {
+    pub(super) listen: Spanned<String>,
+    pub(super) directory: Spanned<String>,
+    pub(super) certificate_lifetime: Text,
+    pub(super) advertise: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// `[[listen]]`

@@ -5,6 +5,7 @@
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
 mod datagrams;
+mod enroll;
 mod file;
 mod files;
 mod forward;
@@ -19,7 +20,7 @@ mod service;
 mod tcp;
 pub(crate) mod text;
 mod unix;
-mod values;
+pub(crate) mod values;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
+pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
 pub use identity::{IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
@@ -46,6 +48,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// `[identity]`, loaded.
     pub identity: LoadedIdentity,
+    /// `[enroll]`: machines with a token may join here.
+    pub enroll: Option<EnrollConfig>,
     /// `[[listen]]`: where peers may dial in. No address twice.
     pub listeners: Vec<ListenConfig>,
     /// `[[link]]`: peers that are dialled. No peer twice, never this node.
@@ -109,7 +113,9 @@ impl Config {
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let mut problems = Problems::default();
         let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
-        let config = resolve::resolve(&file, path, identity, &mut problems);
+        let section = file.enroll.as_ref();
+        let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
+        let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
         let problems = problems.into_vec();
         match config {
             Some(config) if problems.is_empty() => Ok(config),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::problem::{Problem, Problems};
-use super::{Config, LinkConfig, LoadedIdentity, NodeConfig, file, values};
-use super::{forward, link, listen, service};
+use super::{Config, EnrollConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
+use super::{enroll, forward, link, listen, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
@@ -20,6 +20,7 @@ pub(super) fn resolve(
     file: &file::File,
     path: &Path,
     identity: Option<LoadedIdentity>,
+    enroll: Option<EnrollConfig>,
     problems: &mut Problems,
 ) -> Option<Config> {
     // Without an identity the rest is still worth checking; names are then taken to be of some domain.
@@ -40,7 +41,8 @@ pub(super) fn resolve(
         warnings.push("there is neither a [[listen]] nor a [[link]]: no peer can be reached".to_owned());
     }
     let identity = identity?;
-    Some(Config { path: path.to_owned(), node, identity, listeners, links, services, forwards, warnings })
+    let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
+    Some(Config { path: path.to_owned(), node, identity, enroll, listeners, links, services, forwards, warnings })
 }
 
 fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Problems) -> NodeConfig {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads `"200ms"`, `"5s"`, `"2m"`, `"1h"` or `"1d"`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || {
         format!(
             "\"{text}\" is no duration; expected a whole number and a unit, such as \"200ms\", \"5s\", \"2m\", \"1h\" or \"1d\""

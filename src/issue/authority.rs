@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
+use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
@@ -14,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::{IssueError, Validity};
+use super::{CertificateRequest, IssueError, Validity};
 use crate::base::{Entropy, SystemEntropy};
 use crate::crypto::identity::{IdentityError, NodeId};
 
@@ -22,6 +23,7 @@ use crate::crypto::identity::{IdentityError, NodeId};
 pub struct CertificateAuthority {
     trust_domain: String,
     certificate_pem: String,
+    certificate_der: CertificateDer<'static>,
     not_after: i64,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -34,14 +36,15 @@ impl CertificateAuthority {
     pub fn generate(trust_domain: &str, key_type: KeyType, validity: Validity) -> Result<Self, IssueError> {
         NodeId::new(trust_domain, "node")?;
         let key = key_type.generate()?;
-        let mut params = params(&format!("spiffe://{trust_domain}"), validity)?;
+        let mut params = params(&format!("spiffe://{trust_domain}"), SerialNumbers::draw(), validity)?;
         params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} longhaul CA"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate_pem = params.self_signed(&key).map_err(failed("authority's certificate"))?.pem();
+        let certificate = params.self_signed(&key).map_err(failed("authority's certificate"))?;
         Ok(Self {
             trust_domain: trust_domain.to_owned(),
-            certificate_pem,
+            certificate_pem: certificate.pem(),
+            certificate_der: certificate.der().clone(),
             not_after: validity.not_after_unix(),
             issuer: Issuer::new(params, key),
         })
@@ -66,6 +69,7 @@ impl CertificateAuthority {
             certificate_pem: certificate_pem.to_owned(),
             not_after: parsed.validity().not_after.timestamp(),
             issuer: Issuer::from_ca_cert_der(&der, key).map_err(failed("authority's certificate"))?,
+            certificate_der: der,
         })
     }
 
@@ -81,6 +85,12 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    /// The same, DER.
+    #[must_use]
+    pub fn certificate_der(&self) -> &CertificateDer<'static> {
+        &self.certificate_der
+    }
+
     /// Its private key, PKCS#8. Whoever has it can name nodes: it belongs on no node.
     #[must_use]
     pub fn key_pem(&self) -> Zeroizing<String> {
@@ -93,24 +103,69 @@ impl CertificateAuthority {
     /// If the name or the validity is not valid, or the authority ends before the certificate would begin.
     pub fn issue_node(&self, name: &str, key_type: KeyType, validity: Validity) -> Result<IssuedNode, IssueError> {
         let node_id = NodeId::new(&self.trust_domain, name)?;
+        let validity = self.fit(validity)?;
+        let key = key_type.generate()?;
+        let serial = SerialNumbers::draw();
+        let certificate = self.sign(&node_id, &key, serial, validity)?;
+        Ok(IssuedNode {
+            node_id,
+            certificate_pem: certificate.pem(),
+            certificate_der: certificate.der().to_vec(),
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            serial,
+            spki_sha256: sha256(&key.subject_public_key_info()),
+            validity,
+        })
+    }
+
+    /// Makes a certificate for the node `name` with the key of a request, and gives it as DER. Nothing but the key is
+    /// taken from the request.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::issue_node`].
+    pub fn issue_requested(
+        &self,
+        name: &str,
+        request: &CertificateRequest,
+        serial: [u8; 16],
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueError> {
+        let node_id = NodeId::new(&self.trust_domain, name)?;
+        let validity = self.fit(validity)?;
+        Ok(self.sign(&node_id, request.public_key(), serial, validity)?.der().to_vec())
+    }
+
+    /// The part of a validity within the authority's own.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn fit(&self, validity: Validity) -> Result<Validity, IssueError> {
         if validity.not_before_unix() >= self.not_after {
             return Err(IssueError::AuthorityExpired);
         }
-        let validity = validity.until_at_most(self.not_after);
-        let key = key_type.generate()?;
-        let mut params = params(&node_id.to_string(), validity)?;
-        params.distinguished_name.push(DnType::CommonName, name);
+        Ok(validity.until_at_most(self.not_after))
+    }
+
+    /// SHA-256 of its DER SubjectPublicKeyInfo, by which tokens name it.
+    #[must_use]
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        sha256(&self.issuer.key().subject_public_key_info())
+    }
+
+    fn sign(
+        &self,
+        node_id: &NodeId,
+        key: &impl PublicKeyData,
+        serial: [u8; 16],
+        validity: Validity,
+    ) -> Result<Certificate, IssueError> {
+        let mut params = params(&node_id.to_string(), serial, validity)?;
+        params.distinguished_name.push(DnType::CommonName, node_id.name());
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed("node's certificate"))?;
-        Ok(IssuedNode {
-            node_id,
-            certificate_pem: certificate.pem(),
-            key_pem: Zeroizing::new(key.serialize_pem()),
-            validity,
-        })
+        params.signed_by(key, &self.issuer).map_err(failed("node's certificate"))
     }
 }
 
@@ -126,8 +181,14 @@ pub struct IssuedNode {
     pub node_id: NodeId,
     /// The leaf alone; the authority's certificate is the peers' trust anchor and is not sent.
     pub certificate_pem: String,
+    /// The same, DER.
+    pub certificate_der: Vec<u8>,
     /// The private key, PKCS#8.
     pub key_pem: Zeroizing<String>,
+    /// Serial number.
+    pub serial: [u8; 16],
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
     /// From when to when it holds.
     pub validity: Validity,
 }
@@ -149,7 +210,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    fn generate(self) -> Result<KeyPair, IssueError> {
+    pub(super) fn generate(self) -> Result<KeyPair, IssueError> {
         let algorithm = match self {
             Self::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             Self::Ed25519 => &rcgen::PKCS_ED25519,
@@ -170,17 +231,28 @@ impl FromStr for KeyType {
     }
 }
 
+/// Serial numbers: random, so that nobody has to remember which were used.
+#[derive(Debug)]
+pub struct SerialNumbers;
+
+impl SerialNumbers {
+    /// A new one: positive and of full length, whatever was drawn (RFC 5280 §4.1.2.2).
+    #[must_use]
+    pub fn draw() -> [u8; 16] {
+        let mut serial = [0; 16];
+        SystemEntropy::new().fill(&mut serial);
+        serial[0] = serial[0] & 0x7f | 0x40;
+        serial
+    }
+}
+
 /// What both kinds of certificates have in common.
-fn params(uri: &str, validity: Validity) -> Result<CertificateParams, IssueError> {
+fn params(uri: &str, serial: [u8; 16], validity: Validity) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     (params.not_before, params.not_after) = validity.to_dates()?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     let uri = uri.try_into().map_err(failed("name"))?;
     params.subject_alt_names = vec![SanType::URI(uri)];
-    let mut serial = [0; 16];
-    SystemEntropy::new().fill(&mut serial);
-    // Positive and of full length, whatever was drawn (RFC 5280 §4.1.2.2).
-    serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
@@ -195,7 +267,11 @@ fn trust_domain(certificate: &X509Certificate<'_>) -> Option<String> {
     NodeId::trust_domain_of_uri(uri).map(str::to_owned)
 }
 
-fn failed(what: &'static str) -> impl FnOnce(rcgen::Error) -> IssueError {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+pub(super) fn failed(what: &'static str) -> impl FnOnce(rcgen::Error) -> IssueError {
     move |reason| IssueError::Certificate { what, reason }
 }
 

@@ -29,6 +29,12 @@ pub enum IssueError {
         /// End, in seconds since 1970.
         not_after: i64,
     },
+    /// A certificate request that is none, is not signed by its own key, or has a key of another kind.
+    #[error("the certificate request cannot be used: {reason}")]
+    BadRequest {
+        /// What is wrong.
+        reason: String,
+    },
     /// The certificate or key could not be made or read.
     #[error("the {what} cannot be made or read: {reason}")]
     Certificate {

@@ -9,6 +9,7 @@
 
 mod decode;
 mod encode;
+mod enroll;
 mod error;
 mod fields;
 mod frame;
@@ -36,6 +37,7 @@ pub use decode::{decode_message, message_size};
 pub use encode::{
     ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet, encode_packet_message, packet_overhead_max,
 };
+pub use enroll::{EnrollAnswer, EnrollRequest};
 pub use error::WireError;
 pub use frame::{
     Ack, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel,

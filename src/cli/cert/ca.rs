@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::super::CliError;
+use super::super::new_files::{NewFile, write_all};
 use super::days;
-use super::files::{NewFile, write_all};
 use crate::issue::{CertificateAuthority, KeyType, Validity};
 
 /// Arguments of `longhaul cert ca`.

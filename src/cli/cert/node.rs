@@ -1,14 +1,14 @@
 //! `longhaul cert node`: a key and a certificate for a node.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::super::CliError;
+use super::super::authority::read_authority;
+use super::super::new_files::{NewFile, write_all};
 use super::days;
-use super::files::{NewFile, write_all};
-use crate::config::secret_file::{FileError, read_private, read_public};
 use crate::config::text;
-use crate::issue::{CertificateAuthority, KeyType, Validity};
+use crate::issue::{KeyType, Validity};
 
 /// Arguments of `longhaul cert node`.
 #[derive(Debug, clap::Args)]
@@ -63,13 +63,4 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     writeln!(out, "next: name the three files under [identity] and run: longhaul check-config -c FILE")?;
     Ok(())
-}
-
-fn read_authority(directory: &Path) -> Result<CertificateAuthority, CliError> {
-    let failed = |error: FileError| anyhow::Error::new(error).context("the authority cannot be used");
-    let certificate = read_public(&directory.join("ca.crt")).map_err(failed)?;
-    let key = read_private(&directory.join("ca.key")).map_err(failed)?;
-    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("the authority's files are not PEM"));
-    let authority = CertificateAuthority::from_pem(text(&certificate)?, text(&key)?);
-    Ok(authority.map_err(|error| anyhow::Error::new(error).context("the authority cannot be used"))?)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -24,7 +25,14 @@ impl TrustAnchors {
     /// # Errors
     /// If there is none, or one cannot be read or is no authority's.
     pub fn from_pem(pem: &[u8]) -> Result<Self, IdentityError> {
-        let certificates = read_certificates(pem, "trust anchor file")?;
+        Self::from_certificates(read_certificates(pem, "trust anchor file")?)
+    }
+
+    /// Takes one or more authority certificates.
+    ///
+    /// # Errors
+    /// As [`TrustAnchors::from_pem`].
+    pub fn from_certificates(certificates: Vec<CertificateDer<'_>>) -> Result<Self, IdentityError> {
         if certificates.is_empty() {
             return Err(IdentityError::NoCertificate);
         }

@@ -6,6 +6,7 @@
 //! the services; tickets and 0-RTT come with the ticket store.
 
 mod anchors;
+mod enroll;
 mod error;
 mod leaf;
 mod node_id;
@@ -22,6 +23,7 @@ mod test_ca;
 mod tests;
 
 pub use anchors::TrustAnchors;
+pub use enroll::{enroll_client_config, issued_node};
 pub use error::{IdentityError, VerifyFailure};
 pub use node_id::NodeId;
 pub use own::Identity;

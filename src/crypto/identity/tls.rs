@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{DnsName, ServerName};
+use rustls::pki_types::{CertificateDer, DnsName, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::enroll::WithAuthority;
 use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
 
 /// ALPN of a session's handshake on raw channels.
@@ -129,6 +130,24 @@ impl TlsSettings {
         config.alpn_protocols = vec![alpn.to_vec()];
         // The server's ticket store comes together with 0-RTT: rustls checks nothing again on resumption
         // (CVE-2025-23419), so that the store has to decline what expired, was revoked or lost its authority.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// For an enrolment point: whoever dials has no certificate yet, and finds the authority in the chain.
+    ///
+    /// # Errors
+    /// As [`TlsSettings::client_config`].
+    pub fn enroll_server_config(&self, authority: CertificateDer<'static>) -> Result<Arc<ServerConfig>, IdentityError> {
+        let resolver = WithAuthority::new(Arc::clone(&self.resolver), authority);
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![ALPN_ENROLL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;

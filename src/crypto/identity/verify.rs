@@ -150,7 +150,7 @@ enum Role {
 }
 
 /// What webpki found, in our words.
-fn explain(error: Error, leaf: &Leaf, now: UnixTime) -> VerifyFailure {
+pub(super) fn explain(error: Error, leaf: &Leaf, now: UnixTime) -> VerifyFailure {
     use CertificateError as E;
     let peer = leaf.node_id.clone();
     let now = now.as_secs();
@@ -255,7 +255,7 @@ impl ClientCertVerifier for PeerVerifier {
 }
 
 /// The signature schemes of TLS 1.3 handshakes (RFC 8446 §4.2.3) without those that only certificates may use.
-const SCHEMES: [SignatureScheme; 7] = [
+pub(super) const SCHEMES: [SignatureScheme; 7] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,
     SignatureScheme::ECDSA_NISTP521_SHA512,

@@ -9,9 +9,9 @@ use crate::base::{Epoch, LaneId, PacketNumber, SessionId, StreamId, limits};
 use crate::wire::padding::zeroes_for;
 use crate::wire::proto::{self, frame_message};
 use crate::wire::{
-    Body, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, FrameMessage, Head, PaddingPolicy,
-    STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest, StreamData, TransportParameters, WireError,
-    decode_message, decode_packet, encode_clear, encode_packet, encode_packet_message, message_size,
+    Body, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, FrameMessage, Head,
+    PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest, StreamData, TransportParameters,
+    WireError, decode_message, decode_packet, encode_clear, encode_packet, encode_packet_message, message_size,
     packet_overhead_max,
 };
 
@@ -80,6 +80,19 @@ proptest! {
         }
         let longer = [&encoded[..], b"data of the stream"].concat();
         prop_assert_eq!(ServiceRequest::decode(&longer), Ok(Some((request, encoded.len()))));
+    }
+
+    #[test]
+    fn enrolment_messages_read_back_and_only_when_whole(
+        request in strategies::enroll_request(),
+        answer in strategies::enroll_answer(),
+    ) {
+        let encoded = request.encode();
+        prop_assert_eq!(EnrollRequest::decode(&encoded[..encoded.len() - 1]), Ok(None));
+        prop_assert_eq!(EnrollRequest::decode(&encoded), Ok(Some((request, encoded.len()))));
+        let encoded = answer.encode();
+        prop_assert_eq!(EnrollAnswer::decode(&encoded[..encoded.len() - 1]), Ok(None));
+        prop_assert_eq!(EnrollAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
     }
 }
 

@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
-    Ack, Body, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined,
-    LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest, StreamData, TransportParameters, VERSION,
-    decode_message, decode_packet, encode_clear, encode_packet_message,
+    Ack, Body, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, HandshakeData,
+    HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest, StreamData,
+    TransportParameters, VERSION, decode_message, decode_packet, encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -23,6 +23,10 @@ enum Meaning {
     Parameters(TransportParameters),
     /// The request of a service with its delimiter.
     Request(ServiceRequest),
+    /// The request of an enrolment with its delimiter.
+    Enroll(EnrollRequest),
+    /// The answer of an enrolment with its delimiter.
+    EnrollAnswer(EnrollAnswer),
 }
 
 macro_rules! vector {
@@ -62,6 +66,12 @@ fn bytes_are_read_as_ever() {
             Meaning::Request(request) => {
                 assert_eq!(ServiceRequest::decode(&bytes), Ok(Some((request, bytes.len()))), "{name}");
             }
+            Meaning::Enroll(request) => {
+                assert_eq!(EnrollRequest::decode(&bytes), Ok(Some((request, bytes.len()))), "{name}");
+            }
+            Meaning::EnrollAnswer(answer) => {
+                assert_eq!(EnrollAnswer::decode(&bytes), Ok(Some((answer, bytes.len()))), "{name}");
+            }
         }
     }
 }
@@ -83,6 +93,8 @@ fn write(meaning: &Meaning) -> Vec<u8> {
         Meaning::Frame(frame) => frame.encode(&mut out),
         Meaning::Parameters(parameters) => return parameters.encode(),
         Meaning::Request(request) => return request.encode(),
+        Meaning::Enroll(request) => return request.encode(),
+        Meaning::EnrollAnswer(answer) => return answer.encode(),
     }
     out.to_vec()
 }
@@ -240,8 +252,22 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
         datagrams: false,
     };
     let flow = ServiceRequest { service: "dns".into(), datagrams: true, ..ServiceRequest::default() };
+    let enroll = EnrollRequest {
+        token_id: counting(0x10),
+        name: "dc-b".into(),
+        certificate_request: b"request".to_vec(),
+        proof: counting(0x40),
+    };
+    let issued = EnrollAnswer::Issued {
+        certificate: b"certificate".to_vec(),
+        authority: b"authority".to_vec(),
+        addresses: vec!["tcp://0.0.0.0:7443".into(), "quic://hub.example:7443".into()],
+    };
     let with_datagrams = TransportParameters { datagram_bytes_max: 65_507, ..parameters() };
     vec![
+        vector!("enroll-request", Meaning::Enroll(enroll)),
+        vector!("enroll-answer", Meaning::EnrollAnswer(issued)),
+        vector!("enroll-answer-refused", Meaning::EnrollAnswer(EnrollAnswer::Refused)),
         vector!("transport-parameters-datagrams", Meaning::Parameters(with_datagrams)),
         vector!("service-request-datagrams", Meaning::Request(flow)),
         vector!("transport-parameters", Meaning::Parameters(parameters())),

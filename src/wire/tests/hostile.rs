@@ -8,8 +8,8 @@ use prost::Message;
 use super::{reference, strategies};
 use crate::base::limits;
 use crate::wire::{
-    Frame, PaddingPolicy, SealedKind, ServiceRequest, TransportParameters, decode_message, decode_packet, encode_clear,
-    encode_packet_message, message_size, proto,
+    EnrollAnswer, EnrollRequest, Frame, PaddingPolicy, SealedKind, ServiceRequest, TransportParameters, decode_message,
+    decode_packet, encode_clear, encode_packet_message, message_size, proto,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -83,6 +83,14 @@ fn everything_agrees_with_prost(bytes: &[u8]) {
     if let Ok(Some((request, size))) = ServiceRequest::decode(bytes) {
         let prosts = proto::ServiceRequest::decode_length_delimited(&bytes[..size]).unwrap();
         assert_eq!(request.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(Some((request, size))) = EnrollRequest::decode(bytes) {
+        let prosts = proto::EnrollRequest::decode_length_delimited(&bytes[..size]).unwrap();
+        assert_eq!(request.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(Some((answer @ EnrollAnswer::Issued { .. }, size))) = EnrollAnswer::decode(bytes) {
+        let prosts = proto::EnrollAnswer::decode_length_delimited(&bytes[..size]).unwrap();
+        assert_eq!(answer.encode(), prosts.encode_length_delimited_to_vec());
     }
 }
 

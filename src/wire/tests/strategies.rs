@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole,
-    LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
+    Ack, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, HandshakeData, HandshakeLevel,
+    Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -225,6 +225,22 @@ pub(super) fn service_request() -> impl Strategy<Value = ServiceRequest> {
     ("[ -~]{1,64}", "[ -~]{0,64}", "[ -~]{0,64}", any::<bool>()).prop_map(
         |(service, source, destination, datagrams)| ServiceRequest { service, source, destination, datagrams },
     )
+}
+
+pub(super) fn enroll_request() -> impl Strategy<Value = EnrollRequest> {
+    (any::<[u8; 10]>(), "[ -~]{0,64}", vec(any::<u8>(), 1..=2048), any::<[u8; 32]>()).prop_map(
+        |(token_id, name, certificate_request, half)| {
+            let proof = std::array::from_fn(|index| half[index % 32]);
+            EnrollRequest { token_id, name, certificate_request, proof }
+        },
+    )
+}
+
+pub(super) fn enroll_answer() -> impl Strategy<Value = EnrollAnswer> {
+    let der = || vec(any::<u8>(), 1..2000);
+    let issued = (der(), der(), vec("[ -~]{0,300}", 0..=limits::HUB_ADDRESSES_MAX))
+        .prop_map(|(certificate, authority, addresses)| EnrollAnswer::Issued { certificate, authority, addresses });
+    prop_oneof![4 => issued, 1 => Just(EnrollAnswer::Refused), 1 => Just(EnrollAnswer::Unavailable)]
 }
 
 /// Bytes that are nearly a message: fields of any number and type, some within others.

@@ -7,8 +7,8 @@ use super::strategies::delimited;
 use crate::base::{PacketNumber, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Body, Frame, FrameMessage, ServiceRequest, TransportParameters, WireError, decode_message, decode_packet,
-    message_size,
+    Body, EnrollAnswer, EnrollRequest, Frame, FrameMessage, ServiceRequest, TransportParameters, WireError,
+    decode_message, decode_packet, message_size,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -658,6 +658,58 @@ fn service_requests_are_in_range() {
     assert_eq!(request(bytes(1, &[0xff])), Err(WireError::Text("service request")));
     assert_eq!(request(varint(1, 1)), Err(WireError::WireType(1)));
     assert!(matches!(ServiceRequest::decode(&delimiter(4096)), Err(WireError::TooLong { size: 4096, .. })));
+}
+
+#[test]
+fn enrolment_requests_are_in_range() {
+    let right = |except: u64| -> Vec<u8> {
+        let fields = [(1, vec![1; 10]), (2, b"dc-b".to_vec()), (3, b"csr".to_vec()), (4, vec![4; 64])];
+        fields
+            .iter()
+            .filter(|(number, _)| *number != except)
+            .flat_map(|(number, value)| bytes(*number, value))
+            .collect()
+    };
+    let request = |fields: Vec<u8>| EnrollRequest::decode(&delimited(&fields)).map(drop);
+    let with = |number: u64, field: Vec<u8>| request([right(number), field].concat());
+    assert_eq!(request(right(0)), Ok(()));
+    assert_eq!(request(right(2)), Ok(()), "the token's own name");
+    assert_eq!(with(2, bytes(2, &[b'x'; 64])), Ok(()));
+    assert_eq!(with(2, bytes(2, &[b'x'; 65])), Err(WireError::Range("name")));
+    assert_eq!(with(2, bytes(2, &[0xff])), Err(WireError::Text("name")));
+    assert_eq!(with(3, bytes(3, &[0; 2048])), Ok(()));
+    assert_eq!(with(3, bytes(3, &[0; 2049])), Err(WireError::Range("certificate request")));
+    assert_eq!(request(right(3)), Err(WireError::Range("certificate request")));
+    for (number, name, size) in [(1, "token id", 10), (4, "proof", 64)] {
+        assert_eq!(request(right(number)), Err(WireError::Range(name)));
+        assert_eq!(with(number, bytes(number, &vec![1; size - 1])), Err(WireError::Range(name)));
+        assert_eq!(with(number, bytes(number, &vec![1; size + 1])), Err(WireError::Range(name)));
+    }
+    for number in 1..=4 {
+        assert_eq!(with(0, bytes(number, b"x")), Err(WireError::Duplicate(number)));
+        assert_eq!(with(number, varint(number, 1)), Err(WireError::WireType(number)));
+    }
+    assert_eq!(with(0, varint(5, 1)), Ok(()), "later versions may add fields");
+    assert_eq!(with(0, varint(5, 1).repeat(17)), Err(WireError::TooManyUnknown));
+    assert!(matches!(EnrollRequest::decode(&delimiter(4096)), Err(WireError::TooLong { size: 4096, .. })));
+}
+
+#[test]
+fn enrolment_answers_are_in_range() {
+    let answer = |fields: Vec<u8>| EnrollAnswer::decode(&delimited(&fields)).map(drop);
+    let right = [bytes(2, b"certificate"), bytes(3, b"authority")].concat();
+    let with = |fields: Vec<u8>| answer([right.clone(), fields].concat());
+    assert_eq!(answer(right.clone()), Ok(()));
+    assert_eq!(answer(varint(1, 1)), Ok(()));
+    assert_eq!(answer(varint(1, 3)), Err(WireError::Range("code")));
+    assert_eq!(answer(bytes(2, b"certificate")), Err(WireError::Missing("authority")));
+    assert_eq!(answer(bytes(3, b"authority")), Err(WireError::Missing("certificate")));
+    assert_eq!(with(bytes(4, &[b'x'; 300]).repeat(8)), Ok(()));
+    assert_eq!(with(bytes(4, b"x").repeat(9)), Err(WireError::TooMany("addresses")));
+    assert_eq!(with(bytes(4, &[b'x'; 301])), Err(WireError::Range("address")));
+    assert_eq!(with(bytes(4, &[0xff])), Err(WireError::Text("address")));
+    assert_eq!(with(varint(4, 1)), Err(WireError::WireType(4)));
+    assert!(matches!(EnrollAnswer::decode(&delimiter(16_384)), Err(WireError::TooLong { size: 16_384, .. })));
 }
 
 // ---- Writing what nobody should -----------------------------------------------------------------------------------

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// A file to be written.
-pub(super) struct NewFile<'a> {
+pub(in crate::cli) struct NewFile<'a> {
     /// Where.
-    pub(super) path: PathBuf,
+    pub(in crate::cli) path: PathBuf,
     /// What.
-    pub(super) contents: &'a str,
+    pub(in crate::cli) contents: &'a str,
     /// Whether only its owner may read it.
-    pub(super) is_private: bool,
+    pub(in crate::cli) is_private: bool,
 }
 
 /// Writes all files, or none if one is there already and `is_forced` is not set.
-pub(super) fn write_all(directory: &Path, files: &[NewFile<'_>], is_forced: bool) -> anyhow::Result<()> {
+pub(in crate::cli) fn write_all(directory: &Path, files: &[NewFile<'_>], is_forced: bool) -> anyhow::Result<()> {
     create_directory(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     for file in files.iter().filter(|_| !is_forced) {
         if file.path.symlink_metadata().is_ok() {

@@ -1,0 +1,52 @@
+//! Everything that enrolment reads: tokens as people paste them, messages as strangers send them, certificate requests.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use longhaul::base::limits;
+use longhaul::crypto::token::JoinToken;
+use longhaul::issue::CertificateRequest;
+use longhaul::wire::{EnrollAnswer, EnrollRequest};
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(data) {
+        token(text);
+    }
+    request(data);
+    answer(data);
+    if let Ok(request) = CertificateRequest::from_der(data) {
+        assert!(data.len() <= limits::CERTIFICATE_REQUEST_BYTES_MAX);
+        assert_ne!(request.sha256(), request.spki_sha256());
+    }
+});
+
+fn token(text: &str) {
+    match JoinToken::parse(text) {
+        Ok(token) => assert_eq!(token.to_text().as_str(), text.trim()),
+        Err(error) => {
+            let shown = format!("{error} {error:?}");
+            // Words of this length are in no message of ours.
+            let mut words = text.split_whitespace().filter(|word| word.len() >= 16);
+            assert!(words.all(|word| !shown.contains(word)));
+        }
+    }
+}
+
+fn request(bytes: &[u8]) {
+    if let Ok(Some((request, size))) = EnrollRequest::decode(bytes) {
+        assert!(size <= bytes.len() && size <= limits::CONTROL_MESSAGE_BYTES_MAX);
+        assert!(request.certificate_request.len() <= limits::CERTIFICATE_REQUEST_BYTES_MAX);
+        let encoded = request.encode();
+        assert_eq!(EnrollRequest::decode(&encoded), Ok(Some((request, encoded.len()))));
+    }
+}
+
+fn answer(bytes: &[u8]) {
+    if let Ok(Some((answer, size))) = EnrollAnswer::decode(bytes) {
+        assert!(size <= bytes.len() && size <= limits::ENROLL_ANSWER_BYTES_MAX);
+        if let EnrollAnswer::Issued { addresses, .. } = &answer {
+            assert!(addresses.len() <= limits::HUB_ADDRESSES_MAX);
+        }
+        let encoded = answer.encode();
+        assert_eq!(EnrollAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
+    }
+}

@@ -1,0 +1,27 @@
+//! `longhaul hub`: the node that lets others join.
+
+mod init;
+
+use clap::Subcommand;
+
+use super::CliError;
+
+/// Arguments of `longhaul hub`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a trust domain: its authority, its state, and the hub's own certificate and configuration
+    Init(init::Args),
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> Result<(), CliError> {
+    match args.command {
+        Command::Init(args) => init::run(&args),
+    }
+}

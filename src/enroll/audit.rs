@@ -1,0 +1,219 @@
+//! The audit log: one JSON object a line, only ever appended. Tokens appear by their ids, secrets not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{Refusal, TokenRecord};
+use crate::crypto::token::TokenId;
+
+/// Something that an auditor wants to know.
+#[derive(Clone, Debug)]
+pub enum AuditEvent<'a> {
+    /// The trust domain was made.
+    HubMade {
+        /// Its name.
+        trust_domain: &'a str,
+        /// The hub's own name.
+        name: &'a str,
+    },
+    /// A token was made.
+    TokenCreated(&'a TokenRecord),
+    /// A token was revoked.
+    TokenRevoked(TokenId),
+    /// A token got too many wrong proofs.
+    TokenLocked {
+        /// Which.
+        token_id: TokenId,
+        /// Where the last one came from.
+        address: IpAddr,
+    },
+    /// A certificate was given out, for the first time or again.
+    CertificateIssued {
+        /// By which token.
+        token_id: TokenId,
+        /// To whom.
+        name: &'a str,
+        /// To where.
+        address: IpAddr,
+        /// Its serial number.
+        serial: [u8; 16],
+        /// Its end, in seconds since 1970.
+        not_after_unix: i64,
+    },
+    /// Somebody was refused.
+    EnrolmentRefused {
+        /// Which token, if the message named one.
+        token_id: Option<TokenId>,
+        /// Where it came from.
+        address: IpAddr,
+        /// Why.
+        reason: Refusal,
+        /// How many more there were since the last line like this.
+        suppressed_count: u64,
+    },
+}
+
+/// A line: the same fields for every event, as far as they say something.
+#[derive(Debug, Default, Serialize)]
+struct Line<'a> {
+    time: String,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_domain: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<u64>,
+}
+
+/// Appends to the audit log of an authority.
+#[derive(Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+    turn: Mutex<()>,
+}
+
+impl AuditLog {
+    /// The log at `path`, which is made with the first event.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), turn: Mutex::new(()) }
+    }
+
+    /// Appends an event. It has reached the disk when this returns. The file is opened each time, so that it can be
+    /// rotated by renaming it.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn append(&self, now_unix: u64, event: &AuditEvent<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&line(now_unix, event)).map_err(io::Error::other)?;
+        line.push(b'\n');
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.open()?;
+        // One write: lines of several processes do not mix.
+        file.write_all(&line)?;
+        file.sync_data()
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(&self.path)
+    }
+}
+
+fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
+    let line = Line { time: date(i64::try_from(now_unix).unwrap_or(i64::MAX)), ..Line::default() };
+    match event {
+        AuditEvent::HubMade { trust_domain, name } => {
+            Line { event: "hub-made", trust_domain: Some(trust_domain), name: Some((*name).to_owned()), ..line }
+        }
+        AuditEvent::TokenCreated(token) => Line {
+            event: "token-created",
+            token: Some(token.id.to_string()),
+            name: Some(token.name.to_string()),
+            uses: Some(token.uses_max),
+            not_after: Some(date(i64::try_from(token.not_after_unix).unwrap_or(i64::MAX))),
+            ..line
+        },
+        AuditEvent::TokenRevoked(id) => Line { event: "token-revoked", token: Some(id.to_string()), ..line },
+        AuditEvent::TokenLocked { token_id, address } => {
+            Line { event: "token-locked", token: Some(token_id.to_string()), address: Some(*address), ..line }
+        }
+        AuditEvent::CertificateIssued { token_id, name, address, serial, not_after_unix } => Line {
+            event: "certificate-issued",
+            token: Some(token_id.to_string()),
+            name: Some((*name).to_owned()),
+            address: Some(*address),
+            serial: Some(super::records::hex::digits(serial)),
+            not_after: Some(date(*not_after_unix)),
+            ..line
+        },
+        AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count } => Line {
+            event: "enrolment-refused",
+            token: token_id.map(|id| id.to_string()),
+            address: Some(*address),
+            reason: Some(reason.to_string()),
+            suppressed: (*suppressed_count > 0).then_some(*suppressed_count),
+            ..line
+        },
+    }
+}
+
+/// A time after RFC 3339.
+fn date(unix: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(unix).map_or_else(
+        |_| format!("{unix} s after 1970"),
+        |at| {
+            let (month, day) = (u8::from(at.month()), at.day());
+            let (hour, minute, second) = at.to_hms();
+            format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", at.year())
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_appended_as_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let log = AuditLog::new(&path);
+        let token_id = TokenId::from_bytes([1; 10]);
+        let address = "192.0.2.7".parse().unwrap();
+        log.append(1_800_000_000, &AuditEvent::HubMade { trust_domain: "example", name: "hub" }).unwrap();
+        let issued = AuditEvent::CertificateIssued {
+            token_id,
+            name: "dc-b",
+            address,
+            serial: [0x40; 16],
+            not_after_unix: 1_800_086_400,
+        };
+        log.append(1_800_000_001, &issued).unwrap();
+        let refused = AuditEvent::EnrolmentRefused {
+            token_id: Some(token_id),
+            address,
+            reason: Refusal::UsedUp,
+            suppressed_count: 3,
+        };
+        log.append(1_800_000_002, &refused).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            format!(
+                "{{\"time\":\"2027-01-15T08:00:00Z\",\"event\":\"hub-made\",\"name\":\"hub\",\"trust_domain\":\"example\"}}\n\
+                 {{\"time\":\"2027-01-15T08:00:01Z\",\"event\":\"certificate-issued\",\"token\":\"{token_id}\",\
+                 \"name\":\"dc-b\",\"address\":\"192.0.2.7\",\"serial\":\"{}\",\"not_after\":\"2027-01-16T08:00:00Z\"}}\n\
+                 {{\"time\":\"2027-01-15T08:00:02Z\",\"event\":\"enrolment-refused\",\"token\":\"{token_id}\",\
+                 \"address\":\"192.0.2.7\",\"reason\":\"used-up\",\"suppressed\":3}}\n",
+                "40".repeat(16)
+            )
+        );
+        assert!(
+            AuditLog::new(&directory.path().join("no/audit.jsonl"))
+                .append(0, &AuditEvent::TokenRevoked(token_id))
+                .is_err()
+        );
+    }
+}

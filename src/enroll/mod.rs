@@ -1,0 +1,35 @@
+//! How machines get into a trust domain: the authority's state, the enrolment point, the joining side.
+//!
+//! A token that an operator made lets a machine ask for one certificate. What the certificate says comes from the token's
+//! row in the [store]; of the machine's request only the key is taken. The store is written before anything is acted
+//! on, so that a crash at any point loses nothing and gives nothing twice.
+
+mod address_range;
+mod audit;
+mod join;
+mod name_pattern;
+mod point;
+mod records;
+mod registrar;
+pub mod store;
+mod throttle;
+
+pub use address_range::AddressRange;
+pub use audit::{AuditEvent, AuditLog};
+pub use join::{Join, JoinError, Joined};
+pub use name_pattern::NamePattern;
+pub use point::EnrollPoint;
+pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
+pub use registrar::{Registrar, RegistrarSettings, Visit};
+
+/// Names of the files in an authority's directory.
+pub mod files {
+    /// Its certificate.
+    pub const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+    /// Its key.
+    pub const AUTHORITY_KEY: &str = "ca.key";
+    /// Its state, a [`RedbStore`](super::store::RedbStore).
+    pub const STATE: &str = "state.redb";
+    /// Its [`AuditLog`](super::AuditLog).
+    pub const AUDIT: &str = "audit.jsonl";
+}

@@ -1,0 +1,361 @@
+//! What the authority remembers: tokens, certificates reserved and issued, and who is denied. And the one place that
+//! decides, from a token's row, whether somebody may have a certificate.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AddressRange, NamePattern};
+use crate::crypto::identity::NodeId;
+use crate::crypto::token::TokenId;
+
+/// A token as the authority knows it. The secret is not here: from the public key nobody can make a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Its public name.
+    #[serde(with = "text")]
+    pub id: TokenId,
+    /// The Ed25519 key that its holder signs with.
+    #[serde(with = "hex")]
+    pub public_key: [u8; 32],
+    /// Which names it gives.
+    pub name: NamePattern,
+    /// Roles of the nodes that it lets in.
+    pub roles: Vec<Role>,
+    /// Where they have to come from; anywhere if `None`.
+    pub address_range: Option<AddressRange>,
+    /// When it was made, in seconds since 1970.
+    pub created_unix: u64,
+    /// From when on it is worth nothing, in seconds since 1970.
+    pub not_after_unix: u64,
+    /// How many certificates it is good for.
+    pub uses_max: u32,
+    /// How many were reserved or issued.
+    pub use_count: u32,
+    /// When it was revoked, in seconds since 1970.
+    pub revoked_unix: Option<u64>,
+}
+
+impl TokenRecord {
+    /// The name that somebody gets who comes from `address` and asks for `asked_name`. Uses are not looked at: who has a
+    /// certificate already may ask for it again.
+    ///
+    /// # Errors
+    /// The first reason against it.
+    pub fn admit(&self, asked_name: &str, address: IpAddr, now_unix: u64) -> Result<String, Refusal> {
+        if self.revoked_unix.is_some() {
+            return Err(Refusal::Revoked);
+        }
+        if now_unix >= self.not_after_unix {
+            return Err(Refusal::Expired);
+        }
+        if self.address_range.is_some_and(|range| !range.contains(address)) {
+            return Err(Refusal::WrongAddress);
+        }
+        self.name.resolve(asked_name).map(str::to_owned).ok_or(Refusal::WrongName)
+    }
+
+    /// Whether a further certificate can be had.
+    #[must_use]
+    pub fn has_uses_left(&self) -> bool {
+        self.use_count < self.uses_max
+    }
+
+    /// What it is good for now, for lists.
+    #[must_use]
+    pub fn state(&self, now_unix: u64) -> &'static str {
+        match self {
+            _ if self.revoked_unix.is_some() => "revoked",
+            _ if now_unix >= self.not_after_unix => "expired",
+            _ if !self.has_uses_left() => "used up",
+            _ => "valid",
+        }
+    }
+}
+
+/// Why somebody does not get a certificate. For the audit log: whoever asked hears of it only that it was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The message is none, or the id no id.
+    #[error("bad-request")]
+    BadRequest,
+    /// There is no such token.
+    #[error("unknown-token")]
+    UnknownToken,
+    /// Too many wrong proofs came lately.
+    #[error("locked")]
+    Locked,
+    /// The proof is not the token's, or was made for another connection or request.
+    #[error("wrong-proof")]
+    WrongProof,
+    /// The certificate request is none, its signature does not fit, or its key is of a kind that is not taken.
+    #[error("bad-certificate-request")]
+    BadCertificateRequest,
+    /// The token was revoked.
+    #[error("revoked")]
+    Revoked,
+    /// The token has expired.
+    #[error("expired")]
+    Expired,
+    /// It comes from outside of the token's address range.
+    #[error("wrong-address")]
+    WrongAddress,
+    /// The token does not give this name.
+    #[error("wrong-name")]
+    WrongName,
+    /// The token has no uses left.
+    #[error("used-up")]
+    UsedUp,
+    /// The name belongs to another key, whose certificate holds yet.
+    #[error("name-taken")]
+    NameTaken,
+    /// The name, the key or the token is on the denylist.
+    #[error("denied")]
+    Denied,
+}
+
+/// A certificate that was reserved, and perhaps issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuance {
+    /// The token that it was issued for; `None` for those that the operator made.
+    #[serde(with = "optional_text")]
+    pub token_id: Option<TokenId>,
+    /// SHA-256 of the request, DER.
+    #[serde(with = "hex")]
+    pub request_sha256: [u8; 32],
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    #[serde(with = "hex")]
+    pub spki_sha256: [u8; 32],
+    /// The node that it names.
+    pub name: String,
+    /// Roles of the node.
+    pub roles: Vec<Role>,
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
+    /// Serial number.
+    #[serde(with = "hex")]
+    pub serial: [u8; 16],
+    /// When it was reserved, in seconds since 1970.
+    pub reserved_unix: u64,
+    /// Beginning of the certificate, in seconds since 1970.
+    pub not_before_unix: i64,
+    /// Its end, in seconds since 1970.
+    pub not_after_unix: i64,
+    /// The certificate, DER; `None` between reserving and issuing.
+    #[serde(with = "hex_bytes")]
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// What is denied: never a certificate by its hash, of which one key can have many (ECDSA signatures are malleable).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Denied {
+    /// A node by its name.
+    Node(String),
+    /// A key, by the SHA-256 of its DER SubjectPublicKeyInfo.
+    Key([u8; 32]),
+    /// Everything that came by a token.
+    Token(TokenId),
+}
+
+/// An entry of the denylist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// What is denied.
+    #[serde(with = "text")]
+    pub denied: Denied,
+    /// Since when, in seconds since 1970.
+    pub since_unix: u64,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => write!(f, "node:{name}"),
+            Self::Key(hash) => write!(f, "key:{}", hex::digits(hash)),
+            Self::Token(id) => write!(f, "token:{id}"),
+        }
+    }
+}
+
+impl FromStr for Denied {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is no entry of a denylist; expected node:NAME, key:SHA256 or token:ID");
+        match text.split_once(':').ok_or_else(bad)? {
+            ("node", name) if NodeId::new("any", name).is_ok() => Ok(Self::Node(name.to_owned())),
+            ("key", digits) => hex::array(digits).map(Self::Key).ok_or_else(bad),
+            ("token", id) => id.parse().map(Self::Token).map_err(|_| bad()),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// A role of a node: 1 to 64 of `A-Z a-z 0-9 . _ -`, as names are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Role(String);
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_valid = NodeId::new("any", text).is_ok();
+        let bad = || format!("{text:?} is no role; expected 1 to 64 of A-Z, a-z, 0-9, '.', '-', '_'");
+        is_valid.then(|| Self(text.to_owned())).ok_or_else(bad)
+    }
+}
+
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Role> for String {
+    fn from(role: Role) -> Self {
+        role.0
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Values as the text that they print.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(Error::custom)
+    }
+}
+
+/// The same, of values that may be missing.
+mod optional_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(ToString::to_string).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        Option::<String>::deserialize(from)?.map(|text| text.parse().map_err(Error::custom)).transpose()
+    }
+}
+
+/// Bytes of a fixed size as hexadecimal digits.
+pub(super) mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::enroll) fn digits(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(in crate::enroll) fn bytes(digits: &str) -> Option<Vec<u8>> {
+        let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+            [a, b] => Some((char::from(*a).to_digit(16)? << 4 | char::from(*b).to_digit(16)?) as u8),
+            _ => None,
+        });
+        pairs.collect()
+    }
+
+    pub(super) fn array<const N: usize>(digits: &str) -> Option<[u8; N]> {
+        bytes(digits)?.try_into().ok()
+    }
+
+    pub(super) fn serialize<S: Serializer, const N: usize>(value: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digits(value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(from: D) -> Result<[u8; N], D::Error> {
+        array(&String::deserialize(from)?).ok_or_else(|| Error::custom("not as many hexadecimal digits as expected"))
+    }
+}
+
+/// Bytes of any size, which may be missing.
+mod hex_bytes {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::hex;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_deref().map(hex::digits).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let digits = Option::<String>::deserialize(from)?;
+        digits.map(|digits| hex::bytes(&digits).ok_or_else(|| Error::custom("no hexadecimal digits"))).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> TokenRecord {
+        TokenRecord {
+            id: TokenId::from_bytes([1; 10]),
+            public_key: [2; 32],
+            name: "dc-b".parse().unwrap(),
+            roles: vec!["edge".parse().unwrap()],
+            address_range: Some("192.0.2.0/24".parse().unwrap()),
+            created_unix: 1000,
+            not_after_unix: 2000,
+            uses_max: 1,
+            use_count: 0,
+            revoked_unix: None,
+        }
+    }
+
+    #[test]
+    fn a_token_admits_whom_its_row_names() {
+        let inside = "192.0.2.7".parse().unwrap();
+        let outside = "198.51.100.7".parse().unwrap();
+        assert_eq!(token().admit("", inside, 1999), Ok("dc-b".to_owned()));
+        assert_eq!(token().admit("dc-c", inside, 1999), Err(Refusal::WrongName));
+        assert_eq!(token().admit("", outside, 1999), Err(Refusal::WrongAddress));
+        assert_eq!(token().admit("", inside, 2000), Err(Refusal::Expired));
+        let revoked = TokenRecord { revoked_unix: Some(1500), ..token() };
+        assert_eq!(revoked.admit("", inside, 1999), Err(Refusal::Revoked));
+        let used = TokenRecord { use_count: 1, ..token() };
+        assert_eq!([token(), revoked, used].map(|token| token.state(1999)), ["valid", "revoked", "used up"]);
+        assert_eq!(token().state(2000), "expired");
+    }
+
+    #[test]
+    fn records_read_what_they_write() {
+        let text = serde_json::to_string(&token()).unwrap();
+        assert_eq!(serde_json::from_str::<TokenRecord>(&text).unwrap(), token());
+        let denied = [Denied::Node("dc-b".to_owned()), Denied::Key([7; 32]), Denied::Token(token().id)];
+        for denied in denied {
+            assert_eq!(denied.to_string().parse(), Ok(denied));
+        }
+        for bad in ["", "node:", "node:a/b", "key:00", "token:x", "certificate:00"] {
+            assert!(bad.parse::<Denied>().is_err(), "{bad}");
+        }
+        assert!("a b".parse::<Role>().is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! A hub as a process, and what is done with it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use longhaul::crypto::token::JoinToken;
+use longhaul::enroll::TokenRecord;
+use longhaul::enroll::store::{RedbStore, Store};
+
+/// A hub in a directory of its own.
+pub(crate) struct Hub {
+    root: tempfile::TempDir,
+    pub(crate) enroll_port: u16,
+    running: Option<Running>,
+}
+
+/// `longhaul run`, killed when it is dropped.
+pub(crate) struct Running {
+    process: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Hub {
+    /// Made and running.
+    pub(crate) fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (enroll_port, channel_port) = (free_port(), free_port());
+        let mut hub = Self { root, enroll_port, running: None };
+        let output = hub.run(&["hub", "init", "--domain", "example", "--out", "hub"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let config = hub.path("hub/hub.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let text = text.replace("0.0.0.0:7443", &format!("0.0.0.0:{channel_port}"));
+        fs::write(&config, text.replace("0.0.0.0:7444", &format!("127.0.0.1:{enroll_port}"))).unwrap();
+        hub.restart();
+        hub
+    }
+
+    /// Kills the hub, if it runs, without a warning, and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let mut running = Running::start(&self.path("hub/hub.toml"));
+        running.logged("ready");
+        self.running = Some(running);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.running = None;
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// Runs the program beside the hub.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+        command.args(arguments).current_dir(self.root.path()).stdin(Stdio::null());
+        command.env_remove("LONGHAUL_LOG").env_remove("LONGHAUL_TOKEN").env_remove("LONGHAUL_STATE");
+        command
+    }
+
+    /// Makes a token with these options, in the file `token`.
+    pub(crate) fn token(&self, options: &[&str]) -> JoinToken {
+        let _ = fs::remove_file(self.path("token"));
+        let create = ["token", "create", "--state", "hub", "--out", "token"];
+        let output = self.run(&[&create[..], options].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        self.read_token()
+    }
+
+    pub(crate) fn read_token(&self) -> JoinToken {
+        JoinToken::parse(&fs::read_to_string(self.path("token")).unwrap()).unwrap()
+    }
+
+    /// Joins with the file `token` into the directory `out`.
+    pub(crate) fn join(&self, out: &str, options: &[&str]) -> Output {
+        let address = format!("127.0.0.1:{}", self.enroll_port);
+        let arguments = ["join", "--token-file", "token", "--out", out, &address];
+        self.run(&[&arguments[..], options].concat())
+    }
+
+    pub(crate) fn store(&self) -> RedbStore {
+        RedbStore::open(&self.path("hub/state.redb")).unwrap()
+    }
+
+    pub(crate) fn record(&self, token: &JoinToken) -> TokenRecord {
+        self.store().token(token.id()).unwrap().unwrap()
+    }
+
+    pub(crate) fn audit(&self) -> String {
+        fs::read_to_string(self.path("hub/audit.jsonl")).unwrap()
+    }
+}
+
+impl Running {
+    pub(crate) fn start(config: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_longhaul"))
+            .args(["run", "--log-format", "json", "-c"])
+            .arg(config)
+            .env_remove("LONGHAUL_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        Self { process, log }
+    }
+
+    /// Waits for a log line with this message.
+    pub(crate) fn logged(&mut self, message: &str) -> serde_json::Value {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the program ended before {message:?}:\n{seen}");
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if event["message"] == message {
+                return event;
+            }
+            seen.push_str(&line);
+        }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Hub {
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(Running::is_running)
+    }
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Fails unless the program ended with this code.
+#[track_caller]
+pub(crate) fn ended(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(output), stderr(output));
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
