@@ -160,7 +160,7 @@ fn what_arrived_before_an_outage_is_known_at_its_end() {
     world.run_for(Duration::from_secs(100));
     let before = world.nodes[CLIENT].session().stats().bytes_sent;
     // A path on which the answer comes before much was sent.
-    world.join(LaneKind::Tcp, Path { buffer_bytes: 8 * 1024, ..SLOW }).unwrap();
+    world.join(LaneKind::Tcp, Path { buffer_bytes: 8 * 1024, bytes_per_second: 500_000, ..SLOW }).unwrap();
     world.run_for(Duration::from_secs(1));
     let client = world.nodes[CLIENT].session();
     assert!(client.streams().is_finished(stream));
