@@ -224,8 +224,7 @@ impl Session {
         if self.views.len() < 2 || !self.streams.has_prompt() {
             return false;
         }
-        let promptest = self.scheduler.promptest(&self.views).map(|pick| self.views[pick].id);
-        promptest.is_some_and(|channel| channel != self.lanes[index].channel())
+        self.scheduler.leaves_prompt(&self.views, self.lanes[index].channel())
     }
 
     /// Whether the scheduler lets this lane carry the next shared packet. Wakes a lane that should, when one waits.

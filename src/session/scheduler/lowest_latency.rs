@@ -20,6 +20,9 @@ const ROUND_TRIP_FLOOR_SECONDS: f64 = 0.002;
 /// nothing: while its round trip without queues is short enough, and so is the time until a packet arrives on it.
 const RATE_SHARE_MIN: f64 = 0.1;
 
+/// How many times longer than on the best lane something short may take.
+const PROMPT_SPREAD_MAX: f64 = 2.0;
+
 /// A packet of full size: what follows it on other lanes waits until it has arrived.
 const PACKET_BYTES: f64 = limits::FRAME_MESSAGE_BYTES_MAX as f64;
 
@@ -40,6 +43,18 @@ impl Scheduler for LowestLatency {
     fn promptest(&mut self, lanes: &[ChannelView]) -> Option<usize> {
         earliest(lanes, Some(0), None)
     }
+
+    fn leaves_prompt(&mut self, lanes: &[ChannelView], asking: LaneId) -> bool {
+        is_far_from_best(lanes, asking)
+    }
+}
+
+/// Whether something short arrives on another lane in less than half the time. A smaller advantage is an estimate, which
+/// may be another one's by the time that lane is ready: a message would go from one to the next and leave on none.
+pub(super) fn is_far_from_best(lanes: &[ChannelView], asking: LaneId) -> bool {
+    let own = lanes.iter().find(|lane| lane.id == asking).and_then(|lane| delivery_time(lane, Some(0)));
+    let best = earliest(lanes, Some(0), None).and_then(|index| delivery_time(&lanes[index], Some(0)));
+    own.zip(best).is_some_and(|(own, best)| own > PROMPT_SPREAD_MAX * best)
 }
 
 /// The lane on which a packet arrives first, but not `except`.
@@ -184,6 +199,15 @@ mod tests {
         assert_eq!(LowestLatency.pick(&lanes, None), None);
         (lanes[0].round_trip, lanes[0].round_trip_min) = (None, None);
         assert_eq!(LowestLatency.pick(&lanes, None), Some(1), "nothing better is known");
+    }
+
+    #[test]
+    fn a_short_message_leaves_on_the_lane_that_is_ready_unless_another_one_is_far_better() {
+        let lanes =
+            [view(0, 20, 60.0, 1_500_000, false), view(1, 20, 60.0, 1_800_000, true), view(2, 90, 60.0, 0, true)];
+        assert_eq!(LowestLatency.promptest(&lanes), Some(0));
+        assert!(!LowestLatency.leaves_prompt(&lanes, LaneId(0)) && !LowestLatency.leaves_prompt(&lanes, LaneId(1)));
+        assert!(LowestLatency.leaves_prompt(&lanes, LaneId(2)));
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub trait Scheduler: Send + fmt::Debug {
         None
     }
 
+    /// Whether something short should rather wait for that lane than leave on this one, which is ready. Called with two
+    /// lanes or more.
+    fn leaves_prompt(&mut self, _lanes: &[ChannelView], _asking: LaneId) -> bool {
+        false
+    }
+
     /// Whether some data goes out on two lanes.
     fn copies(&self) -> bool {
         false

@@ -1,7 +1,7 @@
 //! As `lowest-latency`, with a second lane for what is urgent: the one on which a copy arrives first. What is copied is
 //! decided in `session::copies`.
 
-use super::lowest_latency::earliest;
+use super::lowest_latency::{earliest, is_far_from_best};
 use super::{ChannelView, Scheduler};
 use crate::base::LaneId;
 
@@ -15,6 +15,10 @@ impl Scheduler for Redundant {
 
     fn promptest(&mut self, lanes: &[ChannelView]) -> Option<usize> {
         earliest(lanes, Some(0), None)
+    }
+
+    fn leaves_prompt(&mut self, lanes: &[ChannelView], asking: LaneId) -> bool {
+        is_far_from_best(lanes, asking)
     }
 
     fn copies(&self) -> bool {
