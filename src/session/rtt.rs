@@ -74,6 +74,9 @@ const ALLOWANCE_TIME: Duration = Duration::from_millis(500);
 /// What may be on its way, in bytes, before anything is known of a lane.
 const ALLOWANCE_UNMEASURED: u64 = 64 * 1024;
 
+/// What is left of the highest rate with each measurement.
+const PEAK_DECAY: f64 = 0.9;
+
 /// What a packet may take on a slow lane.
 const PACKET_TIME: Duration = Duration::from_millis(50);
 
@@ -110,6 +113,8 @@ pub(super) struct DeliveryRate {
     is_limited: bool,
     /// All that was acknowledged.
     delivered_bytes: u64,
+    /// The highest rate of late, which follows a rate that grows without delay.
+    peak: f64,
 }
 
 impl DeliveryRate {
@@ -138,6 +143,7 @@ impl DeliveryRate {
             return;
         }
         let sample = self.interval_bytes as f64 / elapsed.as_secs_f64();
+        self.peak = sample.max(self.peak * PEAK_DECAY);
         let (rate, is_least) = match self.bytes_per_second {
             // A few small messages say nothing of what the path could carry.
             None if self.is_limited && self.interval_bytes < LIMITED_BYTES_MIN => return self.begin_anew(),
@@ -151,14 +157,14 @@ impl DeliveryRate {
     }
 
     /// Bytes that may be on their way, so that what follows them, and the word that they have arrived, need not wait for
-    /// long: what the lane carries in some time. As long as that is not known it may carry twice what it has carried,
-    /// beyond a few packets.
+    /// long: what the lane carries in some time. As long as that is not known it may carry some times what it has
+    /// carried, beyond a few packets.
     pub(super) fn allowance(&self, round_trip: Duration) -> u64 {
-        let known =
-            self.bytes_per_second.map_or(0.0, |rate| rate * (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64()) as u64;
+        let time = (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64();
+        let known = self.bytes_per_second.map_or(0.0, |rate| rate.max(self.peak) * time) as u64;
         let is_measured = self.bytes_per_second.is_some() && !self.is_least;
         let least =
-            if is_measured { 2 * PACKET_BYTES_UNMEASURED } else { ALLOWANCE_UNMEASURED + 2 * self.delivered_bytes };
+            if is_measured { 2 * PACKET_BYTES_UNMEASURED } else { ALLOWANCE_UNMEASURED + 4 * self.delivered_bytes };
         known.max(least)
     }
 
