@@ -84,7 +84,7 @@ const PACKET_TIME: Duration = Duration::from_millis(50);
 const PACKET_BYTES_UNMEASURED: u64 = 8 * 1024;
 
 /// The rate, in bytes a second, of a lane when its silence is judged and none is known to be faster.
-const RATE_LEAST: f64 = 32e3;
+const RATE_LEAST: f64 = 64e3;
 
 /// Longest time that silence is explained by the size of a packet.
 const PACKET_TIME_MAX: Duration = Duration::from_secs(4);
@@ -178,12 +178,9 @@ impl DeliveryRate {
         }
     }
 
-    /// How long a packet takes that has nothing before it, with the same expectation.
+    /// How long a packet takes that has nothing before it, on the best lane: beside a fast one no other is waited for.
     pub(super) fn packet_time(&self, bytes: u32, best_rate: f64) -> Duration {
-        let rate = match self.bytes_per_second {
-            Some(rate) if !self.is_least => rate.max(1.0),
-            rate => rate.unwrap_or_default().max(best_rate).max(RATE_LEAST),
-        };
+        let rate = self.bytes_per_second.unwrap_or_default().max(best_rate).max(RATE_LEAST);
         Duration::try_from_secs_f64(f64::from(bytes) / rate).unwrap_or(PACKET_TIME_MAX).min(PACKET_TIME_MAX)
     }
 
