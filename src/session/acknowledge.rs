@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::copies::Copies;
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
-use super::lane::{Lane, LaneState, SentItem};
+use super::lane::{LaneState, SentItem};
 use super::state::{Session, State};
 use crate::base::{LaneId, PacketNumber, limits};
 use crate::wire::{Ack, Frame};
@@ -93,14 +93,10 @@ impl Session {
         heard.take(REPEATED_ACKS_MAX).for_each(|lane| lane.received.is_repeated = true);
     }
 
-    /// When a dead lane is forgotten. In an outage one that carried something is not, nor until the peer has had the time
-    /// to say what of it arrived.
-    pub(super) fn forget_at(&self, lane: &Lane) -> Option<Instant> {
-        let due = lane.died_at? + limits::DEAD_LANE_MEMORY;
-        if lane.sent.is_empty() && lane.received.next == PacketNumber(0) {
-            return Some(due);
-        }
-        self.has_active_lane().then(|| due.max(self.rescued_at + limits::JOIN_TIMEOUT))
+    /// From when on lanes that carried something may be forgotten: not in an outage, nor until the peer has had the time
+    /// to say what of it arrived. To be asked once for all of them: there may be hundreds.
+    pub(super) fn forgettable_from(&self) -> Option<Instant> {
+        self.has_active_lane().then(|| self.rescued_at + limits::JOIN_TIMEOUT)
     }
 
     fn has_active_lane(&self) -> bool {

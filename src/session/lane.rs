@@ -245,6 +245,13 @@ impl Lane {
         Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
     }
 
+    /// When a dead lane is forgotten; one that carried something not before `forgettable_from`.
+    pub(super) fn forget_at(&self, forgettable_from: Option<Instant>) -> Option<Instant> {
+        let due = self.died_at? + limits::DEAD_LANE_MEMORY;
+        let has_carried = !self.sent.is_empty() || self.received.next > PacketNumber(0);
+        if has_carried { Some(due.max(forgettable_from?)) } else { Some(due) }
+    }
+
     /// Whether other lanes have to say what arrived on this one.
     pub(super) fn is_acknowledged_by_others(&self) -> bool {
         self.received.is_repeated || (self.state == LaneState::Dead && self.received.ack_due.is_some())

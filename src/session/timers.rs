@@ -39,10 +39,10 @@ impl Session {
                 ]
             }
         };
-        let deadline = |lane| {
-            if Lane::is_alive(lane) { self.lane_deadline(lane, self.ran_at) } else { self.forget_at(lane) }
-        };
-        let lanes = self.lanes.iter().map(deadline);
+        let forgettable_from = self.forgettable_from();
+        let lanes = self.lanes.iter().map(|lane| {
+            if lane.is_alive() { self.lane_deadline(lane, self.ran_at) } else { lane.forget_at(forgettable_from) }
+        });
         session.into_iter().chain(lanes).flatten().min()
     }
 
@@ -178,11 +178,10 @@ impl Session {
     }
 
     fn forget_dead_lanes(&mut self, now: Instant) {
-        let is_past = |lane: &Lane| self.forget_at(lane).is_some_and(|at| at <= now);
-        let forgotten: Vec<_> = self.lanes.iter().filter(|lane| is_past(lane)).map(|lane| lane.id).collect();
+        let forgettable_from = self.forgettable_from();
         let past = &mut self.past_counters;
         self.lanes.retain(|lane| {
-            let keep = !forgotten.contains(&lane.id);
+            let keep = lane.forget_at(forgettable_from).is_none_or(|at| at > now);
             if !keep {
                 past.packets_sent += lane.counters.packets_sent;
                 past.packets_received += lane.counters.packets_received;
