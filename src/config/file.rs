@@ -78,6 +78,7 @@ pub(super) struct Listen {
     pub(super) gid: Number,
     pub(super) allow_uids: Numbers,
     pub(super) allow_gids: Numbers,
+    pub(super) early_data: Option<bool>,
 }
 
 /// `quic` of a `[[listen]]` or a `[[link]]`
@@ -120,6 +121,7 @@ pub(super) struct Link {
     pub(super) notsent_lowat: Text,
     pub(super) mark: Number,
     pub(super) quic: Option<Spanned<Quic>>,
+    pub(super) early_data: Option<bool>,
 }
 
 /// One address of a link: a URL alone, or a table.
@@ -146,6 +148,7 @@ pub(super) struct Service {
     pub(super) datagram_age_max: Text,
     pub(super) connect_timeout: Text,
     pub(super) priority: Text,
+    pub(super) replay_safe: Option<bool>,
 }
 
 /// `[[forward]]`
@@ -166,6 +169,7 @@ pub(super) struct Forward {
     pub(super) gid: Number,
     pub(super) allow_uids: Numbers,
     pub(super) allow_gids: Numbers,
+    pub(super) replay_safe: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for LinkAddress {

@@ -1,8 +1,10 @@
 //! The dialling side: a channel that makes a session, and channels that join it.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use super::carrier::spawn_carrier;
@@ -12,7 +14,7 @@ use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
 use super::session::{self, Unclaimed};
-use super::shared::{LaneEvent, Shared};
+use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
@@ -20,7 +22,7 @@ use crate::channel::{
 };
 use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{
-    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure, quic_initial_suite,
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, ResumingClient, TlsSettings, VerifyFailure, quic_initial_suite,
 };
 use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
@@ -44,15 +46,36 @@ pub(super) struct Dialler {
     pub(super) tls: TlsSettings,
     pub(super) config: LinkConfig,
     pub(super) registry: Arc<Registry>,
+    /// What the peer's tickets are used by, for each kind of handshake.
+    clients: [OnceLock<ResumingClient>; 3],
 }
 
 impl Dialler {
+    pub(super) fn new(tls: TlsSettings, config: LinkConfig, registry: Arc<Registry>) -> Self {
+        Self { tls, config, registry, clients: Default::default() }
+    }
+
+    /// The TLS configuration for a kind of channel, with its tickets.
+    fn client(&self, kind: ChannelKind) -> Result<&ResumingClient, ConnectError> {
+        // Without early data on TLS channels: tokio-rustls hands it out only when the handshake is complete.
+        let (index, alpn, early_data) = match kind {
+            ChannelKind::Tcp | ChannelKind::Unix => (0, ALPN_SESSION, self.config.early_data),
+            ChannelKind::Tls => (1, ALPN_TLS, false),
+            ChannelKind::Quic => (2, ALPN_QUIC, self.config.early_data),
+        };
+        if let Some(client) = self.clients[index].get() {
+            return Ok(client);
+        }
+        let client = self.tls.resuming_client(&self.config.peer, alpn, early_data)?;
+        Ok(self.clients[index].get_or_init(|| client))
+    }
+
     /// Dials an address, within `timeout`.
     pub(super) async fn dial(&self, address: &Address, timeout: Duration) -> Result<Dialled, ConnectError> {
         let options = DialOptions { timeout, ..self.config.dial.clone() };
         let dialling = async {
             if address.kind() == ChannelKind::Quic {
-                let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
+                let tls = Arc::clone(&self.client(ChannelKind::Quic)?.config);
                 let quic = dial_quic(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
                 let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
                 let (connection, outer) = (lane, Some(quic.outer().clone()));
@@ -62,7 +85,7 @@ impl Dialler {
             if connection.info.kind != ChannelKind::Tls {
                 return Ok(Dialled { connection, outer: None, quic: None });
             }
-            let config = self.tls.client_config(Some(&self.config.peer), ALPN_TLS)?;
+            let config = Arc::clone(&self.client(ChannelKind::Tls)?.config);
             let tls = connect_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             Ok(Dialled { connection: tls.connection, outer: Some(tls.outer), quic: None })
         };
@@ -87,22 +110,27 @@ impl Dialler {
                 let attempt = Attempt { dialler: self, session_id, version, setup };
                 let quic = dialled.quic.as_ref();
                 let made = match dialled.outer.clone() {
-                    None => attempt.over_raw(dialled.connection).await?,
+                    None => attempt.over_raw(dialled.connection, &show_early).await?,
                     Some(outer) => {
                         attempt.over_tls(dialled.connection, &outer).await.map_err(|error| told(error, quic))?
                     }
                 };
-                let (session, peer, io, awaited) = match made {
-                    Made::Session(made) => *made,
+                let begun = match made {
+                    Made::Session(made) => {
+                        let (session, peer, io, awaited) = *made;
+                        let begun = self.begin(session, peer);
+                        spawn_lane(&begun.shared, io, awaited);
+                        show_early(Some(begun.session.clone()));
+                        begun
+                    }
+                    Made::Begun(begun) => begun,
                     Made::Retry(other) => {
                         version = other;
                         continue;
                     }
                 };
-                // Of its own: the end of one that was not accepted concerns no other.
-                let (listener, events) = mpsc::unbounded_channel();
-                match self.start(session, peer, io, awaited, listener, &show_early).await {
-                    Ok((shared, session)) => {
+                match self.accepted(begun).await {
+                    Ok((shared, session, events)) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
                         return Ok((session, events));
                     }
@@ -156,23 +184,24 @@ impl Dialler {
         });
     }
 
-    async fn start(
-        &self,
-        session: Session,
-        peer: PeerIdentity,
-        io: LaneIo,
-        awaited: Awaited,
-        listener: mpsc::UnboundedSender<LaneEvent>,
-        show_early: impl Fn(Option<session::Session>),
-    ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
+    fn begin(&self, session: Session, peer: PeerIdentity) -> Begun {
+        // Of its own: the end of one that was not accepted concerns no other.
+        let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
-        spawn_lane(&shared, io, awaited);
-        let registry = Arc::clone(&self.registry);
-        let unclaimed = session::Session::new(Arc::clone(&shared));
-        show_early(Some(unclaimed.clone()));
-        let unclaimed = Unclaimed::new(unclaimed);
+        let session = session::Session::new(Arc::clone(&shared));
+        Begun { shared, unclaimed: Unclaimed::new(session.clone()), session, events }
+    }
+
+    /// Waits until the peer has accepted a session.
+    async fn accepted(
+        &self,
+        begun: Begun,
+    ) -> Result<(Arc<Shared>, Unclaimed, mpsc::UnboundedReceiver<LaneEvent>), ConnectError> {
+        let Begun { shared, unclaimed, session, events } = begun;
+        let id = session.id();
+        drop(session);
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
@@ -196,9 +225,9 @@ impl Dialler {
         })
         .await;
         match connected {
-            Ok(()) => Ok((shared, unclaimed)),
+            Ok(()) => Ok((shared, unclaimed, events)),
             Err(error) => {
-                registry.remove(id);
+                self.registry.remove(id);
                 Err(error)
             }
         }
@@ -223,7 +252,7 @@ async fn join_over(
     let request = shared
         .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
         .ok_or(ConnectError::NotJoinable)?;
-    let mut message = bytes::BytesMut::new();
+    let mut message = BytesMut::new();
     encode_clear(&mut message, &request.head, &ClearMessage::Join(request.join.clone()));
     let lane_id = request.head.lane_id;
     let abort = connection.abort_handle();
@@ -241,8 +270,18 @@ async fn join_over(
     Ok(lane_id)
 }
 
+/// A session that may send, and that the peer has not accepted yet.
+struct Begun {
+    shared: Arc<Shared>,
+    unclaimed: Unclaimed,
+    session: session::Session,
+    events: mpsc::UnboundedReceiver<LaneEvent>,
+}
+
 enum Made {
     Session(Box<(Session, PeerIdentity, LaneIo, Awaited)>),
+    /// It has been shown, and its lane runs.
+    Begun(Begun),
     Retry(u32),
 }
 
@@ -255,13 +294,31 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
+    async fn over_raw(
+        &self,
+        connection: Connection,
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<Made, ConnectError> {
         let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
-        let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
+        let client = self.dialler.client(connection.info.kind)?;
+        let tls = Arc::clone(&client.config);
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
         let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
         let mut establishing = Establishing::client(tls, config, self.session_id, self.version)?;
+        let early = establishing.early_session(config.clone(), self.setup, [0; 16], Instant::now())?;
+        if let (Some(early), Some(server)) = (early, client.tickets.server()) {
+            let begun = self.dialler.begin(early.session, server);
+            let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
+            let outcome = self.complete_early(establishing, &begun, io, show_early).await;
+            if outcome.is_err() {
+                // What made this session may fail every other one that the tickets would begin.
+                client.tickets.purge();
+                begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));
+                self.dialler.registry.remove(self.session_id);
+            }
+            return Ok(outcome?.map_or(Made::Begun(begun), Made::Retry));
+        }
         loop {
             while let Some(message) = establishing.poll_output() {
                 writer.write_all(&message).await?;
@@ -290,6 +347,59 @@ impl Attempt<'_> {
         Ok(Made::Session(Box::new((made.session, peer, io, Awaited::Nothing))))
     }
 
+    /// Runs the handshake of a session that sends by then. Returns another version, if the peer wants one.
+    async fn complete_early(
+        &self,
+        mut establishing: Establishing,
+        begun: &Begun,
+        mut io: LaneIo,
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<Option<u32>, ConnectError> {
+        let control = LaneControl::new(io.abort.clone());
+        begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
+        show_early(Some(begun.session.clone()));
+        let mut packet = BytesMut::new();
+        loop {
+            while let Some(message) = establishing.poll_output() {
+                io.writer.write_all(&message).await?;
+            }
+            let next = || begun.shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
+            while let Some(transmission) = next() {
+                packet.clear();
+                transmission.encode(&mut packet).map_err(std::io::Error::other)?;
+                io.writer.write_all(&packet).await?;
+            }
+            if control.is_closed.load(Ordering::Acquire) {
+                let reason = begun.shared.closed().unwrap_or(CloseReason::NotAccepted);
+                return Err(ConnectError::Closed(reason));
+            }
+            let message = tokio::select! {
+                message = io.reader.next() => message.map_err(std::io::Error::from)?.0,
+                () = control.wake.notified() => continue,
+            };
+            match establishing.handle_message(message) {
+                Ok(Progress::Continue) => {}
+                Ok(Progress::Complete) => break,
+                Ok(Progress::Retry(version)) => {
+                    show_early(None);
+                    return Ok(Some(version));
+                }
+                Err(error) => {
+                    let _ = io.writer.write_all(&Establishing::refusal()).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        while let Some(message) = establishing.poll_output() {
+            io.writer.write_all(&message).await?;
+        }
+        let finish = |inner: &mut Inner| establishing.finish_early(&mut inner.session, Instant::now());
+        let certificates = begun.shared.with_timer(finish)?;
+        self.check_peer(&certificates)?;
+        spawn_lane(&begun.shared, io, Awaited::Nothing);
+        Ok(None)
+    }
+
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
         let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
@@ -308,6 +418,10 @@ impl Attempt<'_> {
         let expected = &self.dialler.config.peer;
         if peer.node_id != *expected {
             return Err(ConnectError::WrongPeer { expected: expected.clone(), got: peer.node_id });
+        }
+        // A session that was resumed did not see it again.
+        if self.dialler.tls.now_unix().is_some_and(|now| now >= peer.not_after_unix) {
+            return Err(ConnectError::Expired { peer: peer.node_id });
         }
         Ok(peer)
     }

@@ -85,7 +85,7 @@ impl Link {
         let (sender, status) = watch::channel(LinkStatus::default());
         let (alive, stopped) = mpsc::channel(1);
         let peer = config.peer.clone();
-        let dialler = Arc::new(Dialler { tls, config, registry });
+        let dialler = Arc::new(Dialler::new(tls, config, registry));
         tokio::spawn(Supervisor { dialler, status: sender, stopped }.run());
         Self { peer, status, _alive: Arc::new(alive) }
     }

@@ -27,6 +27,7 @@ pub(in crate::cli) fn link(config: LinkConfig) -> node::LinkConfig {
         entrances: config.entrances,
         session,
         dial: config.dial,
+        early_data: config.early_data,
         ..usual
     }
 }
