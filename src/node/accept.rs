@@ -22,11 +22,12 @@ use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
+    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, QuicEarly, accept_tls,
 };
+use crate::crypto::{LaneOpener, OpeningKeys};
 use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
 use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneSetup, Progress};
-use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
+use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, decode_packet, encode_clear};
 
 /// What all channels of a node's listeners share.
 pub(super) struct Acceptor {
@@ -97,13 +98,106 @@ impl Acceptor {
         early_data: bool,
     ) -> Result<(QuicConnection, FirstLane), ConnectError> {
         let tls = self.tls.resuming_server_config(ALPN_QUIC, early_data)?;
-        let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
+        let (mut early, permit) = accepted.begin(&tls, quic_initial_suite())?;
+        let connection = early.connection().clone();
+        let lane = tokio::select! {
+            biased;
+            outcome = &mut early => outcome.map(|_| None)?,
+            lane = connection.accept_lane(), if early_data => lane.map_or(None, Some),
+        };
+        // Without a ticket nobody is known by now, and nothing counts.
+        let lane = match lane {
+            Some(lane) if !connection.known_certificates().is_empty() => {
+                let (shared, lane, connection) = self.receive_early_quic(early, lane).await?;
+                spawn_carrier(&shared, lane, connection.clone());
+                drop(permit);
+                return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
+            }
+            Some(lane) => {
+                early.await?;
+                Some(lane)
+            }
+            None => None,
+        };
+        let connection = connection.completed();
+        if let Some(lane) = lane {
+            let (shared, lane) = self.receive(Fresh::new(lane, Some(connection.outer().clone()))).await?;
+            spawn_carrier(&shared, lane, connection.clone());
+            drop(permit);
+            return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
+        }
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
         let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
         let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
         spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
         Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }))
+    }
+
+    /// A session that a client begins with early data, and then the end of its handshake.
+    async fn receive_early_quic(
+        &self,
+        mut handshake: QuicEarly,
+        lane: Connection,
+    ) -> Result<(Arc<Shared>, LaneId, QuicConnection), ConnectError> {
+        let connection = handshake.connection().clone();
+        let mut fresh = Fresh::new(lane, None);
+        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
+        let (message, _) =
+            first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
+        let FrameMessage { head, body: Body::Start(parameters) } = message else {
+            return Err(EstablishError::Violation("early data that begins no session").into());
+        };
+        let session_id = head.session_id.ok_or(EstablishError::Violation("start without a session id"))?;
+        if !self.config.session.versions.contains(&head.version) {
+            // It is told when it can be: the client has to be there.
+            handshake.await?;
+            fresh.writer.write_all(&Establishing::unsupported_version(&self.config.session, &head)).await?;
+            let ours = self.config.session.versions.clone();
+            return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
+        }
+        let session = Established::early_over_channel(
+            session_id,
+            head.version,
+            &parameters,
+            self.config.session.clone(),
+            LaneSetup::new(lane_kind(fresh.kind)),
+            self.reset_token(session_id),
+            Instant::now(),
+        )?;
+        let peer_certificates = connection.known_certificates();
+        let unfinished = self.begin_early(&mut fresh, EarlyEstablished { session, peer_certificates }).await?;
+        let mut opener = LaneOpener::new(LaneId::FIRST, OpeningKeys::none());
+        let mut frames = Vec::new();
+        loop {
+            let (FrameMessage { head, body }, size) = tokio::select! {
+                biased;
+                outcome = &mut handshake => {
+                    outcome?;
+                    break;
+                }
+                message = fresh.reader.next() => message.map_err(std::io::Error::from)?,
+            };
+            let Body::Plain(content) = body else {
+                return Err(EstablishError::Violation("early data that is no packet").into());
+            };
+            opener.accept_plain(&head).map_err(EstablishError::from)?;
+            decode_packet(&content, &mut frames).map_err(EstablishError::from)?;
+            if !unfinished.handle_packet(&head, false, &mut frames, size) {
+                return Err(EstablishError::Violation("early data that must not be").into());
+            }
+        }
+        let connection = connection.completed();
+        let (secrets, suite) = outer_secrets(connection.outer(), session_id)?;
+        fresh.writer.write_all(&Established::started_message(&self.config.session, session_id)).await?;
+        let completed: Result<_, ConnectError> = unfinished.complete(|session, now| {
+            session.complete_handshake(&secrets, suite, true, now);
+            Ok(())
+        });
+        let shared = completed?;
+        tracing::info!(session = %session_id, "client of an early session is authenticated");
+        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
+        Ok((shared, LaneId::FIRST, connection))
     }
 
     /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
@@ -178,7 +272,7 @@ impl Acceptor {
             if matches!(next.body, Body::SealedEarly(_)) {
                 let outcome = establishing.open_early(next, &mut frames);
                 let taken = outcome.map(|head| Some((head?, early.as_ref()?))).map(|packet| {
-                    packet.is_none_or(|(head, session)| session.handle_packet(&head, &mut frames, size))
+                    packet.is_none_or(|(head, session)| session.handle_packet(&head, true, &mut frames, size))
                 });
                 match taken {
                     Ok(true) => {}

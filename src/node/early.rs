@@ -16,9 +16,9 @@ impl Unfinished {
     }
 
     /// Takes an early packet. Returns whether the session still lives.
-    pub(super) fn handle_packet(&self, head: &Head, frames: &mut Vec<Frame>, size: usize) -> bool {
+    pub(super) fn handle_packet(&self, head: &Head, is_sealed: bool, frames: &mut Vec<Frame>, size: usize) -> bool {
         self.0.with_timer(|inner| {
-            inner.session.handle_packet(Instant::now(), head, true, frames, size);
+            inner.session.handle_packet(Instant::now(), head, is_sealed, frames, size);
             !inner.session.is_ending()
         })
     }

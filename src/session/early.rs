@@ -12,13 +12,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustls::quic::{PacketKey, Suite};
 
+use super::config::SessionConfig;
 use super::event::{CloseReason, Event, SessionFault};
-use super::lane::{LaneState, Protection};
-use super::state::{Session, State};
-use crate::base::{LaneId, PacketNumber, Side, limits};
+use super::lane::{LaneSetup, LaneState, Protection};
+use super::state::{Session, SessionParts, State};
+use crate::base::{LaneId, PacketNumber, SessionId, Side, limits};
 use crate::crypto::{Handshake, KeySchedule, SessionSecrets};
 use crate::stream::{StreamFault, Streams};
-use crate::wire::{Frame, HandshakeData, HandshakeLevel, STREAM_DATA_OVERHEAD_MAX, StreamData, packet_overhead_max};
+use crate::wire::{
+    Frame, HandshakeData, HandshakeLevel, STREAM_DATA_OVERHEAD_MAX, StreamData, TransportParameters, packet_overhead_max,
+};
 
 /// What a held frame counts beside its bytes.
 const HELD_FRAME_BYTES: usize = 64;
@@ -58,6 +61,15 @@ impl EarlyPhase {
 }
 
 impl Session {
+    /// A session on a channel whose own handshake makes it and is under way: a client that sends early data, before the
+    /// server has answered the start.
+    #[must_use]
+    pub fn early_client(session_id: SessionId, config: SessionConfig, first_lane: LaneSetup, now: Instant) -> Self {
+        let peer_parameters = TransportParameters::early(config.versions.clone(), session_id);
+        let (side, keys, reset_token) = (Side::Client, SessionKeys::Pending(None), [0; 16]);
+        Self::new(SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token }, config, now)
+    }
+
     /// Whether the client has not shown yet that it is there now: what was read came in early data, and somebody may have
     /// repeated it. Never at a client.
     #[must_use]

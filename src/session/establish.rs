@@ -434,6 +434,26 @@ impl Established {
         out
     }
 
+    /// The server's session on a channel whose own handshake is under way, when the client has sent its start as early
+    /// data.
+    ///
+    /// # Errors
+    /// As [`over_tls`](Self::over_tls).
+    pub fn early_over_channel(
+        session_id: SessionId,
+        version: u32,
+        peer_parameters: &[u8],
+        config: SessionConfig,
+        first_lane: LaneSetup,
+        reset_token: [u8; 16],
+        now: Instant,
+    ) -> Result<Session, EstablishError> {
+        let peer_parameters = check_parameters(peer_parameters, session_id, &config, version)?;
+        let (side, keys) = (Side::Server, SessionKeys::Pending(None));
+        let parts = SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token };
+        Ok(Session::new(parts, config.granting_early(), now))
+    }
+
     /// The server's session on a channel whose own handshake is over. `secrets` and `suite` come from the channel's
     /// exporter and cipher suite, `peer_parameters` from the client's start.
     ///

@@ -210,7 +210,7 @@ impl Returning {
     }
 }
 
-const KINDS: [&str; 2] = ["tcp", "unix"];
+const KINDS: [&str; 3] = ["tcp", "unix", "quic"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_replay_safe_arrives_before_anything_was_answered() {
