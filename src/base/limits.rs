@@ -224,6 +224,13 @@ pub const STALL_MIN: Duration = Duration::from_millis(25);
 /// Time without any channel after which a session's streams fail.
 pub const SURVIVE: Duration = Duration::from_secs(120);
 
+/// The longest life of a session: its keys step on, but whoever got hold of them once follows every step.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(86_400);
+
+/// A session that a certificate ends sooner than that is replaced before its end if it lives for as long as this at least:
+/// one that follows would live for a tenth of it only, unless the certificate was renewed meanwhile.
+pub const SESSION_AGE_REPLACED_MIN: Duration = Duration::from_secs(60);
+
 /// Sent packets that are remembered for a dead lane, so that a late acknowledgement still saves a repetition.
 pub const DEAD_LANE_MEMORY: Duration = Duration::from_secs(60);
 

@@ -36,6 +36,7 @@ pub(super) struct Node {
     pub(super) name: Text,
     pub(super) shutdown_timeout: Text,
     pub(super) survive: Text,
+    pub(super) max_session_age: Text,
     pub(super) memory_max: Text,
 }
 

@@ -36,6 +36,8 @@ pub struct LinkConfig {
     pub survive: Duration,
     /// When packets are sealed inside channels that are encrypted already.
     pub seal: Seal,
+    /// The longest life of its sessions.
+    pub session_age_max: Duration,
     /// How channels are dialled.
     pub dial: DialOptions,
     /// Whether replay-safe streams may send early data.
@@ -94,7 +96,19 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let early_data = section.early_data.unwrap_or(false);
     let peer = peer(&section.peer, &node.id, problems)?;
-    Some(LinkConfig { peer, addresses, prefer, entrances, scheduler, padding, survive, seal, dial, early_data })
+    Some(LinkConfig {
+        peer,
+        addresses,
+        prefer,
+        entrances,
+        scheduler,
+        padding,
+        survive,
+        seal,
+        session_age_max: node.session_age_max,
+        dial,
+        early_data,
+    })
 }
 
 fn addresses(

@@ -24,8 +24,8 @@ use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, QuicEarly, accept_tls,
 };
-use crate::crypto::{LaneOpener, OpeningKeys};
 use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
+use crate::crypto::{LaneOpener, OpeningKeys};
 use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, decode_packet, encode_clear};
 
@@ -409,10 +409,11 @@ impl Acceptor {
     async fn register(
         &self,
         fresh: &mut Fresh,
-        session: crate::session::Session,
+        mut session: crate::session::Session,
         peer: PeerIdentity,
     ) -> Result<Arc<Shared>, ConnectError> {
         let (id, early) = (session.id(), session.is_early());
+        session.limit_life(self.tls.life_of(peer.not_after_unix));
         tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, early, "session accepted");
         let shared = Shared::new(session, peer, None);
         if !self.registry.insert(id, &shared) {

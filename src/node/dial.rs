@@ -229,10 +229,11 @@ impl Dialler {
         });
     }
 
-    fn begin(&self, session: Session, peer: PeerIdentity, client: Option<&ResumingClient>) -> Begun {
+    fn begin(&self, mut session: Session, peer: PeerIdentity, client: Option<&ResumingClient>) -> Begun {
         // Of its own: the end of one that was not accepted concerns no other.
         let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
+        session.limit_life(self.tls.life_of(peer.not_after_unix));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
         let session = session::Session::new(Arc::clone(&shared));
@@ -455,9 +456,7 @@ impl Attempt<'_> {
             Ok(quic)
         };
         match outcome.await {
-            Ok(quic) => {
-                Ok((Dialled { connection: None, outer: Some(quic.outer().clone()), quic: Some(quic) }, begun))
-            }
+            Ok(quic) => Ok((Dialled { connection: None, outer: Some(quic.outer().clone()), quic: Some(quic) }, begun)),
             Err(error) => {
                 client.tickets.purge();
                 begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));

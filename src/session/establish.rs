@@ -312,7 +312,11 @@ impl Establishing {
     ///
     /// # Errors
     /// [`EstablishError`] when it was forged, or is more than a client may send.
-    pub fn open_early(&mut self, message: FrameMessage, frames: &mut Vec<Frame>) -> Result<Option<Head>, EstablishError> {
+    pub fn open_early(
+        &mut self,
+        message: FrameMessage,
+        frames: &mut Vec<Frame>,
+    ) -> Result<Option<Head>, EstablishError> {
         let FrameMessage { head, body: Body::SealedEarly(sealed) } = message else {
             return Err(EstablishError::Violation("message that is no early packet"));
         };

@@ -14,7 +14,9 @@ use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
 use super::tier::Tiers;
-use crate::base::{CloseCode, Direction, Epoch, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits};
+use crate::base::{
+    CloseCode, Direction, Epoch, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits,
+};
 use crate::crypto::{Handshake, KeySchedule, OpeningKeys};
 use crate::stream::{Priority, ReadError, ReadOutcome, Streams, WriteError};
 use crate::wire::{Frame, TransportParameters};
@@ -115,6 +117,9 @@ pub struct Session {
     pub(super) resumed_at: Instant,
     /// When a lane was last added while no other one worked.
     pub(super) rescued_at: Instant,
+    pub(super) began_at: Instant,
+    /// When it has to end.
+    pub(super) expires_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
@@ -172,6 +177,8 @@ impl Session {
             ran_at: now,
             resumed_at: now,
             rescued_at: now,
+            began_at: now,
+            expires_at: now + config.age_max,
             alone_since: None,
             peer_goes_away: None,
             ping_sequence: 0,
@@ -407,6 +414,26 @@ impl Session {
         let outcome = self.streams.read(id, size_max, now, round_trip);
         self.wake_lanes();
         outcome
+    }
+
+    /// Ends the session after `life`, unless it ends earlier by its age: a certificate that was shown is over by then.
+    pub fn limit_life(&mut self, life: Duration) {
+        self.expires_at = self.expires_at.min(self.began_at + life);
+    }
+
+    /// How long the session lives in all, and when it began.
+    #[must_use]
+    pub fn life(&self) -> (Duration, Instant) {
+        (self.expires_at.saturating_duration_since(self.began_at), self.began_at)
+    }
+
+    /// When another session should take the place of this one: a tenth of its life before the end. `None` when a certificate
+    /// ends it too soon for that.
+    #[must_use]
+    pub fn replaced_at(&self) -> Option<Instant> {
+        let (life, began_at) = self.life();
+        let is_worth_it = life >= limits::SESSION_AGE_REPLACED_MIN.min(self.config.age_max);
+        is_worth_it.then(|| began_at + life - life / 10)
     }
 
     /// The streams, for questions that change nothing.

@@ -46,7 +46,8 @@ impl Transmission {
     /// # Errors
     /// What the AEAD reports: it has none for messages of an allowed size.
     pub fn encode(&self, out: &mut BytesMut) -> Result<SealedLayout, rustls::Error> {
-        let layout = encode_packet_message(out, &self.head, self.kind, &self.frames, self.padding, self.message_bytes_max);
+        let layout =
+            encode_packet_message(out, &self.head, self.kind, &self.frames, self.padding, self.message_bytes_max);
         if let Some(key) = &self.key {
             key.seal(&self.head, &mut out[layout.message.clone()], layout.header_len)?;
         }

@@ -8,6 +8,8 @@ use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{TlsSettings, TrustAnchors};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{Link, LinkConfig, Node, Session};
+use longhaul::service::{Allow, ForwardConfig, Gateway, ServiceConfig, Services};
+use longhaul::session::CloseReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -352,4 +354,111 @@ async fn tickets_end_with_what_they_came_from() {
     let accepted = soon(returning.b.accept()).await.unwrap();
     assert!(!accepted.is_early());
     assert_eq!(returning.b_tls.tickets().counters().unknown.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+/// A session that comes of age is replaced; its last stream ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_is_replaced_before_its_end() {
+    let b = crate::common::listening("b", "tcp://127.0.0.1:0").await;
+    let a = dialling("a").await;
+    let mut config = LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]);
+    config.session.age_max = std::time::Duration::from_secs(2);
+    let link = a.link(config);
+    let old = soon(link.session()).await.unwrap();
+    let old_at_b = soon(b.accept()).await.unwrap();
+    echo(&old, &old_at_b, b"hello").await;
+    eventually("another session", || {
+        assert_eq!(link.status().failure_count, 0);
+        link.status().session.is_some_and(|session| session.id() != old.id())
+    })
+    .await;
+    let new = soon(link.session()).await.unwrap();
+    let new_at_b = soon(b.accept()).await.unwrap();
+    echo(&new, &new_at_b, b"hello again").await;
+    // No stream is left on it.
+    assert_eq!(soon(old.closed()).await, CloseReason::Local { code: CloseCode::SESSION_EXPIRED });
+    let reason = soon(old_at_b.closed()).await;
+    assert!(matches!(reason, CloseReason::Peer { code: CloseCode::SESSION_EXPIRED, .. }), "{reason:?}");
+}
+
+/// A target that tells what it hears.
+async fn target() -> (Address, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let (tell, heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 5];
+                stream.read_exact(&mut bytes).await.unwrap();
+                tell.send(bytes).unwrap();
+                stream.write_all(b"there").await.unwrap();
+            });
+        }
+    });
+    (address, heard)
+}
+
+/// The service that is replay-safe hears of its client at once, the other one when the client has shown that it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_services_that_are_replay_safe_get_early_data() {
+    for kind in ["tcp", "quic"] {
+        let directory = tempfile::tempdir().unwrap();
+        let b = listening(settings("b"), &address_of(kind, &directory), true).await;
+        let way = Way::to(&b.local_addresses()[0]).await;
+        let (safe_target, mut safe) = target().await;
+        let (held_target, mut held) = target().await;
+        let everyone = || Allow::Everyone;
+        let safe_service = ServiceConfig { replay_safe: true, ..ServiceConfig::new("safe", safe_target, everyone()) };
+        let held_service = ServiceConfig::new("held", held_target, everyone());
+        let _b = Gateway::start(b, Services::new([safe_service, held_service]));
+        let a = Gateway::start(dialling("a").await, Services::new([]));
+        let mut config = LinkConfig::new(id("b"), [way.address()]);
+        config.addresses[0].count = 1;
+        config.early_data = true;
+        let link = a.node().link(config);
+        a.add_link(link.clone());
+        let mut clients = Vec::new();
+        let mut forwards = Vec::new();
+        for service in ["safe", "held"] {
+            let listen: Address = "tcp://127.0.0.1:0".parse().unwrap();
+            let forward = ForwardConfig { replay_safe: true, ..ForwardConfig::new(listen, id("b"), service) };
+            let forward = a.forward(forward).await.unwrap();
+            // Its answer says that the tickets are here.
+            exchange(&forward.local_address().to_string()).await;
+            forwards.push(forward);
+        }
+        assert_eq!(
+            (soon(safe.recv()).await.unwrap(), soon(held.recv()).await.unwrap()),
+            (b"hello".into(), b"hello".into())
+        );
+        way.hold_answers(true);
+        let session = soon(link.session()).await.unwrap();
+        session.close(CloseCode::NO_ERROR, "");
+        drop(soon(session.closed()).await);
+        for forward in &forwards {
+            let address = forward.local_address().to_string();
+            clients.push(tokio::spawn(async move { exchange(&address).await }));
+        }
+        assert_eq!(soon(safe.recv()).await.unwrap(), b"hello", "{kind}");
+        assert!(!link.status().session.is_some_and(|session| session.is_connected()));
+        assert!(held.try_recv().is_err(), "{kind}: it was not held");
+        way.hold_answers(false);
+        assert_eq!(soon(held.recv()).await.unwrap(), b"hello", "{kind}");
+        for client in clients {
+            soon(client).await.unwrap();
+        }
+        assert!(safe.try_recv().is_err() && held.try_recv().is_err(), "{kind}: something came twice");
+    }
+}
+
+/// A client of a forward: asks and gets an answer.
+async fn exchange(forward: &str) {
+    let address = forward.strip_prefix("tcp://").unwrap();
+    let mut stream = soon(TcpStream::connect(address)).await.unwrap();
+    soon(stream.write_all(b"hello")).await.unwrap();
+    let mut answer = [0; 5];
+    soon(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"there");
 }

@@ -23,6 +23,8 @@ mod verify;
 mod test_ca;
 #[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
+#[cfg(all(test, feature = "issue", any(feature = "aws-lc-rs", feature = "ring")))]
+mod ticket_tests;
 
 pub use anchors::TrustAnchors;
 pub use client_tickets::ClientTickets;

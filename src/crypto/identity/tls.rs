@@ -4,6 +4,7 @@
 //! their handshakes apart, since one key signs in all of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -14,7 +15,10 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::WithAuthority;
-use super::{ClientTickets, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust, TrustAnchors, VerifyFailure};
+use super::{
+    ClientTickets, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust, TrustAnchors,
+    VerifyFailure,
+};
 use crate::base::limits;
 
 /// ALPN of a session's handshake on raw channels.
@@ -94,6 +98,13 @@ impl TlsSettings {
     #[must_use]
     pub fn now_unix(&self) -> Option<u64> {
         self.time.current_time().map(|now| now.as_secs())
+    }
+
+    /// How long the own certificate, and one that ends at `not_after_unix`, still hold; nothing without a clock.
+    #[must_use]
+    pub fn life_of(&self, not_after_unix: u64) -> Duration {
+        let end = not_after_unix.min(self.identity().not_after_unix());
+        Duration::from_secs(self.now_unix().map_or(0, |now| end.saturating_sub(now)))
     }
 
     /// The cryptography in use.

@@ -201,10 +201,7 @@ fn frames() -> Vec<(&'static str, &'static str, Meaning)> {
     let ticket = HandshakeData { level: HandshakeLevel::Traffic, offset: 300, data: Bytes::from_static(b"ticket") };
     vec![
         vector!("frame-stream-data", Meaning::Frame(stream_data())),
-        vector!(
-            "frame-stream-open",
-            Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7, replay_safe: false })
-        ),
+        vector!("frame-stream-open", Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7, replay_safe: false })),
         vector!(
             "frame-stream-open-replay-safe",
             Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7, replay_safe: true })
