@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longhaul::channel::{Address, ChannelKind, Congestion};
 use longhaul::config::{Config, ConfigError};
-use longhaul::crypto::identity::default_provider;
+use longhaul::crypto::identity::{PeerIdentity, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{Entrances, LaneRole};
 use longhaul::service::{Allow, DatagramOptions};
@@ -220,7 +220,7 @@ fn values_mean_what_they_say() {
     assert_eq!(link.addresses[0].address, "tls://[::1]:443".parse::<Address>().unwrap());
     let (service, open) = (&config.services[0], &config.services[1]);
     assert_eq!(service.priority, Priority::Urgent);
-    let node = |name: &str| config.node.id.relative(name).unwrap();
+    let node = |name: &str| PeerIdentity::unverified(config.node.id.relative(name).unwrap());
     assert!(service.allow.allows(&node("b")) && service.allow.allows(&node("c")) && !service.allow.allows(&node("d")));
     assert_eq!(open.allow, Allow::Everyone);
 }

@@ -4,6 +4,7 @@
 //! machine is made here, and all problems are reported together with their places. Sockets are bound elsewhere.
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
+mod allow;
 mod datagrams;
 mod enroll;
 mod file;

@@ -11,6 +11,8 @@ use super::{AddressRange, NamePattern};
 use crate::crypto::identity::NodeId;
 use crate::crypto::token::TokenId;
 
+pub use crate::crypto::identity::Role;
+
 /// A token as the authority knows it. The secret is not here: from the public key nobody can make a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
@@ -190,41 +192,6 @@ impl FromStr for Denied {
             ("token", id) => id.parse().map(Self::Token).map_err(|_| bad()),
             _ => Err(bad()),
         }
-    }
-}
-
-/// A role of a node: 1 to 64 of `A-Z a-z 0-9 . _ -`, as names are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Role(String);
-
-impl FromStr for Role {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_valid = NodeId::new("any", text).is_ok();
-        let bad = || format!("{text:?} is no role; expected 1 to 64 of A-Z, a-z, 0-9, '.', '-', '_'");
-        is_valid.then(|| Self(text.to_owned())).ok_or_else(bad)
-    }
-}
-
-impl TryFrom<String> for Role {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Role> for String {
-    fn from(role: Role) -> Self {
-        role.0
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

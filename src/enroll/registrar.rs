@@ -12,6 +12,7 @@ use super::throttle::Throttle;
 use super::{AuditEvent, AuditLog, Issuance, Refusal};
 use crate::base::{Secret, TokenBucket};
 use crate::channel::Address;
+use crate::crypto::identity::Roles;
 use crate::crypto::token::{EnrollProof, TokenId};
 use crate::issue::{CertificateAuthority, CertificateRequest, SerialNumbers, Validity};
 use crate::wire::{EnrollAnswer, EnrollRequest};
@@ -164,7 +165,8 @@ impl Registrar {
 
     fn sign(&self, id: TokenId, request: &CertificateRequest, issuance: &Issuance) -> Result<Vec<u8>, Failure> {
         let validity = Validity::between(issuance.not_before_unix, issuance.not_after_unix);
-        let certificate = self.authority.issue_requested(&issuance.name, request, issuance.serial, validity);
+        let roles = Roles::new(issuance.roles.iter().cloned()).map_err(|error| unavailable(&error))?;
+        let certificate = self.authority.issue_requested(&issuance.name, &roles, request, issuance.serial, validity);
         let certificate = certificate.map_err(|error| unavailable(&error))?;
         self.store.commit(id, issuance.request_sha256, &certificate).map_err(|error| unavailable(&error))
     }
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(hub.registrar().reserve(token.id(), &parsed, &visit).unwrap(), reserved);
         // After issuing and before committing: the certificate was lost with the process, and nobody has it.
         let validity = Validity::between(reserved.not_before_unix, reserved.not_after_unix);
-        hub.authority.issue_requested("dc-b", &parsed, reserved.serial, validity).unwrap();
+        hub.authority.issue_requested("dc-b", &Roles::none(), &parsed, reserved.serial, validity).unwrap();
         // After committing and before the audit log, which cannot be written: nothing is handed out.
         let blind = hub.registrar_with_audit(&hub.path().join("missing/audit"));
         assert_eq!(blind.enroll(&visit), EnrollAnswer::Unavailable);

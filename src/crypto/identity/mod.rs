@@ -14,6 +14,7 @@ mod own;
 mod peer;
 mod provider;
 mod resolver;
+mod role;
 mod tls;
 mod verify;
 
@@ -32,5 +33,6 @@ pub use provider::restrict;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 pub use provider::{default_provider, quic_initial_suite};
 pub use resolver::KeyResolver;
+pub use role::{GUEST, ROLES_MAX, ROLES_OID, Role, Roles};
 pub use tls::{ALPN_ENROLL, ALPN_QUIC, ALPN_SESSION, ALPN_TLS, TlsSettings, server_name};
 pub use verify::{PeerVerifier, Trust};

@@ -116,6 +116,7 @@ impl Identity {
     pub(super) fn unchecked(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Self {
         let chain = read_certificates(chain, "certificate").expect("a test's PEM");
         let leaf = Leaf::parse(&chain[0]).unwrap_or_else(|_| Leaf {
+            roles: super::Roles::none(),
             node_id: NodeId::new("rogue", "rogue").expect("valid"),
             spki_sha256: [0; 32],
             not_before_unix: 0,
