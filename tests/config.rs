@@ -252,6 +252,27 @@ fn unix_sockets_have_the_same_options_wherever_they_are_listened_on() {
 }
 
 #[test]
+fn listeners_list_where_peers_may_come_from() {
+    let place = Place::new();
+    let listen = |address: &str, list: &str| format!("[[listen]]\naddress = '{address}'\nallow_addresses = {list}\n");
+    let text = listen("tcp://x:1", "['10.0.0.0/8', '2001:db8::/32', '192.0.2.7']");
+    let config = place.check("a.toml", &format!("{IDENTITY}{text}")).unwrap_or_else(|error| panic!("{error}"));
+    let ranges = &config.listeners[0].options.admission.allow_addresses;
+    let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]);
+    for (address, list, part) in [
+        ("tcp://x:1", "['10.0.0.1/8']", "bits behind its prefix"),
+        ("quic://x:1", "['hub.example']", "no address range"),
+        ("tls://x:1", "[]", "nobody could dial in"),
+        ("tcp://x:1", "['192.0.2.7', '192.0.2.7/32']", "allowed already"),
+        ("unix:///run/x", "['10.0.0.0/8']", "allow_addresses is an option of tcp and tls"),
+    ] {
+        let mistakes = place.mistakes(&listen(address, list));
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{list}: {mistakes:?}");
+    }
+}
+
+#[test]
 fn options_of_udp_are_for_udp_alone() {
     let place = Place::new();
     let listen = "[[listen]]\naddress = 'tcp://y:1'\n";

@@ -63,6 +63,7 @@ pub(super) struct Enroll {
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) address: Spanned<String>,
+    pub(super) allow_addresses: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) handshakes_max: Number,
     pub(super) handshakes_per_ip_max: Number,
     pub(super) rate_per_ip: Number,
