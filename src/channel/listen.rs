@@ -32,6 +32,8 @@ pub struct ListenOptions {
     pub quic: QuicOptions,
     /// Bounds on handshakes.
     pub admission: AdmissionLimits,
+    /// Takes peers without a certificate, if the node has somebody to judge their tokens.
+    pub takes_guests: bool,
 }
 
 /// Accepts channels at one address.

@@ -64,6 +64,7 @@ pub(super) struct Enroll {
 pub(super) struct Listen {
     pub(super) address: Spanned<String>,
     pub(super) allow_addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) guests: Option<Spanned<bool>>,
     pub(super) handshakes_max: Number,
     pub(super) handshakes_per_ip_max: Number,
     pub(super) rate_per_ip: Number,

@@ -44,6 +44,7 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         unix: unix.resolve(problems),
         quic: quic_options,
         admission: admission(section, problems),
+        takes_guests: section.guests.as_ref().is_some_and(|guests| *guests.get_ref()),
     };
     let address = address?;
     check_kind(section, &address, &tcp, &unix, problems);

@@ -5,6 +5,7 @@
 //! on, so that a crash at any point loses nothing and gives nothing twice.
 
 mod audit;
+mod guests;
 mod join;
 mod name_pattern;
 mod point;

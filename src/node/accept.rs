@@ -3,17 +3,20 @@
 //! Its first message says: a handshake or a start makes a session, a join adds it to one. Until the peer is
 //! authenticated everything is bounded, and every refusal looks the same from outside.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::BytesMut;
 use ring::hmac;
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::error::ConnectError;
+use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
@@ -23,7 +26,9 @@ use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
 };
-use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
+use crate::crypto::identity::{
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, IdentityError, PeerIdentity, TlsSettings, quic_initial_suite,
+};
 use crate::session::{EstablishError, Established, Establishing, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
 
@@ -37,6 +42,8 @@ pub(super) struct Acceptor {
     pub(super) reset_key: hmac::Key,
     /// New sessions are refused while the memory limit is reached.
     pub(super) is_full: std::sync::atomic::AtomicBool,
+    /// Judges peers without a certificate.
+    pub(super) guests: Option<Arc<dyn GuestAdmission>>,
 }
 
 /// A channel in its first seconds.
@@ -47,6 +54,9 @@ struct Fresh {
     kind: ChannelKind,
     outer: Option<OuterTls>,
     peer_address: String,
+    peer_ip: Option<IpAddr>,
+    /// It came by a listener that takes guests.
+    takes_guests: bool,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
 }
@@ -60,11 +70,11 @@ struct FirstLane {
 
 impl Acceptor {
     /// Takes a channel through its first seconds. Errors are for the log: the peer gets the generic answer, or none.
-    pub(super) async fn take(self: Arc<Self>, accepted: Accepted) {
+    pub(super) async fn take(self: Arc<Self>, accepted: Accepted, takes_guests: bool) {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.open(connection)).await {
+        let outcome = match tokio::time::timeout(timeout, self.open(connection, takes_guests)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
@@ -75,36 +85,41 @@ impl Acceptor {
     }
 
     /// Takes a QUIC channel through its first seconds, and then the lanes that its peer opens.
-    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted) {
+    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted, takes_guests: bool) {
         let peer_address = accepted.peer;
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted)).await {
+        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted, takes_guests)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         match outcome {
-            Ok((connection, channel)) => self.take_lanes(connection, channel).await,
+            Ok((connection, channel)) => self.take_lanes(connection, channel, takes_guests).await,
             Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
         }
     }
 
-    async fn receive_quic(&self, accepted: QuicAccepted) -> Result<(QuicConnection, FirstLane), ConnectError> {
-        let tls = self.tls.server_config(ALPN_QUIC)?;
+    async fn receive_quic(
+        &self,
+        accepted: QuicAccepted,
+        takes_guests: bool,
+    ) -> Result<(QuicConnection, FirstLane), ConnectError> {
+        let tls = self.server_config(ALPN_QUIC, takes_guests)?;
         let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
         let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
-        let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
+        let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()), takes_guests)).await?;
         spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
         Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }))
     }
 
     /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
-    async fn take_lanes(self: Arc<Self>, connection: QuicConnection, first: FirstLane) {
+    async fn take_lanes(self: Arc<Self>, connection: QuicConnection, first: FirstLane, takes_guests: bool) {
         while let Ok(lane) = connection.accept_lane().await {
             let (acceptor, connection, first) = (Arc::clone(&self), connection.clone(), first.clone());
             tokio::spawn(async move {
-                let fresh = Fresh { first: Some(first), ..Fresh::new(lane, Some(connection.outer().clone())) };
+                let fresh =
+                    Fresh { first: Some(first), ..Fresh::new(lane, Some(connection.outer().clone()), takes_guests) };
                 if let Err(error) = acceptor.receive(fresh).await {
                     tracing::info!(peer = %connection.info().peer, %error, "lane refused");
                     connection.close();
@@ -132,20 +147,20 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection) -> Result<(), ConnectError> {
+    async fn open(&self, connection: Connection, takes_guests: bool) -> Result<(), ConnectError> {
         let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
-            let config = self.tls.server_config(ALPN_TLS)?;
+            let config = self.server_config(ALPN_TLS, takes_guests)?;
             let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             (tls.connection, Some(tls.outer))
         } else {
             (connection, None)
         };
-        self.receive(Fresh::new(connection, outer)).await.map(|_| ())
+        self.receive(Fresh::new(connection, outer, takes_guests)).await.map(|_| ())
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let config = &self.config.session;
-        let tls = self.tls.server_config(ALPN_SESSION)?;
+        let tls = self.server_config(ALPN_SESSION, fresh.takes_guests)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
             Ok(establishing) => establishing,
             Err(error @ EstablishError::NoCommonVersion { .. }) => {
@@ -184,8 +199,12 @@ impl Acceptor {
                 return Err(error.into());
             }
         };
-        let peer = PeerIdentity::from_chain(&made.peer_certificates)?;
-        self.begin(fresh, made.session, peer).await
+        let mut session = made.session;
+        let peer = match &made.peer_certificates[..] {
+            [] => self.ask_guest(&mut fresh, &mut session).await?,
+            chain => PeerIdentity::from_chain(chain)?,
+        };
+        self.begin(fresh, session, peer).await
     }
 
     async fn start(
@@ -196,7 +215,10 @@ impl Acceptor {
     ) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let config = &self.config.session;
         let outer = fresh.outer.clone().ok_or(EstablishError::Violation("start on a raw channel"))?;
-        let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+        let node = match outer.peer_certificates() {
+            [] => None,
+            chain => Some(PeerIdentity::from_chain(chain)?),
+        };
         let session_id = head.session_id.ok_or(EstablishError::Violation("start without a session id"))?;
         if !config.versions.contains(&head.version) {
             fresh.writer.write_all(&Establishing::unsupported_version(config, head)).await?;
@@ -217,14 +239,44 @@ impl Acceptor {
             Instant::now(),
         );
         match session {
-            Ok(session) => {
+            Ok(mut session) => {
+                if node.is_none() {
+                    session.await_guest();
+                }
                 fresh.writer.write_all(&Established::started_message(config, session_id)).await?;
+                let peer = match node {
+                    Some(peer) => peer,
+                    None => self.ask_guest(&mut fresh, &mut session).await?,
+                };
                 self.begin(fresh, session, peer).await
             }
             Err(error) => {
                 fresh.refuse().await;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Who a client without a certificate is, by the token that it proves.
+    async fn ask_guest(
+        &self,
+        fresh: &mut Fresh,
+        session: &mut crate::session::Session,
+    ) -> Result<PeerIdentity, ConnectError> {
+        let Some(guests) = self.guests.as_ref().filter(|_| fresh.takes_guests) else {
+            fresh.refuse().await;
+            return Err(IdentityError::NoCertificate.into());
+        };
+        let kind = lane_kind(fresh.kind);
+        let (reader, writer, address) = (&mut fresh.reader, &mut fresh.writer, fresh.peer_ip);
+        Door { session, reader, writer, kind, address }.ask(guests).await
+    }
+
+    /// Of a listener that takes guests, another one than of the others.
+    pub(super) fn server_config(&self, alpn: &[u8], takes_guests: bool) -> Result<Arc<ServerConfig>, IdentityError> {
+        match self.guests.as_ref().filter(|_| takes_guests) {
+            Some(guests) => self.tls.guest_server_config(alpn, guests.authority()),
+            None => self.tls.server_config(alpn),
         }
     }
 
@@ -262,12 +314,19 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
+        if shared.peer.is_guest() && !fresh.takes_guests {
+            fresh.refuse().await;
+            return Err(EstablishError::Violation("guest at a listener that takes none").into());
+        }
         let mut binding = Vec::new();
         if let Some(outer) = &fresh.outer {
-            let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
-            if peer.node_id != shared.peer.node_id {
-                fresh.refuse().await;
-                return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+            // A guest has none to show on further channels either. That it is the guest, the proof of the join says.
+            if !(shared.peer.is_guest() && outer.peer_certificates().is_empty()) {
+                let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+                if peer.node_id != shared.peer.node_id {
+                    fresh.refuse().await;
+                    return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+                }
             }
             binding = channel_binding(outer)?.to_vec();
         }
@@ -312,12 +371,12 @@ impl Acceptor {
 }
 
 impl Fresh {
-    fn new(connection: Connection, outer: Option<OuterTls>) -> Self {
+    fn new(connection: Connection, outer: Option<OuterTls>, takes_guests: bool) -> Self {
         let abort = connection.abort_handle();
         let (read, writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        let ChannelInfo { kind, peer: peer_address, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, first: None }
+        let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, takes_guests, first: None }
     }
 
     /// The one answer that strangers get.

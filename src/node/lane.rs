@@ -74,7 +74,10 @@ pub(super) enum Awaited {
 pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, awaited: Awaited) {
     let control = LaneControl::new(io.abort);
     shared.with_timer(|inner| inner.add_lane(io.id, control.clone()));
-    let opener = LaneOpener::new(io.id, shared.look(|inner| inner.session.opening_keys()));
+    let opener = shared.look(|inner| {
+        let next = inner.session.next_packet_number(io.id);
+        LaneOpener::resuming(io.id, next, inner.session.opening_keys())
+    });
     let lane =
         Reading { shared: Arc::clone(shared), id: io.id, kind: io.kind, reader: io.reader, opener, frames: Vec::new() };
     tokio::spawn(lane.run(awaited));

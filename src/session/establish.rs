@@ -89,7 +89,8 @@ pub enum Progress {
 pub struct Established {
     /// The session.
     pub session: Session,
-    /// The peer's certificates, leaf first, verified by the TLS configuration's verifier.
+    /// The peer's certificates, leaf first, verified by the TLS configuration's verifier. Empty for a client that showed
+    /// none where none was needed: its session [awaits a token](Session::await_guest).
     pub peer_certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -234,7 +235,10 @@ impl Establishing {
             first_lane,
             reset_token,
         };
-        let session = Session::new(parts, config, now);
+        let mut session = Session::new(parts, config, now);
+        if self.side == Side::Server && complete.peer_certificates.is_empty() {
+            session.await_guest();
+        }
         Ok(Established { session, peer_certificates: complete.peer_certificates })
     }
 

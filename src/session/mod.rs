@@ -22,6 +22,7 @@ mod copies;
 mod datagrams;
 mod establish;
 mod event;
+mod guest;
 mod join;
 mod lane;
 mod receive;

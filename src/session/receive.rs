@@ -97,6 +97,7 @@ impl Session {
         if matches!(self.state, State::Connecting) && !matches!(frame, Frame::Accepted { .. } | Frame::Close { .. }) {
             return Err(SessionFault::Violation("frame in front of the accept"));
         }
+        self.check_guest(&frame)?;
         let round_trip = self.round_trip();
         match frame {
             Frame::Stream(data) => {
@@ -172,6 +173,7 @@ impl Session {
                 self.events.push_back(Event::GoAway { code, reason });
             }
             Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce, now)?,
+            Frame::Guest(credential) => self.on_guest(credential),
             Frame::Datagram(datagram) => self.streams.handle_datagram(datagram, now)?,
         }
         Ok(())

@@ -28,6 +28,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The life of a session.
 ///
 /// ```text
+/// Proving ─────accepted──► Connected      (a server whose client has no certificate)
 /// Connecting ──accepted──► Connected ──close()──► Closing ──told or 1 s──► Closed
 ///      │                       └──close frame, fault, channels lost──────────▲
 ///      └─────────────────────────────────────────────────────────────────────┘
@@ -36,6 +37,10 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 pub(super) enum State {
     /// A client that was not accepted yet.
     Connecting,
+    /// A server whose client has no certificate, and has not shown its token yet, or has and waits.
+    Proving {
+        has_proof: bool,
+    },
     Connected,
     /// The peer is being told.
     Closing {
@@ -88,6 +93,9 @@ pub struct Session {
     pub(super) keys: KeySchedule,
     pub(super) key_use: KeyUse,
     pub(super) join_key: Secret<32>,
+    pub(super) guest_exporter: Secret<32>,
+    /// A client that showed a token: nothing else leaves before it is accepted.
+    pub(super) is_guest: bool,
     pub(super) reset_token: Secret<16>,
     pub(super) peer_parameters: TransportParameters,
     pub(super) streams: Streams,
@@ -141,6 +149,8 @@ impl Session {
             keys: KeySchedule::new(suite, side, &secrets),
             key_use: KeyUse::new(now),
             join_key: secrets.join_key().clone(),
+            guest_exporter: secrets.guest_exporter().clone(),
+            is_guest: false,
             reset_token: Secret::new(reset_token),
             lane_credit: LaneCredit::new(match side {
                 Side::Client => peer_parameters.max_lanes,
@@ -239,7 +249,7 @@ impl Session {
     pub fn close_reason(&self) -> Option<&CloseReason> {
         match &self.state {
             State::Closing { reason, .. } | State::Closed(reason) => Some(reason),
-            State::Connecting | State::Connected => None,
+            State::Connecting | State::Proving { .. } | State::Connected => None,
         }
     }
 

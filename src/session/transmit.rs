@@ -75,6 +75,11 @@ impl Session {
                 vec![frame]
             }
             State::Closed(_) => return None,
+            // Not a word before the client has shown who it is.
+            State::Proving { .. } => {
+                self.lanes[index].is_waiting = true;
+                return None;
+            }
             State::Connecting | State::Connected => {
                 self.on_running(now);
                 self.gather(now, index, &mut copied)
@@ -128,6 +133,9 @@ impl Session {
             if !push(&mut frames, frame) {
                 return frames;
             }
+        }
+        if self.holds_for_guest() {
+            return frames;
         }
         let may_carry = self.may_carry(index);
         let acks_wait = self.lanes[index].received.ack_due.is_some();
@@ -378,6 +386,7 @@ fn is_worth_repeating(frame: &Frame) -> bool {
         frame,
         // Without its lane there is no second one that a client could be accepted on.
         Frame::Accepted { .. }
+            | Frame::Guest(_)
             // These say something about their lane, or about a moment.
             | Frame::Ping { .. }
             | Frame::Pong { .. }

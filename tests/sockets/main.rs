@@ -11,6 +11,7 @@ mod dropping;
 mod early;
 mod entrances;
 mod faults;
+mod guests;
 mod hostile;
 mod identities;
 mod keys;

@@ -29,6 +29,20 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
+    /// Of somebody who has none: the name alone.
+    pub(super) fn without_certificate(node_id: NodeId) -> Self {
+        Self {
+            node_id,
+            roles: Roles::none(),
+            spki_sha256: [0; 32],
+            not_before_unix: 0,
+            not_after_unix: u64::MAX,
+            misuse: None,
+            is_for_clients: true,
+            is_for_servers: true,
+        }
+    }
+
     /// Reads a certificate.
     pub(super) fn parse(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|error| bad(&error))?;

@@ -8,6 +8,7 @@
 mod anchors;
 mod enroll;
 mod error;
+mod guest;
 mod leaf;
 mod node_id;
 mod own;
@@ -26,6 +27,7 @@ mod tests;
 pub use anchors::TrustAnchors;
 pub use enroll::{enroll_client_config, issued_node};
 pub use error::{IdentityError, VerifyFailure};
+pub use guest::GuestToken;
 pub use node_id::NodeId;
 pub use own::Identity;
 pub use peer::PeerIdentity;

@@ -14,7 +14,9 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::WithAuthority;
-use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+use super::{
+    GuestToken, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure,
+};
 
 /// ALPN of a session's handshake on raw channels.
 pub const ALPN_SESSION: &[u8] = b"longhaul/1";
@@ -38,10 +40,12 @@ pub fn server_name() -> ServerName<'static> {
 /// renewal through one reaches all configurations made from any.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    resolver: Arc<KeyResolver>,
-    trust: Arc<Trust>,
-    provider: Arc<CryptoProvider>,
-    time: Arc<dyn TimeProvider>,
+    pub(super) resolver: Arc<KeyResolver>,
+    pub(super) trust: Arc<Trust>,
+    /// What a guest has in place of a certificate.
+    pub(super) guest: Option<Arc<GuestToken>>,
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) time: Arc<dyn TimeProvider>,
 }
 
 impl TlsSettings {
@@ -56,7 +60,7 @@ impl TlsSettings {
         time: Arc<dyn TimeProvider>,
     ) -> Result<Self, IdentityError> {
         let trust = Trust::new(identity.node_id().trust_domain(), anchors, Arc::clone(&provider))?;
-        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust: Arc::new(trust), provider, time })
+        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust: Arc::new(trust), guest: None, provider, time })
     }
 
     /// The identity in use.
@@ -101,19 +105,17 @@ impl TlsSettings {
     /// # Errors
     /// If rustls refuses the provider, which then lacks our suites or key exchanges.
     pub fn client_config(&self, expected: Option<&NodeId>, alpn: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
+        if let Some(guest) = &self.guest {
+            return self.guest_client_config(guest, expected, alpn);
+        }
         let verifier = PeerVerifier::new(Arc::clone(&self.trust), expected.cloned());
-        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
+        let config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(self.resolver.clone());
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config.enable_sni = false;
-        // The client's ticket store comes together with 0-RTT.
-        config.resumption = Resumption::disabled();
-        config.enable_early_data = false;
-        Ok(Arc::new(config))
+        Ok(restricted_client(config, alpn))
     }
 
     /// For the accepting side: any trusted node may dial.
@@ -153,4 +155,14 @@ impl TlsSettings {
         config.max_early_data_size = 0;
         Ok(Arc::new(config))
     }
+}
+
+/// What all dialling sides have in common.
+pub(super) fn restricted_client(mut config: ClientConfig, alpn: &[u8]) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = false;
+    // The client's ticket store comes together with 0-RTT.
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Arc::new(config)
 }

@@ -47,6 +47,12 @@ impl Trust {
         Ok(trust)
     }
 
+    /// Trusts nobody yet.
+    #[must_use]
+    pub fn nobody(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, domains: RwLock::default() }
+    }
+
     /// Adds a trust domain, or replaces its anchors, for all later handshakes.
     ///
     /// # Errors
@@ -79,13 +85,20 @@ impl Trust {
 pub struct PeerVerifier {
     trust: Arc<Trust>,
     expected: Option<NodeId>,
+    is_mandatory: bool,
 }
 
 impl PeerVerifier {
     /// Accepts nodes that `trust` allows; only `expected`, if given.
     #[must_use]
     pub fn new(trust: Arc<Trust>, expected: Option<NodeId>) -> Self {
-        Self { trust, expected }
+        Self { trust, expected, is_mandatory: true }
+    }
+
+    /// Accepts clients without a certificate, too: whoever uses this asks them for something else.
+    #[must_use]
+    pub fn or_no_certificate(self) -> Self {
+        Self { is_mandatory: false, ..self }
     }
 
     /// Verifies a chain outside a handshake, as an accepting side would do with a dialling node's.
@@ -216,6 +229,10 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
     /// Empty: strangers do not learn which authorities are trusted.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
