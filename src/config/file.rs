@@ -40,12 +40,15 @@ pub(super) struct Node {
 }
 
 /// `[identity]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Identity {
-    pub(super) certificate: Spanned<String>,
-    pub(super) key: Spanned<String>,
-    pub(super) trust_anchors: Spanned<String>,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) trust_anchors: Text,
+    pub(super) token_file: Text,
+    pub(super) trust_domain: Text,
+    pub(super) guest_name: Text,
 }
 
 /// `[enroll]`

@@ -10,6 +10,7 @@ mod enroll;
 mod file;
 mod files;
 mod forward;
+mod guest;
 mod identity;
 mod link;
 mod listen;
@@ -31,7 +32,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
-pub use identity::{IdentityFiles, LoadedIdentity};
+pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};

@@ -72,8 +72,8 @@ impl Session {
     /// Whether a frame may come in this state of the session.
     pub(super) fn check_guest(&self, frame: &Frame) -> Result<(), SessionFault> {
         match (&self.state, frame) {
-            (State::Proving { has_proof: false }, Frame::Guest(_)) => Ok(()),
-            (State::Proving { .. }, Frame::Ping { .. } | Frame::Close { .. }) => Ok(()),
+            (State::Proving { has_proof: false }, Frame::Guest(_))
+            | (State::Proving { .. }, Frame::Ping { .. } | Frame::Close { .. }) => Ok(()),
             (State::Proving { .. }, _) => Err(SessionFault::Violation("frame in front of a guest's acceptance")),
             (_, Frame::Guest(_)) => Err(SessionFault::Violation("token that was not asked for")),
             _ => Ok(()),

@@ -50,7 +50,7 @@ impl Identity {
     }
 
     /// That of a guest, which has a token in place of a certificate.
-    pub(super) fn without_certificate(node_id: NodeId) -> Self {
+    pub(crate) fn without_certificate(node_id: NodeId) -> Self {
         let leaf = Leaf::without_certificate(node_id);
         let mut reset_secret = [0; 32];
         SystemEntropy::new().fill(&mut reset_secret);
