@@ -1,5 +1,6 @@
 //! The dialling side: a channel that makes a session, and channels that join it.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -97,14 +98,14 @@ impl Dialler {
         // Who seals inside the channel has no keys for that by then.
         let is_early = self.config.early_data && !self.config.session.seal_always;
         if address.kind() != ChannelKind::Quic || !is_early || self.client(ChannelKind::Quic)?.tickets.count() == 0 {
-            return self.dial(address, timeout).await.map(Either::Ready);
+            return self.dial(address, timeout).await.map(|dialled| Either::Ready(Box::new(dialled)));
         }
         let options = DialOptions { timeout, ..self.config.dial.clone() };
         let tls = Arc::clone(&self.client(ChannelKind::Quic)?.config);
         let dialled = dial_quic_early(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
         match dialled {
             QuicDialled::Early(quic) => Ok(Either::Early(Box::new(quic))),
-            QuicDialled::Ready(quic) => self.first_lane(quic).await.map(Either::Ready),
+            QuicDialled::Ready(quic) => self.first_lane(quic).await.map(|dialled| Either::Ready(Box::new(dialled))),
         }
     }
 
@@ -129,7 +130,7 @@ impl Dialler {
                 SystemEntropy::new().fill(&mut session_id.0);
                 let mut early = None;
                 let dialled = match self.dial_early(address).await? {
-                    Either::Ready(dialled) => dialled,
+                    Either::Ready(dialled) => *dialled,
                     Either::Early(quic) => {
                         let setup = LaneSetup { usage, ..LaneSetup::new(LaneKind::Quic) };
                         let attempt = Attempt { dialler: self, session_id, version, setup };
@@ -328,7 +329,7 @@ struct Begun {
 
 /// What dialling for a session gave.
 enum Either {
-    Ready(Dialled),
+    Ready(Box<Dialled>),
     Early(Box<QuicEarly>),
 }
 
@@ -444,6 +445,7 @@ impl Attempt<'_> {
             let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
             if !is_accepted {
                 io.whole.forsake();
+                quic.on_rejected();
                 io = FirstLaneIo::new(quic.open_lane().await.map_err(|error| refused(error.into()))?);
                 io.writer.write_all(&start).await.map_err(|error| refused(error.into()))?;
             }
@@ -477,8 +479,22 @@ impl Attempt<'_> {
     ) -> Result<bool, ConnectError> {
         let mut packet = BytesMut::from(start);
         loop {
-            // A lane whose data was rejected takes nothing; the handshake tells.
-            let is_written = packet.is_empty() || io.writer.write_all(&packet).await.is_ok();
+            let mut is_written = true;
+            if !packet.is_empty() {
+                let mut writing = pin!(io.writer.write_all(&packet));
+                tokio::select! {
+                    biased;
+                    // What is rejected is never sent, so that there may never be room for more.
+                    outcome = &mut *handshake => {
+                        let is_accepted = outcome?;
+                        if is_accepted {
+                            writing.await?;
+                        }
+                        return Ok(is_accepted);
+                    }
+                    outcome = &mut writing => is_written = outcome.is_ok(),
+                }
+            }
             packet.clear();
             let next = || shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
             if is_written && let Some(transmission) = next() {

@@ -39,6 +39,11 @@ impl Common {
         lock(&self.unsent).on_written(bytes);
     }
 
+    /// What was written is gone.
+    pub(super) fn on_rejected(&self) {
+        lock(&self.unsent).on_nothing_left();
+    }
+
     /// Waits until quinn has sent most of what it was given, or has ended.
     async fn room(&self, connection: &quinn::Connection) {
         loop {
