@@ -18,7 +18,7 @@ use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, Io, OuterTls, QuicConnection, QuicDialled,
+    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, QuicDialled,
     QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
 };
 use crate::crypto::SessionSecrets;
@@ -134,7 +134,7 @@ impl Dialler {
                     Either::Early(quic) => {
                         let setup = LaneSetup { usage, ..LaneSetup::new(LaneKind::Quic) };
                         let attempt = Attempt { dialler: self, session_id, version, setup };
-                        let (dialled, begun) = attempt.over_early_quic(*quic, &show_early).await?;
+                        let (dialled, begun) = attempt.over_early_quic(address, *quic, &show_early).await?;
                         early = Some(begun);
                         dialled
                     }
@@ -340,9 +340,8 @@ enum Made {
     Retry(u32),
 }
 
-/// A QUIC channel's first lane, which may have to be given up for another one.
+/// A QUIC channel's first lane, which may have to be given up for that of another one.
 struct FirstLaneIo {
-    whole: Io,
     reader: MessageReader,
     writer: WriteHalf,
     abort: AbortHandle,
@@ -350,10 +349,10 @@ struct FirstLaneIo {
 
 impl FirstLaneIo {
     fn new(lane: Connection) -> Self {
-        let (whole, abort) = (lane.io.clone(), lane.abort_handle());
+        let abort = lane.abort_handle();
         let (read, writer) = lane.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        Self { whole, reader, writer, abort }
+        Self { reader, writer, abort }
     }
 }
 
@@ -422,6 +421,7 @@ impl Attempt<'_> {
     /// Begins a session with early data over QUIC, and waits for the end of the handshake.
     async fn over_early_quic(
         &self,
+        address: &Address,
         mut handshake: QuicEarly,
         show_early: impl Fn(Option<session::Session>),
     ) -> Result<(Dialled, Begun), ConnectError> {
@@ -439,20 +439,24 @@ impl Attempt<'_> {
             begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
             show_early(Some(begun.session.clone()));
             let is_accepted = self.send_early(&mut handshake, &mut io, &start, &begun.shared, &control).await?;
-            let quic = quic.completed();
-            let refused = |error| told(error, Some(&quic));
+            let quic = if is_accepted {
+                quic.completed()
+            } else {
+                quic.close();
+                let dialled = self.dialler.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
+                let (Some(lane), Some(quic)) = (dialled.connection, dialled.quic) else {
+                    return Err(ConnectError::NotJoinable);
+                };
+                io = FirstLaneIo::new(lane);
+                io.writer.write_all(&start).await.map_err(|error| told(error.into(), Some(&quic)))?;
+                quic
+            };
             self.check_peer(quic.outer().peer_certificates())?;
             let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
-            if !is_accepted {
-                io.whole.forsake();
-                quic.on_rejected();
-                io = FirstLaneIo::new(quic.open_lane().await.map_err(|error| refused(error.into()))?);
-                io.writer.write_all(&start).await.map_err(|error| refused(error.into()))?;
-            }
             begun.shared.with_timer(|inner| {
                 inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
             });
-            let FirstLaneIo { reader, writer, abort, .. } = io;
+            let FirstLaneIo { reader, writer, abort } = io;
             let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
             spawn_lane(&begun.shared, io, Awaited::Started(self.version));
             Ok(quic)

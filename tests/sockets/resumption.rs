@@ -155,6 +155,8 @@ struct Returning {
     way: Way,
     link: Link,
     session: Session,
+    /// When it is dropped, it ends.
+    _accepted: Session,
     _directory: tempfile::TempDir,
 }
 
@@ -179,7 +181,7 @@ async fn returning(kind: &str, early_data: bool) -> Returning {
     let session = soon(link.session()).await.expect("a session");
     let accepted = soon(b.accept()).await.expect("its other end");
     echo(&session, &accepted, b"hello").await;
-    Returning { _a: a, b, b_tls, way, link, session, _directory: directory }
+    Returning { _a: a, b, b_tls, way, link, session, _accepted: accepted, _directory: directory }
 }
 
 /// Bytes there and back: the tickets, which are sent before, have arrived.

@@ -51,11 +51,6 @@ impl QuicConnection {
         Self { outer: OuterTls::of_quic(self.connection.clone(), certificates, suite), ..self.clone() }
     }
 
-    /// The peer has rejected early data: what was written by then is never sent.
-    pub fn on_rejected(&self) {
-        self.common.on_rejected();
-    }
-
     /// The peer's certificates as far as they are known; while the handshake is under way those of a ticket.
     #[must_use]
     pub fn known_certificates(&self) -> Vec<CertificateDer<'static>> {

@@ -69,7 +69,7 @@ impl Unsent {
         self.sent.store(sent.saturating_sub(bytes), Ordering::Relaxed);
     }
 
-    pub(super) fn on_nothing_left(&self) {
+    fn on_nothing_left(&self) {
         self.set_sent(self.written.load(Ordering::Relaxed));
     }
 
