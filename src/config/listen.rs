@@ -45,6 +45,7 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         quic: quic_options,
         admission: admission(section, problems),
         takes_guests: section.guests.as_ref().is_some_and(|guests| *guests.get_ref()),
+        early_data: section.early_data.unwrap_or(false),
     };
     let address = address?;
     check_kind(section, &address, &tcp, &unix, problems);

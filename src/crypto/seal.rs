@@ -94,10 +94,10 @@ impl LaneOpener {
         Self { lane_id, expected: Some(PacketNumber(0)), epoch: Epoch(0), keys }
     }
 
-    /// An opener for the packets of a lane that begin with `next`: others were opened before.
+    /// The same, for a lane some packets of which came before.
     #[must_use]
-    pub fn resuming(lane_id: LaneId, next: PacketNumber, keys: OpeningKeys) -> Self {
-        Self { expected: Some(next), ..Self::new(lane_id, keys) }
+    pub fn starting_at(self, expected: PacketNumber) -> Self {
+        Self { expected: Some(expected), ..self }
     }
 
     /// Whether the keys at hand can open a packet of an epoch; else newer ones have to be

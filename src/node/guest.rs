@@ -129,7 +129,8 @@ impl Door<'_> {
         admission: &Arc<dyn GuestAdmission>,
         credential: GuestCredential,
     ) -> Result<PeerIdentity, GuestRefusal> {
-        let (admission, exporter) = (Arc::clone(admission), self.session.guest_exporter().clone());
+        let exporter = self.session.guest_exporter().cloned().ok_or(GuestRefusal::Unavailable)?;
+        let admission = Arc::clone(admission);
         let address = self.address;
         let judging = tokio::task::spawn_blocking(move || {
             let token_id = TokenId::from_bytes(credential.token_id());

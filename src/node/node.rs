@@ -8,7 +8,7 @@ use ring::hmac;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use super::accept::Acceptor;
+use super::accept::{Acceptor, Entrance};
 use super::config::{LinkConfig, NodeConfig};
 use super::error::{ConnectError, NodeError};
 use super::guest::GuestAdmission;
@@ -74,20 +74,20 @@ impl NodeBuilder {
         let mut addresses = Vec::new();
         let mut tasks = vec![tokio::spawn(watch_memory(Arc::clone(&acceptor)))];
         for (address, options) in self.listeners {
-            let takes_guests = options.takes_guests;
+            let entrance = Entrance::of(&options);
             if address.kind() == ChannelKind::Quic {
-                let tls = acceptor.server_config(ALPN_QUIC, takes_guests)?;
+                let tls = acceptor.server_config(ALPN_QUIC, entrance)?;
                 let key = acceptor.datagram_reset_key();
                 let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
                 tracing::info!(address = %listener.local_address(), "listening");
                 addresses.push(listener.local_address().clone());
-                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), takes_guests)));
+                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), entrance)));
                 continue;
             }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
-            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), takes_guests)));
+            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), entrance)));
         }
         let tasks = std::sync::Mutex::new(tasks);
         Ok(Node(Arc::new(Running { tls: self.tls, registry, accepted: Mutex::new(accepted), addresses, tasks })))
@@ -151,7 +151,8 @@ impl Node {
         Ok((link, session))
     }
 
-    /// The next session that a peer begins; `None` when the node has stopped.
+    /// The next session that a peer begins; `None` when the node has stopped. Where a listener takes early data, a session
+    /// may come before its peer has shown that it is there now: [`Session::is_early`].
     pub async fn accept(&self) -> Option<Session> {
         self.0.accepted.lock().await.recv().await
     }
@@ -193,16 +194,16 @@ fn stop(tasks: &std::sync::Mutex<Vec<JoinHandle<()>>>) {
     tasks.drain(..).for_each(|task| task.abort());
 }
 
-async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>, takes_guests: bool) {
+async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>, entrance: Entrance) {
     loop {
         let accepted = listener.accept().await;
-        tokio::spawn(Arc::clone(&acceptor).take(accepted, takes_guests));
+        tokio::spawn(Arc::clone(&acceptor).take(accepted, entrance));
     }
 }
 
-async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, takes_guests: bool) {
+async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, entrance: Entrance) {
     while let Some(accepted) = listener.accept().await {
-        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted, takes_guests));
+        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted, entrance));
     }
 }
 

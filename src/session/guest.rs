@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use super::event::{Event, SessionFault};
 use super::state::{Session, State};
-use crate::base::{CloseCode, LaneId, PacketNumber, Secret, Side};
+use crate::base::{CloseCode, LaneId, Secret, Side};
 use crate::wire::{Frame, GuestCredential};
 
 impl Session {
-    /// What the proof of a guest in this session is bound to.
+    /// What the proof of a guest in this session is bound to; `None` until the handshake is complete.
     #[must_use]
-    pub fn guest_exporter(&self) -> &Secret<32> {
-        &self.guest_exporter
+    pub fn guest_exporter(&self) -> Option<&Secret<32>> {
+        self.guest_exporter.as_ref()
     }
 
     /// A client's: shows this in place of a certificate, before anything else. What the application writes waits until the
@@ -61,12 +61,6 @@ impl Session {
     /// A server's: the token is not good, or nobody can say so now.
     pub fn refuse_guest(&mut self, code: CloseCode, now: Instant) {
         self.close(code, "", now);
-    }
-
-    /// The number of the next packet on a lane.
-    #[must_use]
-    pub fn next_packet_number(&self, lane_id: LaneId) -> PacketNumber {
-        self.lane_index(lane_id).map_or(PacketNumber(0), |index| self.lanes[index].received.next)
     }
 
     /// Whether a frame may come in this state of the session.

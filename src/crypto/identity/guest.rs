@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::{PinnedAuthority, WithAuthority};
 use super::tls::restricted_client;
-use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TlsSettings, Trust};
+use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, TlsSettings, Trust};
 use crate::base::Secret;
 use crate::crypto::token::{GuestProof, JoinToken};
 use crate::wire::GuestCredential;
@@ -48,13 +48,11 @@ impl TlsSettings {
     ) -> Result<Self, IdentityError> {
         let node_id = NodeId::guest(trust_domain, name.unwrap_or(super::GUEST))?;
         let name = name.unwrap_or_default().to_owned();
-        Ok(Self {
-            resolver: Arc::new(KeyResolver::new(Identity::without_certificate(node_id))),
-            trust: Arc::new(Trust::nobody(Arc::clone(&provider))),
-            guest: Some(Arc::new(GuestToken { token, name })),
-            provider,
-            time,
-        })
+        let trust = Arc::new(Trust::nobody(Arc::clone(&provider)));
+        let tickets = Arc::new(TicketStore::new(Arc::clone(&trust), Arc::clone(&time)));
+        let resolver = Arc::new(KeyResolver::new(Identity::without_certificate(node_id)));
+        let guest = Some(Arc::new(GuestToken { token, name }));
+        Ok(Self { resolver, trust, guest, provider, time, tickets })
     }
 
     /// What is shown in place of a certificate, if it is a guest's.
@@ -101,6 +99,6 @@ impl TlsSettings {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        Ok(restricted_client(config, alpn))
+        Ok(Arc::new(restricted_client(config, alpn)))
     }
 }
