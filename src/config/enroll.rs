@@ -10,12 +10,12 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::resolve::value;
-use super::{Files, ListenConfig, LoadedIdentity, file, values};
+use super::{Files, ListenConfig, LoadedIdentity, file, passphrase, values};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::{PeerVerifier, Trust, TrustAnchors};
 use crate::enroll::files;
-use crate::issue::CertificateAuthority;
+use crate::issue::{CertificateAuthority, IssueError};
 
 /// An enrolment point.
 #[derive(Clone, Debug)]
@@ -57,7 +57,19 @@ pub(super) fn load(
     let pem = |bytes| std::str::from_utf8(bytes).map_err(|_| "the authority's files are not PEM".to_owned());
     let certificate = problems.check(place.clone(), pem(&certificate))?;
     let key = problems.check(place.clone(), pem(&key))?;
-    let authority = problems.check(place.clone(), CertificateAuthority::from_pem(certificate, key))?;
+    let passphrase = match &section.passphrase_file {
+        Some(name) => Some(problems.check(name.span(), passphrase::read(name.get_ref(), base, reader))?),
+        None => None,
+    };
+    let authority = CertificateAuthority::read(certificate, key, passphrase.as_ref().map(|bytes| &bytes[..]));
+    let place_of_key = section.passphrase_file.as_ref().map_or(place.clone(), Spanned::span);
+    let authority = problems.check(
+        place_of_key,
+        authority.map_err(|error| match error {
+            IssueError::KeyEncrypted => format!("{error}: passphrase_file of [enroll]"),
+            other => other.to_string(),
+        }),
+    )?;
     if let Some(identity) = identity
         && let Err(reason) = check_own(identity, &authority, provider)
     {

@@ -58,6 +58,7 @@ pub(super) struct Identity {
 pub(super) struct Enroll {
     pub(super) listen: Spanned<String>,
     pub(super) directory: Spanned<String>,
+    pub(super) passphrase_file: Text,
     pub(super) certificate_lifetime: Text,
     pub(super) advertise: Option<Spanned<Vec<Spanned<String>>>>,
 }

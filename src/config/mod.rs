@@ -14,6 +14,7 @@ mod guest;
 mod identity;
 mod link;
 mod listen;
+pub(crate) mod passphrase;
 mod problem;
 mod quic;
 mod resolve;

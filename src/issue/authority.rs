@@ -15,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::{CertificateRequest, IssueError, Validity};
+use super::{CertificateRequest, IssueError, Validity, at_rest};
 use crate::base::{Entropy, SystemEntropy};
 use crate::crypto::identity::{IdentityError, NodeId, ROLES_OID, Roles};
 
@@ -73,6 +73,18 @@ impl CertificateAuthority {
         })
     }
 
+    /// The same, with a key that may be encrypted with a passphrase.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::from_pem`], and if the passphrase is missing or wrong.
+    pub fn read(certificate_pem: &str, key_pem: &str, passphrase: Option<&[u8]>) -> Result<Self, IssueError> {
+        match passphrase {
+            _ if !at_rest::is_encrypted(key_pem) => Self::from_pem(certificate_pem, key_pem),
+            Some(passphrase) => Self::from_pem(certificate_pem, &at_rest::decrypt(key_pem, passphrase)?),
+            None => Err(IssueError::KeyEncrypted),
+        }
+    }
+
     /// The domain whose nodes it names.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
@@ -95,6 +107,14 @@ impl CertificateAuthority {
     #[must_use]
     pub fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// The same, encrypted with a passphrase: without it the file names nobody.
+    ///
+    /// # Errors
+    /// If it cannot be encrypted.
+    pub fn encrypted_key_pem(&self, passphrase: &[u8]) -> Result<Zeroizing<String>, IssueError> {
+        at_rest::encrypt(&Zeroizing::new(self.issuer.key().serialize_der()), passphrase)
     }
 
     /// Makes a key and a certificate for the node `name`. The certificate ends with the authority's, if that is first.

@@ -15,6 +15,18 @@ pub enum IssueError {
          `longhaul cert ca` writes it"
     )]
     NoTrustDomain,
+    /// The authority's key is encrypted, and no passphrase was given.
+    #[error("the authority's key is encrypted; give the file with its passphrase")]
+    KeyEncrypted,
+    /// The passphrase is not the one that the key was encrypted with.
+    #[error("the passphrase is not that of the authority's key")]
+    WrongPassphrase,
+    /// The authority's key cannot be encrypted, or what is encrypted is no key.
+    #[error("the authority's encrypted key cannot be used: {reason}")]
+    AtRest {
+        /// What is wrong.
+        reason: String,
+    },
     /// The authority's key belongs to another certificate.
     #[error("the authority's key does not belong to its certificate")]
     KeyMismatch,

@@ -105,6 +105,7 @@ impl Session {
         }
         self.keys = Some(KeySchedule::new(suite, self.side, secrets));
         self.join_key = Some(secrets.join_key().clone());
+        self.guest_exporter = Some(secrets.guest_exporter().clone());
         self.key_use = super::rekey::KeyUse::new(now);
         match self.side {
             Side::Client if is_early_data_accepted => {}

@@ -95,6 +95,7 @@ impl Session {
     }
 
     fn handle_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
+        self.check_guest(&frame)?;
         if !matches!(self.state, State::Connecting) {
             return self.apply_frame(now, lane_id, frame);
         }
@@ -108,7 +109,6 @@ impl Session {
     }
 
     pub(super) fn apply_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
-        self.check_guest(&frame)?;
         let round_trip = self.round_trip();
         match frame {
             Frame::Stream(data) => {

@@ -27,10 +27,20 @@ pub(crate) struct Running {
 impl Hub {
     /// Made and running.
     pub(crate) fn start() -> Self {
+        Self::start_with(tempfile::tempdir().unwrap(), &[])
+    }
+
+    /// The same, with the authority's key encrypted with what the file `passphrase` has.
+    pub(crate) fn start_with_passphrase(passphrase: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
+        write_private(&root.path().join("passphrase"), passphrase);
+        Self::start_with(root, &["--passphrase-file", "passphrase"])
+    }
+
+    fn start_with(root: tempfile::TempDir, options: &[&str]) -> Self {
         let (enroll_port, channel_port) = (free_port(), free_port());
         let mut hub = Self { root, enroll_port, channel_port, running: None };
-        let output = hub.run(&["hub", "init", "--domain", "example", "--out", "hub"]);
+        let output = hub.run(&[&["hub", "init", "--domain", "example", "--out", "hub"][..], options].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         let config = hub.path("hub/hub.toml");
         let text = fs::read_to_string(&config).unwrap();

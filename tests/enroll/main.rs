@@ -9,4 +9,5 @@ mod common;
 mod crashes;
 mod guests;
 mod joining;
+mod passphrase;
 mod refusals;

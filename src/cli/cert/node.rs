@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::super::CliError;
-use super::super::authority::read_authority;
+use super::super::authority::{PassphraseArgs, read_authority};
 use super::super::new_files::{NewFile, write_all};
 use super::days;
 use crate::config::text;
@@ -19,6 +19,8 @@ pub(super) struct Args {
     /// Directory with ca.crt and ca.key
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     /// Directory for NAME.crt and NAME.key, and for ca.crt if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -41,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.name == "ca" {
         return Err(CliError::Usage("a node cannot be named ca: its files would be the authority's".to_owned()));
     }
-    let authority = read_authority(&args.ca)?;
+    let authority = read_authority(&args.ca, Some(&args.passphrase))?;
     let validity = Validity::from_now(days(args.days));
     let roles = Roles::new(args.roles.iter().cloned()).map_err(|error| CliError::Usage(error.to_string()))?;
     let node = authority

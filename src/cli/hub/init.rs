@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 
 use super::super::CliError;
+use super::super::authority::PassphraseArgs;
 use super::super::cert::days;
 use super::super::clock::now_unix;
 use super::super::new_files::{NewFile, write_all};
@@ -31,6 +32,8 @@ pub(super) struct Args {
     /// How long the hub's own certificate holds
     #[arg(long, default_value_t = 365, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     hub_days: u32,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
 }
 
 /// Runs the command.
@@ -53,7 +56,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             anyhow!("{} is there already; a trust domain is made in a place of its own", there.display()).into()
         );
     }
-    let (authority_key, config) = (authority.key_pem(), config(&args.name));
+    let authority_key = match args.passphrase.read()? {
+        Some(passphrase) => authority.encrypted_key_pem(&passphrase).map_err(anyhow::Error::new)?,
+        None => authority.key_pem(),
+    };
+    let config = config(&args.name, args.passphrase.file());
     let new = |name: &str, contents, is_private| NewFile { path: path(name), contents, is_private };
     write_all(
         &args.out,
@@ -100,7 +107,8 @@ fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
     }
 }
 
-fn config(name: &str) -> String {
+fn config(name: &str, passphrase_file: Option<String>) -> String {
+    let passphrase = passphrase_file.map(|file| format!("passphrase_file = {file:?}\n")).unwrap_or_default();
     format!(
         "\
 # The hub, as `longhaul hub init` made it. Every option: examples/config/full.toml.
@@ -118,7 +126,7 @@ address = \"tcp://0.0.0.0:7443\"
 [enroll]
 listen = \"0.0.0.0:7444\"
 directory = \".\"
-
+{passphrase}
 # What nodes may reach here:
 #[[service]]
 #name = \"web\"

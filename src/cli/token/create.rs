@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::CliError;
-use super::super::authority::read_authority;
+use super::super::authority::read_authority_pin;
 use super::super::clock::now_unix;
 use super::super::new_files::{NewFile, write_all};
 use super::state::StateArgs;
@@ -52,9 +52,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if let Some(path) = args.out.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(CliError::Usage(format!("{} is there already; name a new file", path.display())));
     }
-    let authority = read_authority(&args.state.state)?;
+    let pin = read_authority_pin(&args.state.state)?;
     let store = args.state.open()?;
-    let token = JoinToken::generate(authority.spki_sha256(), &mut SystemEntropy::new());
+    let token = JoinToken::generate(pin, &mut SystemEntropy::new());
     let now = now_unix();
     let record = TokenRecord {
         id: token.id(),
