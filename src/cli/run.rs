@@ -4,6 +4,7 @@
 //! The second ends it at once.
 
 mod enrolment;
+mod identity;
 pub(super) mod settings;
 
 use std::future::Future;
@@ -67,8 +68,10 @@ async fn serve(config: Config) -> Result<(), CliError> {
 async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
     let Config { node, identity, enroll, listeners, links, services, forwards, .. } = config;
     let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let files = identity.files;
     let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
         .context("TLS cannot be set up")?;
+    tokio::spawn(identity::watch(files, tls.clone()));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::{Files, file, text};
-use crate::crypto::identity::{Identity, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+use crate::crypto::identity::{Identity, IdentityError, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
 
 /// Where the node's certificates and key are; absolute, or relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,20 @@ pub struct LoadedIdentity {
 }
 
 impl IdentityFiles {
+    /// Reads them again: who the node is, and whom it trusts.
+    ///
+    /// # Errors
+    /// What is wrong, with the file.
+    pub fn read(&self, reader: &dyn Files, provider: &Arc<CryptoProvider>) -> Result<(Identity, TrustAnchors), String> {
+        let certificate = reader.read_public(&self.certificate).map_err(|error| error.to_string())?;
+        let key = reader.read_private(&self.key).map_err(|error| error.to_string())?;
+        let anchors = reader.read_public(&self.trust_anchors).map_err(|error| error.to_string())?;
+        let of = |path: &Path, error: IdentityError| format!("{}: {error}", path.display());
+        let anchors = TrustAnchors::from_pem(&anchors).map_err(|error| of(&self.trust_anchors, error))?;
+        let identity = Identity::from_pem(&certificate, &key, provider);
+        Ok((identity.map_err(|error| of(&self.certificate, error))?, anchors))
+    }
+
     fn new(section: &file::Identity, base: &Path) -> Self {
         let path = |value: &Spanned<String>| base.join(value.get_ref());
         Self {

@@ -9,6 +9,7 @@ mod datagrams;
 mod dropping;
 mod early;
 mod entrances;
+mod exchange;
 mod faults;
 mod hostile;
 mod identities;

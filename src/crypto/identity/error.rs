@@ -92,6 +92,17 @@ pub enum IdentityError {
     },
 }
 
+/// Why an identity was not exchanged for another one.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The new one cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Peers with the new anchors would refuse it.
+    #[error(transparent)]
+    Refused(#[from] VerifyFailure),
+}
+
 /// Why a peer's certificate was refused. It travels inside [`rustls::Error`]; [`VerifyFailure::of`] takes it out.
 ///
 /// The peer is told none of it: every refusal is the same TLS alert.

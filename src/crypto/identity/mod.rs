@@ -24,7 +24,7 @@ mod tests;
 
 pub use anchors::TrustAnchors;
 pub use enroll::{enroll_client_config, issued_node};
-pub use error::{IdentityError, VerifyFailure};
+pub use error::{ExchangeError, IdentityError, VerifyFailure};
 pub use node_id::NodeId;
 pub use own::Identity;
 pub use peer::PeerIdentity;

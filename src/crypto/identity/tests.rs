@@ -341,3 +341,39 @@ fn an_anchor_has_to_be_an_authority() {
     assert!(matches!(error, IdentityError::AnchorIsNoAuthority { .. }), "{error}");
     assert_eq!(TrustAnchors::from_pem(b"").unwrap_err(), IdentityError::NoCertificate);
 }
+
+#[test]
+fn of_several_keys_the_certificates_own_is_taken() {
+    let ca = TestCa::new();
+    let provider = default_provider();
+    let ((certificate, key), (_, other)) = (ca.issue(&[A], |_| {}), ca.issue(&[A], |_| {}));
+    let read = |keys: &str| Identity::from_pem(certificate.as_bytes(), keys.as_bytes(), &provider);
+    let alone = read(&key).unwrap();
+    for keys in [format!("{other}{key}"), format!("{key}{other}")] {
+        let found = read(&keys).unwrap();
+        assert_eq!(found.certified_key().key.public_key(), alone.certified_key().key.public_key());
+        assert_eq!(found.reset_secret().expose(), alone.reset_secret().expose());
+    }
+    assert!(matches!(read(&other), Err(IdentityError::KeyMismatch)));
+    assert!(matches!(read(""), Err(IdentityError::BadPem { .. })));
+    assert!(read(&format!("{other}{}", &key[..key.len() / 2])).is_err(), "half written");
+}
+
+#[test]
+fn the_reset_secret_outlives_a_key() {
+    let ca = TestCa::new();
+    let provider = default_provider();
+    let before = ca.node(A);
+    let (certificate, key) = ca.issue(&[A], |_| {});
+    let read = |keys: String| Identity::from_pem(certificate.as_bytes(), keys.as_bytes(), &provider).unwrap();
+    let line = before.reset_secret_line();
+    let after = read(format!("{}{key}", line.as_str()));
+    assert_eq!(after.reset_secret().expose(), before.reset_secret().expose());
+    assert_eq!(after.reset_secret_line(), line);
+    // What is damaged is as if it were not there.
+    for damaged in [&line[..line.len() - 3], &line[1..], "Longhaul-Reset-Secret: zz"] {
+        let own = read(format!("{damaged}\n{key}"));
+        assert_ne!(own.reset_secret().expose(), before.reset_secret().expose());
+        assert_eq!(own.reset_secret().expose(), read(key.clone()).reset_secret().expose());
+    }
+}

@@ -14,7 +14,9 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::WithAuthority;
-use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+use super::{
+    ExchangeError, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure,
+};
 
 /// ALPN of a session's handshake on raw channels.
 pub const ALPN_SESSION: &[u8] = b"longhaul/1";
@@ -83,6 +85,20 @@ impl TlsSettings {
     /// If it names another node.
     pub fn replace_identity(&self, identity: Identity) -> Result<(), IdentityError> {
         self.resolver.replace(identity)
+    }
+
+    /// Goes on with another identity and other anchors, in all later handshakes. What is established stays.
+    ///
+    /// # Errors
+    /// If the identity names another node, rustls refuses the anchors, or peers with these anchors would refuse the
+    /// identity now: then nothing changes.
+    pub fn exchange(&self, identity: Identity, anchors: TrustAnchors) -> Result<(), ExchangeError> {
+        let domain = identity.node_id().trust_domain().to_owned();
+        let now = self.time.current_time().ok_or(VerifyFailure::Other { reason: "the time is unknown".to_owned() })?;
+        let trust = Trust::new(&domain, anchors.clone(), Arc::clone(&self.provider))?;
+        PeerVerifier::new(Arc::new(trust), None).verify_chain(identity.chain(), now)?;
+        self.resolver.replace(identity)?;
+        Ok(self.trust.set(&domain, anchors)?)
     }
 
     /// Whether peers with the same anchors would accept the own certificate now.

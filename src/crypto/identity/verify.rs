@@ -5,6 +5,7 @@
 //! name. The DNS name that rustls passes is not looked at. Revocation is left to the denylist of the node.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -23,6 +24,8 @@ use super::{IdentityError, NodeId, TrustAnchors, VerifyFailure};
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     domains: RwLock<BTreeMap<String, Domain>>,
+    /// Counts changes of who is trusted.
+    epoch: AtomicU64,
 }
 
 /// The anchors of a domain, and webpki's verifier for clients over them.
@@ -42,7 +45,7 @@ impl Trust {
         anchors: TrustAnchors,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, IdentityError> {
-        let trust = Self { provider, domains: RwLock::default() };
+        let trust = Self { provider, domains: RwLock::default(), epoch: AtomicU64::new(0) };
         trust.set(trust_domain, anchors)?;
         Ok(trust)
     }
@@ -57,8 +60,26 @@ impl Trust {
                 .build()
                 .map_err(|error| IdentityError::Tls { reason: error.to_string() })?;
         let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
-        domains.insert(trust_domain.to_owned(), Domain { anchors, clients });
+        let roots = Arc::clone(anchors.roots());
+        let before = domains.insert(trust_domain.to_owned(), Domain { anchors, clients });
+        if before.is_none_or(|before| before.anchors.roots().roots != roots.roots) {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(())
+    }
+
+    /// A number that grows whenever somebody may be trusted less than before: whatever was decided by an earlier one, such
+    /// as a ticket, is to be decided anew.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The anchors of a trust domain, if it is an allowed one.
+    #[must_use]
+    pub fn anchors(&self, trust_domain: &str) -> Option<TrustAnchors> {
+        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
+        domains.get(trust_domain).map(|domain| domain.anchors.clone())
     }
 
     fn domain_of(&self, peer: &NodeId) -> Result<Domain, VerifyFailure> {
