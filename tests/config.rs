@@ -111,6 +111,7 @@ fn the_full_example_has_every_option_in_its_section() {
         "[node]",
         "[identity]",
         "[enroll]",
+        "[renew]",
         "[[listen]]",
         "[listen.quic]",
         "[[link]]",

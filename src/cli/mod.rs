@@ -13,6 +13,9 @@ mod hub;
 mod join;
 mod log;
 mod new_files;
+mod node;
+mod pem;
+mod renewal;
 mod run;
 mod token;
 
@@ -48,6 +51,8 @@ enum Command {
     Hub(hub::Args),
     /// Make, list and revoke the tokens by which nodes join
     Token(token::Args),
+    /// List the nodes that were let in, and take them out
+    Node(node::Args),
     /// Make this machine a node, with a token of a hub
     Join(join::Args),
     /// Measure a link
@@ -66,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Cert(args) => cert::run(args),
         Command::Hub(args) => hub::run(args),
         Command::Token(args) => token::run(args),
+        Command::Node(args) => node::run(args),
         Command::Join(args) => join::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),

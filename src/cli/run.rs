@@ -3,8 +3,10 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once.
 
+mod denylist;
 mod enrolment;
 mod identity;
+mod renewal;
 pub(super) mod settings;
 
 use std::future::Future;
@@ -66,12 +68,13 @@ async fn serve(config: Config) -> Result<(), CliError> {
 
 /// Starts everything that the configuration names.
 async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
-    let Config { node, identity, enroll, listeners, links, services, forwards, .. } = config;
+    let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
     let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files;
     let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
         .context("TLS cannot be set up")?;
-    tokio::spawn(identity::watch(files, tls.clone()));
+    tokio::spawn(identity::watch(files.clone(), tls.clone()));
+    denylist::recall(&denylist::path(&files), &tls);
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {
@@ -93,8 +96,12 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliErro
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));
     }
+    tokio::spawn(denylist::keep(denylist::path(&files), gateway.denylists().clone()));
+    if let Some(renew) = renew {
+        tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
+    }
     let enrolment = match enroll {
-        Some(enroll) => enrolment::start(enroll, &tls).await?,
+        Some(enroll) => enrolment::start(enroll, files, &tls, gateway.denylists().clone()).await?,
         None => None,
     };
     Ok((gateway, enrolment))

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Refusal, TokenRecord};
+use super::{Denied, Refusal, TokenRecord};
 use crate::crypto::token::TokenId;
 
 /// Something that an auditor wants to know.
@@ -46,6 +46,34 @@ pub enum AuditEvent<'a> {
         /// Its end, in seconds since 1970.
         not_after_unix: i64,
     },
+    /// A node got its next certificate.
+    CertificateRenewed {
+        /// By which token it once joined, if by one.
+        token_id: Option<TokenId>,
+        /// Which node.
+        name: &'a str,
+        /// From where it came; `None` for the hub itself.
+        address: Option<IpAddr>,
+        /// The certificate's serial number.
+        serial: [u8; 16],
+        /// Its end, in seconds since 1970.
+        not_after_unix: i64,
+    },
+    /// A node with a certificate did not get the next one.
+    RenewalRefused {
+        /// Which.
+        name: &'a str,
+        /// From where it came.
+        address: Option<IpAddr>,
+        /// Why.
+        reason: Refusal,
+        /// How many more refusals there were since the last line like this.
+        suppressed_count: u64,
+    },
+    /// Something was put on the denylist.
+    Denied(&'a Denied),
+    /// Something was taken off the denylist.
+    Allowed(&'a Denied),
     /// Somebody was refused.
     EnrolmentRefused {
         /// Which token, if the message named one.
@@ -70,6 +98,8 @@ struct Line<'a> {
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trust_domain: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +179,25 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             not_after: Some(date(*not_after_unix)),
             ..line
         },
+        AuditEvent::CertificateRenewed { token_id, name, address, serial, not_after_unix } => Line {
+            event: "certificate-renewed",
+            token: token_id.map(|id| id.to_string()),
+            name: Some((*name).to_owned()),
+            address: *address,
+            serial: Some(super::records::hex::digits(serial)),
+            not_after: Some(date(*not_after_unix)),
+            ..line
+        },
+        AuditEvent::RenewalRefused { name, address, reason, suppressed_count } => Line {
+            event: "renewal-refused",
+            name: Some((*name).to_owned()),
+            address: *address,
+            reason: Some(reason.to_string()),
+            suppressed: (*suppressed_count > 0).then_some(*suppressed_count),
+            ..line
+        },
+        AuditEvent::Denied(denied) => Line { event: "revoked", denied: Some(denied.to_string()), ..line },
+        AuditEvent::Allowed(denied) => Line { event: "unrevoked", denied: Some(denied.to_string()), ..line },
         AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count } => Line {
             event: "enrolment-refused",
             token: token_id.map(|id| id.to_string()),

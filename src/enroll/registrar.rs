@@ -12,6 +12,7 @@ use super::throttle::Throttle;
 use super::{AuditEvent, AuditLog, Issuance, Refusal};
 use crate::base::{Secret, TokenBucket};
 use crate::channel::Address;
+use crate::crypto::identity::Trust;
 use crate::crypto::token::{EnrollProof, TokenId};
 use crate::issue::{CertificateAuthority, CertificateRequest, SerialNumbers, Validity};
 use crate::wire::{EnrollAnswer, EnrollRequest};
@@ -25,6 +26,7 @@ pub struct Registrar {
     settings: RegistrarSettings,
     throttle: Mutex<Throttle>,
     refusals: Mutex<(TokenBucket, u64)>,
+    trust: Option<Arc<Trust>>,
 }
 
 /// What an operator can choose.
@@ -61,7 +63,39 @@ impl Registrar {
         settings: RegistrarSettings,
     ) -> Self {
         let refusals = Mutex::new((TokenBucket::new(REFUSALS_PER_SECOND, REFUSALS_BURST), 0));
-        Self { store, authority, audit, settings, throttle: Mutex::default(), refusals }
+        Self { store, authority, audit, settings, throttle: Mutex::default(), refusals, trust: None }
+    }
+
+    /// Tells nodes that renew all anchors of the domain in `trust`, and not the authority alone.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(super) fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
+    pub(super) fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    pub(super) fn certificate_lifetime(&self) -> Duration {
+        self.settings.certificate_lifetime
+    }
+
+    /// All trust anchors of the domain, DER.
+    pub(super) fn anchors(&self) -> Vec<Vec<u8>> {
+        let anchors = self.trust.as_ref().and_then(|trust| trust.anchors(self.authority.trust_domain()));
+        match anchors {
+            Some(anchors) => anchors.certificates().iter().map(|certificate| certificate.to_vec()).collect(),
+            None => vec![self.authority.certificate_der().to_vec()],
+        }
     }
 
     /// Answers a request. Blocks for as long as the store does.
@@ -144,10 +178,7 @@ impl Registrar {
     }
 
     fn reserve(&self, id: TokenId, request: &CertificateRequest, visit: &Visit<'_>) -> Result<Issuance, Failure> {
-        let now = i64::try_from(visit.now_unix).unwrap_or(i64::MAX);
-        let lifetime = i64::try_from(self.settings.certificate_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let validity = Validity::between(now.saturating_sub(BACKDATE_SECS), now.saturating_add(lifetime));
-        let validity = self.authority.fit(validity).map_err(|error| unavailable(&error))?;
+        let validity = self.validity(visit.now_unix, self.settings.certificate_lifetime)?;
         let ask = Ask {
             token_id: id,
             request_sha256: *request.sha256(),
@@ -162,7 +193,20 @@ impl Registrar {
         self.store.reserve(&ask).map_err(|error| unavailable(&error))?.map_err(Failure::Refused)
     }
 
-    fn sign(&self, id: TokenId, request: &CertificateRequest, issuance: &Issuance) -> Result<Vec<u8>, Failure> {
+    /// When a certificate holds that is made now.
+    pub(super) fn validity(&self, now_unix: u64, lifetime: Duration) -> Result<Validity, Failure> {
+        let now = i64::try_from(now_unix).unwrap_or(i64::MAX);
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let validity = Validity::between(now.saturating_sub(BACKDATE_SECS), now.saturating_add(lifetime));
+        self.authority.fit(validity).map_err(|error| unavailable(&error))
+    }
+
+    pub(super) fn sign(
+        &self,
+        id: TokenId,
+        request: &CertificateRequest,
+        issuance: &Issuance,
+    ) -> Result<Vec<u8>, Failure> {
         let validity = Validity::between(issuance.not_before_unix, issuance.not_after_unix);
         let certificate = self.authority.issue_requested(&issuance.name, request, issuance.serial, validity);
         let certificate = certificate.map_err(|error| unavailable(&error))?;
@@ -175,29 +219,38 @@ impl Registrar {
 
     /// Strangers can cause these as often as they connect: so many a second, and the others are counted.
     fn audit_refusal(&self, token_id: Option<TokenId>, reason: Refusal, address: IpAddr, now: Instant, now_unix: u64) {
-        let suppressed_count = {
+        let event = AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count: 0 };
+        self.audit_refusal_event(event, now, now_unix);
+    }
+
+    /// The same for an event of any refusal, which gets the count of those that were left out.
+    pub(super) fn audit_refusal_event(&self, mut event: AuditEvent<'_>, now: Instant, now_unix: u64) {
+        {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
             if !refusals.0.take(now) {
                 refusals.1 += 1;
                 return;
             }
-            std::mem::take(&mut refusals.1)
-        };
-        let event = AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count };
+            if let AuditEvent::EnrolmentRefused { suppressed_count, .. }
+            | AuditEvent::RenewalRefused { suppressed_count, .. } = &mut event
+            {
+                *suppressed_count = std::mem::take(&mut refusals.1);
+            }
+        }
         if let Err(error) = self.audit.append(now_unix, &event) {
-            tracing::error!(%error, %reason, %address, "the audit log cannot be written");
+            tracing::error!(%error, ?event, "the audit log cannot be written");
         }
     }
 }
 
 /// Why there is no certificate.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     Unavailable(String),
 }
 
-fn unavailable(error: &impl ToString) -> Failure {
+pub(super) fn unavailable(error: &impl ToString) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 

@@ -17,6 +17,7 @@ use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::revocation::{self, is_revoked};
 use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, SystemEntropy, limits};
@@ -246,6 +247,11 @@ impl Acceptor {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
+        if is_revoked(&shared, self.tls.trust()) {
+            fresh.refuse().await;
+            revocation::close(&shared);
+            return Err(ConnectError::Revoked);
+        }
         spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
         let session = Session::new(Arc::clone(&shared));
         // A full backlog refuses: an application that takes no sessions must not make this node hold them all.
@@ -262,6 +268,10 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
+        if is_revoked(&shared, self.tls.trust()) {
+            fresh.refuse().await;
+            return Err(ConnectError::Revoked);
+        }
         let mut binding = Vec::new();
         if let Some(outer) = &fresh.outer {
             let peer = PeerIdentity::from_chain(outer.peer_certificates())?;

@@ -11,6 +11,7 @@ use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::revocation::{self, is_revoked};
 use super::session::{self, Unclaimed};
 use super::shared::{LaneEvent, Shared};
 use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
@@ -168,6 +169,11 @@ impl Dialler {
         let id = session.id();
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
+        if is_revoked(&shared, self.tls.trust()) {
+            self.registry.remove(id);
+            revocation::close(&shared);
+            return Err(ConnectError::Revoked);
+        }
         spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);
         let unclaimed = session::Session::new(Arc::clone(&shared));

@@ -36,6 +36,7 @@ mod places;
 mod race;
 mod recv_stream;
 mod registry;
+mod revocation;
 mod send_stream;
 mod session;
 mod shared;
@@ -47,6 +48,7 @@ pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError,
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
 pub use recv_stream::RecvStream;
+pub use revocation::Revoker;
 pub use send_stream::SendStream;
 pub use session::Session;
 

@@ -9,3 +9,5 @@ mod common;
 mod crashes;
 mod joining;
 mod refusals;
+mod renewal;
+mod revocation;

@@ -97,6 +97,7 @@ fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
         not_before_unix: hub.validity.not_before_unix(),
         not_after_unix: hub.validity.not_after_unix(),
         certificate: Some(hub.certificate_der.clone()),
+        replaces: None,
     }
 }
 

@@ -1,17 +1,32 @@
 //! The enrolment point of a node that has one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustls::pki_types::CertificateDer;
 
+use super::identity::file_stamp;
+use super::renewal::{Due, Failures};
 use crate::cli::CliError;
-use crate::config::EnrollConfig;
-use crate::crypto::identity::TlsSettings;
+use crate::cli::clock::now_unix;
+use crate::cli::renewal::{Failure, install, stage};
+use crate::config::{EnrollConfig, IdentityFiles, text};
+use crate::crypto::identity::{Identity, PeerIdentity, TlsSettings, TrustAnchors};
 use crate::enroll::store::RedbStore;
-use crate::enroll::{AuditLog, EnrollPoint, Registrar, RegistrarSettings, files};
+use crate::enroll::{AuditLog, EnrollPoint, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files};
+use crate::service::Denylists;
+use crate::wire::{RenewAnswer, RenewRequest};
 
 /// Starts it. Without its state there is none, and the node runs all the same: its links need no new machines.
-pub(super) async fn start(config: EnrollConfig, tls: &TlsSettings) -> Result<Option<EnrollPoint>, CliError> {
+pub(super) async fn start(
+    config: EnrollConfig,
+    files: IdentityFiles,
+    tls: &TlsSettings,
+    denylists: Denylists,
+) -> Result<Option<EnrollPoint>, CliError> {
+    let own = tls;
     let store = match RedbStore::open(&config.directory.join(files::STATE)) {
         Ok(store) => store,
         Err(error) => {
@@ -24,8 +39,87 @@ pub(super) async fn start(config: EnrollConfig, tls: &TlsSettings) -> Result<Opt
     let tls = tls.context("TLS of the enrolment point cannot be set up")?;
     let settings = RegistrarSettings { certificate_lifetime: config.certificate_lifetime, addresses: config.addresses };
     let registrar = Registrar::new(Box::new(store), config.authority, audit, settings);
-    let point = EnrollPoint::start(&config.listen, tls, Arc::new(registrar)).await;
+    let registrar = Arc::new(registrar.with_trust(Arc::clone(own.trust())));
+    let state = config.directory.join(files::STATE);
+    tokio::spawn(watch_denials(Arc::clone(&registrar), state, denylists));
+    tokio::spawn(keep_own(Arc::clone(&registrar), files, own.clone()));
+    let point = EnrollPoint::start(&config.listen, tls, registrar).await;
     let point = point.context("enrolment point cannot be started")?;
     tracing::info!(address = %point.local_address(), directory = %config.directory.display(), "enrolling");
     Ok(Some(point))
 }
+
+/// Puts the denylist of the state into effect at once, and again whenever a command has changed it: the state is in a file
+/// that is opened for a transaction at a time, so that its changes show in its time of writing.
+async fn watch_denials(registrar: Arc<Registrar>, state: PathBuf, denylists: Denylists) {
+    let mut interval = tokio::time::interval(DENIALS_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = None;
+    loop {
+        interval.tick().await;
+        let stamp = file_stamp(&state).ok();
+        if stamp.is_none() || stamp == seen {
+            continue;
+        }
+        let (registrar, known) = (Arc::clone(&registrar), denylists.current().map_or(0, |list| list.version()));
+        let reading = tokio::task::spawn_blocking(move || registrar.denylist_after(known)).await;
+        match reading.map_err(anyhow::Error::new).and_then(|read| read.map_err(anyhow::Error::new)) {
+            Ok(Some(list)) => match denylists.take(list) {
+                Ok(_) => seen = stamp,
+                Err(error) => tracing::error!(%error, "the denylist of the state cannot be put into effect"),
+            },
+            Ok(None) => seen = stamp,
+            // What was seen stays, so that another look tries again.
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the denylist cannot be read");
+                tokio::time::sleep(DENIALS_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Renews the hub's own certificate, for as long as the one before was made. It asks itself, as it would be asked.
+async fn keep_own(registrar: Arc<Registrar>, files: IdentityFiles, tls: TlsSettings) {
+    let mut failures = Failures::default();
+    let mut due = Due::draw(&tls.identity());
+    loop {
+        due.arrives(&tls).await;
+        match renew_own(&registrar, &files, &tls).await {
+            Ok(identity) => {
+                tracing::info!(until = text::date(identity.not_after_unix()), "certificate renewed");
+                failures = Failures::default();
+                due = Due::draw(&identity);
+            }
+            Err(failure) => tokio::time::sleep(failures.on_failure(&failure, &tls.identity())).await,
+        }
+    }
+}
+
+async fn renew_own(registrar: &Arc<Registrar>, files: &IdentityFiles, tls: &TlsSettings) -> Result<Identity, Failure> {
+    let staged = stage(files).await?;
+    let request = RenewRequest { certificate_request: staged.request().to_vec(), denylist_version: u64::MAX };
+    let (registrar, own) = (Arc::clone(registrar), tls.identity());
+    let deciding = tokio::task::spawn_blocking(move || {
+        let peer = PeerIdentity::from_chain(own.chain())?;
+        let life = own.not_after_unix().saturating_sub(own.not_before_unix());
+        let (now, now_unix) = (Instant::now(), now_unix());
+        let lifetime = Some(Duration::from_secs(life));
+        let visit = RenewVisit { request: &request, peer: &peer, address: None, lifetime, now, now_unix };
+        Ok::<_, anyhow::Error>(registrar.renew(&visit))
+    });
+    match deciding.await.map_err(anyhow::Error::new)?? {
+        RenewAnswer::Issued { certificate, anchors, .. } => {
+            let anchors = TrustAnchors::from_certificates(anchors.into_iter().map(CertificateDer::from).collect());
+            let anchors = anchors.map_err(anyhow::Error::new)?;
+            install(staged, Renewed { certificate: certificate.into(), anchors, denylist: None }, tls).await
+        }
+        RenewAnswer::Refused => Err(RenewError::Refused.into()),
+        RenewAnswer::Unavailable => Err(RenewError::Unavailable.into()),
+    }
+}
+
+/// After a state that could not be read: it may be away for long, and the log is for other things too.
+const DENIALS_PAUSE: Duration = Duration::from_secs(10);
+
+/// A revocation is in effect within this time and a transaction.
+const DENIALS_INTERVAL: Duration = Duration::from_millis(500);

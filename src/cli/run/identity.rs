@@ -79,7 +79,7 @@ fn is_same(before: &(Identity, Option<TrustAnchors>), identity: &Identity, ancho
 struct Stamp([Option<FileStamp>; 3]);
 
 /// Device, inode, size, and the times of its last writing and of its last change.
-type FileStamp = (u64, u64, u64, i128, i128);
+pub(super) type FileStamp = (u64, u64, u64, i128, i128);
 
 impl Stamp {
     fn of(files: &IdentityFiles) -> Self {
@@ -88,7 +88,7 @@ impl Stamp {
 }
 
 /// Follows links, which is how many at once are replaced.
-fn file_stamp(path: &Path) -> io::Result<FileStamp> {
+pub(super) fn file_stamp(path: &Path) -> io::Result<FileStamp> {
     use std::os::unix::fs::MetadataExt;
     let found: Metadata = path.metadata()?;
     let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);

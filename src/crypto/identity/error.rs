@@ -167,6 +167,12 @@ pub enum VerifyFailure {
         /// Who answered.
         found: NodeId,
     },
+    /// It is on the denylist.
+    #[error("{peer} was revoked: it is on the denylist of its trust domain")]
+    Denied {
+        /// Who the certificate names.
+        peer: NodeId,
+    },
     /// Anything else that certificate verification found, such as a bad signature.
     #[error("the peer's certificate was refused: {reason}")]
     Other {

@@ -6,6 +6,7 @@
 //! the services; tickets and 0-RTT come with the ticket store.
 
 mod anchors;
+mod denylist;
 mod enroll;
 mod error;
 mod leaf;
@@ -23,6 +24,7 @@ mod test_ca;
 mod tests;
 
 pub use anchors::TrustAnchors;
+pub use denylist::{Denylist, DenylistError, signed_bytes};
 pub use enroll::{enroll_client_config, issued_node};
 pub use error::{ExchangeError, IdentityError, VerifyFailure};
 pub use node_id::NodeId;

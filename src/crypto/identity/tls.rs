@@ -13,7 +13,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::enroll::WithAuthority;
+use super::enroll::{IfPresented, WithAuthority};
 use super::{
     ExchangeError, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure,
 };
@@ -152,7 +152,8 @@ impl TlsSettings {
         Ok(Arc::new(config))
     }
 
-    /// For an enrolment point: whoever dials has no certificate yet, and finds the authority in the chain.
+    /// For an enrolment point: whoever joins has no certificate yet, and finds the authority in the chain; whoever renews
+    /// shows the one that it has, which is verified as for a session.
     ///
     /// # Errors
     /// As [`TlsSettings::client_config`].
@@ -161,7 +162,7 @@ impl TlsSettings {
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(IfPresented(PeerVerifier::new(Arc::clone(&self.trust), None))))
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![ALPN_ENROLL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -2,7 +2,7 @@
 //!
 //! The order of the checks: the name is read, its trust domain chooses the anchors (an authority cannot name nodes of
 //! another domain), webpki builds the chain and checks time and extended key usage, then key usage and the expected
-//! name. The DNS name that rustls passes is not looked at. Revocation is left to the denylist of the node.
+//! name, and the denylist. The DNS name that rustls passes is not looked at.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,8 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
 use super::leaf::Leaf;
-use super::{IdentityError, NodeId, TrustAnchors, VerifyFailure};
+use super::{Denylist, DenylistError, IdentityError, NodeId, TrustAnchors, VerifyFailure};
+use crate::wire::{DenylistBody, SignedDenylist};
 
 /// The allowed trust domains with the anchors of each; shared by all verifiers of a node and replaceable.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Trust {
 struct Domain {
     anchors: TrustAnchors,
     clients: Arc<dyn ClientCertVerifier>,
+    /// Who is denied all the same.
+    denylist: Option<Denylist>,
 }
 
 impl Trust {
@@ -61,7 +64,8 @@ impl Trust {
                 .map_err(|error| IdentityError::Tls { reason: error.to_string() })?;
         let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
         let roots = Arc::clone(anchors.roots());
-        let before = domains.insert(trust_domain.to_owned(), Domain { anchors, clients });
+        let denylist = domains.get(trust_domain).and_then(|domain| domain.denylist.clone());
+        let before = domains.insert(trust_domain.to_owned(), Domain { anchors, clients, denylist });
         if before.is_none_or(|before| before.anchors.roots().roots != roots.roots) {
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
@@ -73,6 +77,39 @@ impl Trust {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Denies whom a list names from now on, in all later handshakes. Whether it did: a list that is no newer than the one
+    /// in use changes nothing.
+    ///
+    /// # Errors
+    /// If no anchor of an allowed domain signed it: nothing changes then.
+    pub fn deny(&self, signed: SignedDenylist) -> Result<bool, DenylistError> {
+        let domain = DenylistBody::decode(&signed.denylist)?.trust_domain;
+        let foreign = || DenylistError::ForeignTrustDomain { found: domain.clone() };
+        let anchors = self.anchors(&domain).ok_or_else(foreign)?;
+        let denylist = Denylist::verify(signed, &anchors, &self.provider)?;
+        let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
+        let place = domains.get_mut(&domain).ok_or_else(foreign)?;
+        if place.denylist.as_ref().is_some_and(|known| known.version() >= denylist.version()) {
+            return Ok(false);
+        }
+        place.denylist = Some(denylist);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Whether a node is denied, by its name or its key.
+    #[must_use]
+    pub fn is_denied(&self, node: &NodeId, spki_sha256: &[u8; 32]) -> bool {
+        self.denylist(node.trust_domain()).is_some_and(|denylist| denylist.denies(node, spki_sha256))
+    }
+
+    /// The denylist of a trust domain, if there is one.
+    #[must_use]
+    pub fn denylist(&self, trust_domain: &str) -> Option<Denylist> {
+        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
+        domains.get(trust_domain).and_then(|domain| domain.denylist.clone())
     }
 
     /// The anchors of a trust domain, if it is an allowed one.
@@ -138,6 +175,9 @@ impl PeerVerifier {
         verified.map_err(|error| explain(error, &leaf, now))?;
         if let Some(reason) = leaf.misuse {
             return Err(VerifyFailure::WrongUsage { peer: leaf.node_id, reason: reason.to_owned() });
+        }
+        if domain.denylist.is_some_and(|denylist| denylist.denies(&leaf.node_id, &leaf.spki_sha256)) {
+            return Err(VerifyFailure::Denied { peer: leaf.node_id });
         }
         match &self.expected {
             Some(expected) if *expected != leaf.node_id => {
