@@ -285,12 +285,18 @@ pub const LINEAGE_MAX: usize = 64;
 /// Longest pause between attempts to renew a certificate. A certificate of a day leaves some forty of them.
 pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// A file of the audit log: some 80,000 lines. Longer: it is put aside.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Files of the audit log. Older ones are dropped: whoever has to keep them copies them, or collects the log elsewhere.
+pub const AUDIT_FILES_MAX: usize = 16;
+
 /// How long is waited for another process that uses the state of the authority; a transaction takes milliseconds.
 pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CERTIFICATE_REQUEST_BYTES_MAX < CONTROL_MESSAGE_BYTES_MAX);
 const _: () = assert!(DENYLIST_ENTRIES_MAX * 66 + 1024 < DENYLIST_BYTES_MAX);
-const _: () = assert!(SIGNED_DENYLIST_BYTES_MAX as u64 <= STREAM_WINDOW_BYTES as u64);
+const _: () = assert!(SIGNED_DENYLIST_BYTES_MAX as u64 <= STREAM_WINDOW_BYTES);
 const _: () = assert!(NODE_CERTIFICATE_LIFETIME.as_secs() <= NODE_CERTIFICATE_LIFETIME_MAX.as_secs());
 const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
 const _: () = assert!(DATAGRAM_EARLY_BYTES_MAX >= DATAGRAM_BYTES_MAX + DATAGRAM_OVERHEAD_BYTES);

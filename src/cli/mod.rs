@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod audit;
 mod authority;
 mod bench;
 mod cert;
@@ -53,6 +54,8 @@ enum Command {
     Token(token::Args),
     /// List the nodes that were let in, and take them out
     Node(node::Args),
+    /// Print the audit log of a hub
+    Audit(audit::Args),
     /// Make this machine a node, with a token of a hub
     Join(join::Args),
     /// Measure a link
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Hub(args) => hub::run(args),
         Command::Token(args) => token::run(args),
         Command::Node(args) => node::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Join(args) => join::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),

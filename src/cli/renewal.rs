@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::pem::pem;
 use crate::config::secret_file::{read_private, read_public};
@@ -105,13 +106,7 @@ impl Staged {
             let both: String = old.certificates().iter().chain(added).map(|anchor| pem(anchor)).collect();
             write(&self.files.trust_anchors, &both, false)?;
         }
-        let alone = zeroize::Zeroizing::new(format!("{}{}", *before.reset_secret_line(), *self.key.to_pem()));
-        let old = read_private(&self.files.key)?;
-        let old = std::str::from_utf8(&old).with_context(|| format!("{} is not PEM", self.files.key.display()))?;
-        let both = zeroize::Zeroizing::new(format!("{}{old}", *alone));
-        write(&self.files.key, &both, true)?;
-        write(&self.files.certificate, &pem(certificate), false)?;
-        write(&self.files.key, &alone, true)?;
+        replace_pair(&self.files, certificate, &self.key.to_pem(), before)?;
         if !is_same {
             let all: String = anchors.certificates().iter().map(|anchor| pem(anchor)).collect();
             write(&self.files.trust_anchors, &all, false)?;
@@ -120,6 +115,22 @@ impl Staged {
         let _ = std::fs::remove_file(&self.place);
         Ok(())
     }
+}
+
+/// Replaces a certificate and its key; whoever reads them at any moment finds a pair.
+pub(in crate::cli) fn replace_pair(
+    files: &IdentityFiles,
+    certificate: &[u8],
+    key: &str,
+    before: &Identity,
+) -> anyhow::Result<()> {
+    let alone = Zeroizing::new(format!("{}{key}", *before.reset_secret_line()));
+    let old = read_private(&files.key)?;
+    let old = std::str::from_utf8(&old).with_context(|| format!("{} is not PEM", files.key.display()))?;
+    let both = Zeroizing::new(format!("{}{old}", *alone));
+    write(&files.key, &both, true)?;
+    write(&files.certificate, &pem(certificate), false)?;
+    write(&files.key, &alone, true)
 }
 
 fn write(path: &Path, contents: &str, is_private: bool) -> anyhow::Result<()> {

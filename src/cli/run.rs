@@ -101,7 +101,7 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliErro
         tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
     }
     let enrolment = match enroll {
-        Some(enroll) => enrolment::start(enroll, files, &tls, gateway.denylists().clone()).await?,
+        Some(enroll) => enrolment::start(enroll, files, &tls, &gateway).await?,
         None => None,
     };
     Ok((gateway, enrolment))

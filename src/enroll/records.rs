@@ -155,6 +155,10 @@ pub struct Issuance {
     /// Of a renewed certificate, the row of the one before.
     #[serde(default, with = "hex_bytes")]
     pub replaces: Option<Vec<u8>>,
+    /// Of a renewed certificate, the SHA-256 of all trust anchors that the node was told with it, DER, in ascending
+    /// order one behind the other.
+    #[serde(default, with = "hex_bytes")]
+    pub anchors_sha256: Option<Vec<u8>>,
 }
 
 /// What is denied: never a certificate by its hash, of which one key can have many (ECDSA signatures are malleable).

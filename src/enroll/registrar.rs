@@ -254,7 +254,7 @@ pub(super) fn unavailable(error: &impl ToString) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::registrar::{Failure, Registrar, unavailable};
+use super::registrar::{Failure, Registrar, sha256, unavailable};
 use super::store::{RenewAsk, StoreError};
 use super::{AuditEvent, Denied, Refusal};
 use crate::base::limits;
@@ -32,10 +32,14 @@ pub struct RenewVisit<'a> {
 impl Registrar {
     /// Answers a request. Blocks for as long as the store does.
     pub fn renew(&self, visit: &RenewVisit<'_>) -> RenewAnswer {
-        let issued = self.issue_again(visit).and_then(|certificate| {
+        let anchors = self.anchors();
+        // In an order of its own: which of them issues is another matter.
+        let mut told = anchors.clone();
+        told.sort_unstable();
+        let issued = self.issue_again(visit, sha256(&told.concat())).and_then(|certificate| {
             let denylist = self.denylist_after(visit.request.denylist_version).map_err(|error| unavailable(&error))?;
             let denylist = denylist.map(|list| list.encode()).unwrap_or_default();
-            Ok(RenewAnswer::Issued { certificate, anchors: self.anchors(), denylist })
+            Ok(RenewAnswer::Issued { certificate, anchors, denylist })
         });
         match issued {
             Ok(answer) => answer,
@@ -97,7 +101,7 @@ impl Registrar {
         is_newer.then(|| self.denylist()).transpose()
     }
 
-    fn issue_again(&self, visit: &RenewVisit<'_>) -> Result<Vec<u8>, Failure> {
+    fn issue_again(&self, visit: &RenewVisit<'_>, anchors_sha256: [u8; 32]) -> Result<Vec<u8>, Failure> {
         let request = CertificateRequest::from_der(&visit.request.certificate_request)
             .map_err(|_| Failure::Refused(Refusal::BadCertificateRequest))?;
         if *request.spki_sha256() == visit.peer.spki_sha256 {
@@ -117,6 +121,7 @@ impl Registrar {
             address: visit.address,
             now_unix: visit.now_unix,
             lifetime_secs: lifetime.as_secs(),
+            anchors_sha256,
             serial: SerialNumbers::draw(),
             not_before_unix: validity.not_before_unix(),
             not_after_unix: validity.not_after_unix(),

@@ -76,7 +76,7 @@ impl Denylists {
                 }
             }
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// Reads the list that a peer sends, of which `first` has come already.

@@ -32,7 +32,7 @@ pub use denylists::Denylists;
 pub use endpoint::{Endpoint, UdpAddress};
 pub use forward::{Forward, ForwardConfig};
 pub use gateway::Gateway;
-pub use peers::Peers;
+pub use peers::{PeerEvent, Peers};
 pub use refusal::Refusal;
 pub use services::Services;
 pub use target::{Service, ServiceConfig, Target};

@@ -11,3 +11,4 @@ mod joining;
 mod refusals;
 mod renewal;
 mod revocation;
+mod rotation;

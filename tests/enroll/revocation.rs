@@ -31,12 +31,21 @@ fn a_revoked_node_loses_its_session_and_gets_nothing_any_more() {
     ended(&net.hub.join("again", &[]), 4);
     let listed = stdout(&net.hub.run(&["node", "list", "--state", "hub"]));
     assert!(listed.contains("dc-b  revoked") && listed.contains("revoked  node:dc-b"), "{listed}");
+    // The log follows the session.
+    while !net.hub.audit().contains("\"event\":\"session-down\"") {
+        std::thread::yield_now();
+    }
     unrevoke(&net.hub, &["dc-b"]);
     node.logged("session connected");
     talk(&mut net.connection());
     ended(&net.renew(), 0);
     let audit = net.hub.audit();
-    for line in ["\"event\":\"revoked\",\"denied\":\"node:dc-b\"", "\"event\":\"unrevoked\"", "\"reason\":\"denied\""] {
+    for line in [
+        "\"event\":\"session-up\"",
+        "\"event\":\"revoked\",\"denied\":\"node:dc-b\"",
+        "\"event\":\"unrevoked\"",
+        "\"reason\":\"denied\"",
+    ] {
         assert!(audit.contains(line), "{line}\n{audit}");
     }
 }

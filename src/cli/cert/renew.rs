@@ -32,14 +32,15 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
         .context("TLS cannot be set up")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (renewed, _) = runtime.block_on(renewal::renew(&renew, &identity.files, &tls)).map_err(failed)?;
+    let (renewed, _) =
+        runtime.block_on(renewal::renew(&renew, &identity.files, &tls)).map_err(|failure| failed(&failure))?;
     // The denylist reaches the node by its sessions, or when it renews by itself.
     let until = text::date(renewed.not_after_unix());
     writeln!(io::stdout().lock(), "renewed {} until {until}", renewed.node_id())?;
     Ok(())
 }
 
-fn failed(failure: Failure) -> CliError {
+fn failed(failure: &Failure) -> CliError {
     let message = failure.to_string();
     match failure {
         Failure::Hub(RenewError::Unreachable { .. }) => CliError::Unreachable(message),

@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// The hub's own certificate, which keeps its name from being given out.
-fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
+pub(super) fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
     Issuance {
         token_id: None,
         request_sha256: hub.spki_sha256,
@@ -98,6 +98,7 @@ fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
         not_after_unix: hub.validity.not_after_unix(),
         certificate: Some(hub.certificate_der.clone()),
         replaces: None,
+        anchors_sha256: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::identity::file_stamp;
 use super::renewal::{Due, Failures};
@@ -15,8 +16,10 @@ use crate::cli::renewal::{Failure, install, stage};
 use crate::config::{EnrollConfig, IdentityFiles, text};
 use crate::crypto::identity::{Identity, PeerIdentity, TlsSettings, TrustAnchors};
 use crate::enroll::store::RedbStore;
-use crate::enroll::{AuditLog, EnrollPoint, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files};
-use crate::service::Denylists;
+use crate::enroll::{
+    AuditEvent, AuditLog, EnrollPoint, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files,
+};
+use crate::service::{Denylists, Gateway, PeerEvent};
 use crate::wire::{RenewAnswer, RenewRequest};
 
 /// Starts it. Without its state there is none, and the node runs all the same: its links need no new machines.
@@ -24,7 +27,7 @@ pub(super) async fn start(
     config: EnrollConfig,
     files: IdentityFiles,
     tls: &TlsSettings,
-    denylists: Denylists,
+    gateway: &Gateway,
 ) -> Result<Option<EnrollPoint>, CliError> {
     let own = tls;
     let store = match RedbStore::open(&config.directory.join(files::STATE)) {
@@ -41,7 +44,8 @@ pub(super) async fn start(
     let registrar = Registrar::new(Box::new(store), config.authority, audit, settings);
     let registrar = Arc::new(registrar.with_trust(Arc::clone(own.trust())));
     let state = config.directory.join(files::STATE);
-    tokio::spawn(watch_denials(Arc::clone(&registrar), state, denylists));
+    tokio::spawn(watch_denials(Arc::clone(&registrar), state, gateway.denylists().clone()));
+    tokio::spawn(write_down(AuditLog::new(&config.directory.join(files::AUDIT)), gateway.peers().events()));
     tokio::spawn(keep_own(Arc::clone(&registrar), files, own.clone()));
     let point = EnrollPoint::start(&config.listen, tls, registrar).await;
     let point = point.context("enrolment point cannot be started")?;
@@ -74,6 +78,34 @@ async fn watch_denials(registrar: Arc<Registrar>, state: PathBuf, denylists: Den
                 tracing::error!(error = format!("{error:#}"), "the denylist cannot be read");
                 tokio::time::sleep(DENIALS_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Writes down which sessions the hub has and had. Those go on without it: a log that cannot be written keeps machines from
+/// joining, and nothing else.
+async fn write_down(audit: AuditLog, mut events: broadcast::Receiver<PeerEvent>) {
+    let audit = Arc::new(audit);
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(count)) => {
+                tracing::warn!(count, "sessions began and ended faster than the audit log takes");
+                continue;
+            }
+            Err(RecvError::Closed) => return,
+        };
+        let audit = Arc::clone(&audit);
+        let writing = tokio::task::spawn_blocking(move || {
+            let (name, session) = (event.peer.name(), event.session.to_string());
+            let line = match event.ended {
+                None => AuditEvent::SessionUp { name, session },
+                Some(reason) => AuditEvent::SessionDown { name, session, reason },
+            };
+            audit.append(now_unix(), &line)
+        });
+        if let Ok(Err(error)) = writing.await {
+            tracing::error!(%error, "the audit log cannot be written");
         }
     }
 }

@@ -154,6 +154,8 @@ pub struct RenewAsk<'a> {
     pub now_unix: u64,
     /// How long certificates hold, in seconds.
     pub lifetime_secs: u64,
+    /// SHA-256 of all trust anchors that the node is told with it.
+    pub anchors_sha256: [u8; 32],
     /// Serial number.
     pub serial: [u8; 16],
     /// Beginning of the certificate, in seconds since 1970.
@@ -178,6 +180,7 @@ impl RenewAsk<'_> {
             not_after_unix: self.not_after_unix,
             certificate: None,
             replaces: Some(newest),
+            anchors_sha256: Some(self.anchors_sha256.to_vec()),
         }
     }
 }
@@ -209,6 +212,7 @@ impl Ask<'_> {
             not_after_unix: self.not_after_unix,
             certificate: None,
             replaces: None,
+            anchors_sha256: None,
         }
     }
 }

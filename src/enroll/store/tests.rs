@@ -344,6 +344,7 @@ fn renew_ask(held: u8, request: u8) -> RenewAsk<'static> {
         address: None,
         now_unix: NOW,
         lifetime_secs: 86_400,
+        anchors_sha256: [7; 32],
         serial: [request; 16],
         not_before_unix: NOW as i64 - 300,
         not_after_unix: NOW as i64 + 86_400,
