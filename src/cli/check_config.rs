@@ -30,6 +30,9 @@ fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
     if let Some(enroll) = &config.enroll {
         writeln!(out, "enroll   {} with {}", enroll.listen, enroll.directory.display())?;
     }
+    if let Some(renew) = &config.renew {
+        writeln!(out, "renew    at {}:{} by {}", renew.host, renew.port, renew.hub.name())?;
+    }
     for listener in &config.listeners {
         writeln!(out, "listen   {}", listener.address)?;
     }

@@ -3,8 +3,9 @@
 //! A list is signed by the authority, so that it counts from whomever it comes, and a node hands on what it would itself
 //! take. That makes no storm: only what is newer is handed on.
 
+use std::collections::HashMap;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,9 @@ use crate::crypto::identity::{Denylist, DenylistError, NodeId};
 use crate::node::{Node, RecvStream, Revoker, Session};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest, SignedDenylist};
 
+/// Who reads a peer's list has it.
+type Turn = tokio::sync::Mutex<()>;
+
 /// The denylists of a node. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Denylists {
@@ -22,13 +26,16 @@ pub struct Denylists {
     own: NodeId,
     /// The version in effect.
     version: Arc<watch::Sender<u64>>,
+    /// Peers whose list is on its way: of each one at a time, since it is held until it is complete.
+    receiving: Arc<Mutex<HashMap<NodeId, Arc<Turn>>>>,
 }
 
 impl Denylists {
     /// Those of `node`.
     #[must_use]
     pub fn new(node: &Node) -> Self {
-        let denylists = Self { revoker: node.revoker(), own: node.id(), version: Arc::default() };
+        let (version, receiving) = (Arc::default(), Arc::default());
+        let denylists = Self { revoker: node.revoker(), own: node.id(), version, receiving };
         denylists.version.send_replace(denylists.current().map_or(0, |list| list.version()));
         denylists
     }
@@ -79,8 +86,16 @@ impl Denylists {
         pending::<()>().await;
     }
 
+    fn turn_of(&self, peer: &NodeId) -> Arc<Turn> {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        receiving.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(receiving.entry(peer.clone()).or_default())
+    }
+
     /// Reads the list that a peer sends, of which `first` has come already.
     pub(super) async fn receive(&self, peer: &NodeId, recv: &mut RecvStream, first: Bytes) {
+        let turn = self.turn_of(peer);
+        let _turn = turn.lock().await;
         let outcome = match tokio::time::timeout(RECEIVE_TIMEOUT, read(recv, first)).await {
             Ok(Some(signed)) => self.take(signed).map(|_| ()).map_err(|error| error.to_string()),
             Ok(None) => Err("it is not complete, or none".to_owned()),

@@ -1,12 +1,15 @@
 //! Certificates, keys and anchors that are exchanged while sessions run: no stream notices, channels go on joining, and
-//! new sessions have the new ones.
+//! new sessions have the new ones. And denylists, which end the sessions of whom they name.
 
+use longhaul::base::CloseCode;
 use longhaul::channel::ListenOptions;
 use longhaul::crypto::identity::{ExchangeError, TlsSettings, TrustAnchors};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node};
+use longhaul::session::CloseReason;
+use longhaul::wire::{DenylistBody, SignedDenylist};
 
-use crate::common::{authority, id, settings, settings_by};
+use crate::common::{Pair, authority, id, pair, settings, settings_by};
 use crate::proxy::Proxy;
 use crate::transfer::{Transfer, soon};
 
@@ -77,4 +80,49 @@ async fn an_exchange_cannot_rename_a_node() {
     let other = CertificateAuthority::generate("test", KeyType::P256, valid).unwrap();
     tls.exchange(tls.identity(), anchors(&[authority(), &other])).unwrap();
     assert!(tls.trust().epoch() > epoch);
+}
+
+/// A denylist of the common authority.
+fn denying(version: u64, name: &str) -> SignedDenylist {
+    let names = vec![name.to_owned()];
+    let body = DenylistBody { trust_domain: "test".to_owned(), version, names, keys: Vec::new() };
+    authority().sign_denylist(&body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_peer_loses_its_session_and_gets_no_other_over_any_kind_of_channel() {
+    for scheme in ["tcp", "tls", "quic"] {
+        let Pair { a, b, session_a, session_b, link } = pair(&format!("{scheme}://127.0.0.1:0"), 1).await;
+        assert!(b.revoker().deny(denying(1, "a")).unwrap());
+        let closed = |reason: CloseReason| match reason {
+            CloseReason::Local { code } | CloseReason::Peer { code, .. } => code,
+            other => panic!("{scheme}: {other}"),
+        };
+        assert_eq!(closed(soon(session_b.closed()).await), CloseCode::REVOKED);
+        // A QUIC channel that is closed at once may not bring the last word; then the peer finds out by its next dial.
+        if scheme != "quic" {
+            assert_eq!(closed(soon(session_a.closed()).await), CloseCode::REVOKED);
+        }
+        drop(session_a);
+        drop(link);
+        let again = LinkConfig::new(id("b"), [b.local_addresses()[0].clone()]);
+        let refused = soon(a.connect(again.clone())).await.expect_err("it is denied").to_string();
+        assert!(refused.contains("refused"), "{scheme}: {refused}");
+        // Who denies whom it dials refuses as well.
+        assert!(a.revoker().deny(denying(1, "b")).unwrap());
+        let refused = soon(a.connect(again.clone())).await.expect_err("it is denied").to_string();
+        assert!(refused.contains("was revoked"), "{scheme}: {refused}");
+        assert_eq!(a.session_count() + b.session_count(), 0);
+        // Newer lists let both in again.
+        assert!(a.revoker().deny(denying(2, "c")).unwrap() && b.revoker().deny(denying(2, "c")).unwrap());
+        soon(a.connect(again)).await.expect("a session");
+    }
+}
+
+/// As a renewal does it, past the node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denylist_that_came_past_the_node_closes_sessions_too() {
+    let Pair { b, session_b, .. } = pair("tcp://127.0.0.1:0", 1).await;
+    assert!(b.tls().trust().deny(denying(1, "a")).unwrap());
+    soon(session_b.closed()).await;
 }

@@ -131,8 +131,6 @@ impl Place {
         let first = [next.certificate_der()];
         self.trust(&first.into_iter().chain(others).collect::<Vec<_>>())?;
         replace_file(&self.path(files::AUTHORITY_KEY), next.key_pem().as_bytes(), true)?;
-        // So that every node takes the list again, which is signed by the next authority then.
-        store.revise_denylist(now_unix()).map_err(anyhow::Error::new)?;
         for done in [NEXT_KEY, NEXT_CERTIFICATE] {
             fs::remove_file(self.path(done)).with_context(|| format!("{done} cannot be removed"))?;
         }
@@ -148,12 +146,17 @@ impl Place {
         let alone = TrustAnchors::from_certificates(vec![authority.certificate_der().clone()]);
         let trust = Trust::new(authority.trust_domain(), alone.map_err(anyhow::Error::new)?, default_provider());
         let verifier = PeerVerifier::new(Arc::new(trust.map_err(anyhow::Error::new)?), None);
-        let issued = newest(state.open()?.issuances().map_err(anyhow::Error::new)?);
+        let store = state.open()?;
+        let issued = newest(store.issuances().map_err(anyhow::Error::new)?);
         let is_old = |issuance: &&Issuance| {
             let chain: Vec<_> = issuance.certificate.iter().cloned().map(CertificateDer::from).collect();
             verifier.verify_chain(&chain, UnixTime::now()).is_err()
         };
         refuse_for(issued.iter().filter(is_old), "certificates of the old authority", is_forced)?;
+        // So that every node takes the list again, which by now is signed by the authority that stays.
+        if store.denylist_version().map_err(anyhow::Error::new)? > 0 {
+            store.revise_denylist(now_unix()).map_err(anyhow::Error::new)?;
+        }
         self.trust(&[authority.certificate_der()])?;
         Ok("the old authority is trusted no more; nodes hear of it with their next renewal")
     }
