@@ -73,13 +73,13 @@ async fn an_exchange_cannot_rename_a_node() {
     let tls = settings("a");
     let refused = tls.exchange(settings("b").identity(), anchors(&[authority()]));
     assert!(matches!(refused, Err(ExchangeError::Identity(_))), "{refused:?}");
-    let epoch = tls.trust().epoch();
+    let generation = tls.trust().generation();
     tls.exchange(settings("a").identity(), anchors(&[authority()])).unwrap();
-    assert_eq!(tls.trust().epoch(), epoch, "who is trusted is the same");
+    assert_eq!(tls.trust().generation(), generation, "who is trusted is the same");
     let valid = Validity::from_now(std::time::Duration::from_secs(600));
     let other = CertificateAuthority::generate("test", KeyType::P256, valid).unwrap();
     tls.exchange(tls.identity(), anchors(&[authority(), &other])).unwrap();
-    assert!(tls.trust().epoch() > epoch);
+    assert!(tls.trust().generation() > generation);
 }
 
 /// A denylist of the common authority.

@@ -22,6 +22,7 @@ mod mixed;
 mod outages;
 mod proxy;
 mod quic;
+mod resumption;
 mod rogue;
 mod tampering;
 mod transfer;

@@ -36,7 +36,10 @@ fn settings(identity: Identity, anchors: TrustAnchors) -> TlsSettings {
 }
 
 /// Both ends after a handshake, or the first error with the side that found it.
-fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<(Connection, Connection), (Side, Error)> {
+pub(super) fn shake(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+) -> Result<(Connection, Connection), (Side, Error)> {
     let params = b"parameters".to_vec();
     let client = ClientConnection::new(client, Version::V1, server_name(), params.clone());
     let mut client = Connection::Client(client.map_err(|error| (Side::Client, error))?);
@@ -62,7 +65,7 @@ fn carry(from: &mut Connection, to: &mut Connection) -> Result<(), Error> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Side {
+pub(super) enum Side {
     Client,
     Server,
 }
@@ -408,14 +411,14 @@ fn a_denied_node_is_refused_in_both_roles() {
                 .map_err(|(_, error)| VerifyFailure::of(&error).unwrap())
         };
         assert_eq!(meet(&a, &b), Ok(()));
-        let epoch = b.trust().epoch();
+        let before = b.trust().generation();
         let of_key = list(1, &[], &[a.identity().spki_sha256()]);
         for body in [of_key, list(2, &["a"], &[])] {
             assert!(b.trust().deny(authority.sign_denylist(&body).unwrap()).unwrap());
             let denied = VerifyFailure::Denied { peer: A.parse().unwrap() };
             assert_eq!((meet(&a, &b), meet(&b, &a)), (Err(denied.clone()), Err(denied)));
         }
-        assert!(b.trust().epoch() > epoch);
+        assert!(b.trust().generation() > before);
         // Anchors that are set again do not forget it, and a newer list may let a node in again.
         b.exchange(b.identity(), b.trust().anchors("example").unwrap()).unwrap();
         assert!(meet(&a, &b).is_err());

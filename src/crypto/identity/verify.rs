@@ -5,6 +5,7 @@
 //! name, and the denylist. The DNS name that rustls passes is not looked at.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,7 +18,7 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
 use super::leaf::Leaf;
-use super::{Denylist, DenylistError, IdentityError, NodeId, TrustAnchors, VerifyFailure};
+use super::{Denylist, DenylistError, IdentityError, NodeId, PeerIdentity, TrustAnchors, VerifyFailure};
 use crate::wire::{DenylistBody, SignedDenylist};
 
 /// The allowed trust domains with the anchors of each; shared by all verifiers of a node and replaceable.
@@ -26,7 +27,7 @@ pub struct Trust {
     provider: Arc<CryptoProvider>,
     domains: RwLock<BTreeMap<String, Domain>>,
     /// Counts changes of who is trusted.
-    epoch: AtomicU64,
+    generation: AtomicU64,
 }
 
 /// The anchors of a domain, and webpki's verifier for clients over them.
@@ -48,7 +49,7 @@ impl Trust {
         anchors: TrustAnchors,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, IdentityError> {
-        let trust = Self { provider, domains: RwLock::default(), epoch: AtomicU64::new(0) };
+        let trust = Self { provider, domains: RwLock::default(), generation: AtomicU64::new(0) };
         trust.set(trust_domain, anchors)?;
         Ok(trust)
     }
@@ -67,16 +68,15 @@ impl Trust {
         let denylist = domains.get(trust_domain).and_then(|domain| domain.denylist.clone());
         let before = domains.insert(trust_domain.to_owned(), Domain { anchors, clients, denylist });
         if before.is_none_or(|before| before.anchors.roots().roots != roots.roots) {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    /// A number that grows whenever somebody may be trusted less than before: whatever was decided by an earlier one, such
-    /// as a ticket, is to be decided anew.
+    /// Counts the changes, of anchors and of the denylist: what was verified under another number may be trusted no more.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Denies whom a list names from now on, in all later handshakes. Whether it did: a list that is no newer than the one
@@ -100,7 +100,7 @@ impl Trust {
             return Ok(false);
         }
         place.denylist = Some(denylist);
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(true)
     }
 
@@ -142,13 +142,45 @@ impl Trust {
 pub struct PeerVerifier {
     trust: Arc<Trust>,
     expected: Option<NodeId>,
+    witness: Option<Arc<dyn Witness>>,
+}
+
+/// Hears of the peers that were verified in handshakes.
+pub(super) trait Witness: fmt::Debug + Send + Sync {
+    /// A chain was accepted, leaf first, under the anchors of this generation. That the peer has its key is shown later.
+    fn on_verified(&self, peer: PeerIdentity, chain: Vec<CertificateDer<'static>>, trust_generation: u64);
 }
 
 impl PeerVerifier {
     /// Accepts nodes that `trust` allows; only `expected`, if given.
     #[must_use]
     pub fn new(trust: Arc<Trust>, expected: Option<NodeId>) -> Self {
-        Self { trust, expected }
+        Self { trust, expected, witness: None }
+    }
+
+    /// The same, of which `witness` hears.
+    pub(super) fn with_witness(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// Verifies in a handshake.
+    fn verify_for_handshake(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), Error> {
+        // Before it is used: a change meanwhile makes what follows from it void.
+        let generation = self.trust.generation();
+        self.verify(end_entity, intermediates, now, role)?;
+        if let Some(witness) = &self.witness {
+            let chain: Vec<_> =
+                [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
+            let peer = PeerIdentity::from_chain(&chain).map_err(VerifyFailure::NoSpiffeName)?;
+            witness.on_verified(peer, chain, generation);
+        }
+        Ok(())
     }
 
     /// Verifies a chain outside a handshake, as an accepting side would do with a dialling node's.
@@ -254,7 +286,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, Role::Server)?;
+        self.verify_for_handshake(end_entity, intermediates, now, Role::Server)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -293,7 +325,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, Role::Client)?;
+        self.verify_for_handshake(end_entity, intermediates, now, Role::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 
