@@ -217,6 +217,7 @@ async fn watch_memory(acceptor: Arc<Acceptor>) {
         if trust_generation != trust.generation() {
             trust_generation = trust.generation();
             close_revoked(&acceptor.registry, trust);
+            acceptor.tls.tickets().purge(|peer| trust.is_denied(&peer.node_id, &peer.spki_sha256));
         }
         let max = acceptor.config.memory_bytes_max;
         let total = acceptor.registry.enforce_memory(max + max / 4);
