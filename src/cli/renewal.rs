@@ -173,7 +173,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::crypto::identity::default_provider;
+    use crate::crypto::identity::{Roles, default_provider};
     use crate::issue::{CertificateAuthority, CertificateRequest, SerialNumbers, Validity};
 
     struct Place {
@@ -209,7 +209,7 @@ mod tests {
         fn certify(authority: &CertificateAuthority, staged: &Staged) -> CertificateDer<'static> {
             let request = CertificateRequest::from_der(staged.request()).unwrap();
             let validity = Validity::from_now(Duration::from_secs(600));
-            authority.issue_requested("n", &request, SerialNumbers::draw(), validity).unwrap().into()
+            authority.issue_requested("n", &Roles::none(), &request, SerialNumbers::draw(), validity).unwrap().into()
         }
     }
 

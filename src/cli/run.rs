@@ -11,15 +11,16 @@ pub(super) mod settings;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::CliError;
 use crate::config::Config;
-use crate::crypto::identity::{TlsSettings, default_provider};
+use crate::crypto::identity::default_provider;
 use crate::enroll::EnrollPoint;
-use crate::node::Node;
+use crate::node::{GuestAdmission, Node};
 use crate::service::{Gateway, Services};
 
 /// Arguments of `longhaul run`.
@@ -69,16 +70,22 @@ async fn serve(config: Config) -> Result<(), CliError> {
 /// Starts everything that the configuration names.
 async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
     let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
-    let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let files = identity.files;
-    let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
-        .context("TLS cannot be set up")?;
-    tokio::spawn(identity::watch(files.clone(), tls.clone()));
-    denylist::recall(&denylist::path(&files), &tls);
+    let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let files = identity.files.clone();
+    let is_guest = identity.guest.is_some();
+    let tls = identity.tls_settings(default_provider(), time).context("TLS cannot be set up")?;
+    if !is_guest {
+        tokio::spawn(identity::watch(files.clone(), tls.clone()));
+        denylist::recall(&denylist::path(&files), &tls);
+    }
+    let registrar = enroll.as_ref().and_then(|enroll| enrolment::registrar(enroll, &tls));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
+    }
+    if let Some(registrar) = &registrar {
+        builder = builder.guests(Arc::clone(registrar) as Arc<dyn GuestAdmission>);
     }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
@@ -96,12 +103,14 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliErro
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));
     }
-    tokio::spawn(denylist::keep(denylist::path(&files), gateway.denylists().clone()));
+    if !is_guest {
+        tokio::spawn(denylist::keep(denylist::path(&files), gateway.denylists().clone()));
+    }
     if let Some(renew) = renew {
         tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
     }
-    let enrolment = match enroll {
-        Some(enroll) => enrolment::start(enroll, files, &tls, &gateway).await?,
+    let enrolment = match enroll.zip(registrar) {
+        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, files, &tls, &gateway).await?),
         None => None,
     };
     Ok((gateway, enrolment))

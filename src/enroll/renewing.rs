@@ -46,8 +46,9 @@ impl Registrar {
             Err(Failure::Refused(reason)) => {
                 let name = visit.peer.node_id.name();
                 tracing::warn!(node = name, address = ?visit.address, %reason, "renewal refused");
-                let event = AuditEvent::RenewalRefused { name, address: visit.address, reason, suppressed_count: 0 };
-                self.audit_refusal_event(event, visit.now, visit.now_unix);
+                let address = visit.address;
+                let event = |suppressed_count| AuditEvent::RenewalRefused { name, address, reason, suppressed_count };
+                self.audit_sometimes(event, visit.now, visit.now_unix);
                 RenewAnswer::Refused
             }
             Err(Failure::Unavailable(reason)) => {

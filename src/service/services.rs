@@ -19,7 +19,7 @@ use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Service, ServiceConfig};
-use crate::crypto::identity::NodeId;
+use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
 
@@ -105,7 +105,7 @@ impl Services {
 
     /// Takes the streams of a session until it is over, and says why it is.
     pub async fn serve(&self, session: Session) -> SessionError {
-        let peer = Arc::new(session.peer().node_id.clone());
+        let peer = Arc::new(session.peer().clone());
         loop {
             match session.accept_bi().await {
                 Ok((send, recv)) => {
@@ -141,13 +141,14 @@ struct Prepared {
 impl Shared {
     async fn answer(
         self: Arc<Self>,
-        peer: Arc<NodeId>,
+        identity: Arc<PeerIdentity>,
         mut send: SendStream,
         mut recv: RecvStream,
         _: ConnectionGuard,
     ) {
+        let peer = &identity.node_id;
         // Boxed: what is needed to get here is given back before the connection is carried.
-        let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
+        let prepared = match Box::pin(self.prepare(&identity, &mut recv)).await {
             Ok(Some(prepared)) => prepared,
             // It was for the node itself, which has it.
             Ok(None) => return drop(send.finish()),
@@ -168,7 +169,7 @@ impl Shared {
             Connected::Stream(socket) => socket,
             Connected::Datagrams(socket) => {
                 drop((request, first));
-                return self.carry_datagrams(&service, &peer, DatagramFlow::new(send, recv), socket).await;
+                return self.carry_datagrams(&service, peer, DatagramFlow::new(send, recv), socket).await;
             }
             Connected::Bench => {
                 if let Err(error) = bench::serve_stream(send, recv, first).await {
@@ -203,7 +204,7 @@ impl Shared {
     }
 
     /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
-    async fn prepare(&self, peer: &NodeId, recv: &mut RecvStream) -> Result<Option<Prepared>, (Refusal, String)> {
+    async fn prepare(&self, peer: &PeerIdentity, recv: &mut RecvStream) -> Result<Option<Prepared>, (Refusal, String)> {
         let nameless = |refusal| (refusal, String::new());
         if self.is_closed.load(Ordering::Acquire) {
             return Err(nameless(Refusal::ShuttingDown));
@@ -211,7 +212,7 @@ impl Shared {
         let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(recv)).await;
         let (request, first) = request.unwrap_or(Err(Refusal::BadRequest)).map_err(nameless)?;
         if let (DENYLIST_SERVICE, Some(denylists)) = (request.service.as_str(), self.denylists.get()) {
-            denylists.receive(peer, recv, first).await;
+            denylists.receive(&peer.node_id, recv, first).await;
             return Ok(None);
         }
         let service = self.services.read().unwrap_or_else(PoisonError::into_inner).get(&request.service).cloned();

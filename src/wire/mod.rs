@@ -14,6 +14,7 @@ mod enroll;
 mod error;
 mod fields;
 mod frame;
+mod guest;
 mod message;
 mod packet;
 mod padding;
@@ -46,6 +47,7 @@ pub use frame::{
     Ack, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel,
     STREAM_DATA_OVERHEAD_MAX, StreamData,
 };
+pub use guest::GuestCredential;
 pub use message::{Body, FrameMessage, Head, Join, Joined, LaneRole, LaneUsage, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;

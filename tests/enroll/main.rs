@@ -7,6 +7,7 @@
 mod attacks;
 mod common;
 mod crashes;
+mod guests;
 mod joining;
 mod refusals;
 mod renewal;

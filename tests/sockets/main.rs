@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod allowed;
 mod alone;
 mod channels;
 mod common;
@@ -11,6 +12,7 @@ mod early;
 mod entrances;
 mod exchange;
 mod faults;
+mod guests;
 mod hostile;
 mod identities;
 mod keys;

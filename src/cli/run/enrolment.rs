@@ -22,35 +22,41 @@ use crate::enroll::{
 use crate::service::{Denylists, Gateway, PeerEvent};
 use crate::wire::{RenewAnswer, RenewRequest};
 
-/// Starts it. Without its state there is none, and the node runs all the same: its links need no new machines.
-pub(super) async fn start(
-    config: EnrollConfig,
-    files: IdentityFiles,
-    tls: &TlsSettings,
-    gateway: &Gateway,
-) -> Result<Option<EnrollPoint>, CliError> {
-    let own = tls;
+/// Who judges tokens. Without its state there is nobody, and the node runs all the same: its links need no new machines.
+pub(super) fn registrar(config: &EnrollConfig, tls: &TlsSettings) -> Option<Arc<Registrar>> {
     let store = match RedbStore::open(&config.directory.join(files::STATE)) {
         Ok(store) => store,
         Err(error) => {
             tracing::error!(%error, "enrolment is off until the next start");
-            return Ok(None);
+            return None;
         }
     };
     let audit = AuditLog::new(&config.directory.join(files::AUDIT));
+    let settings =
+        RegistrarSettings { certificate_lifetime: config.certificate_lifetime, addresses: config.addresses.clone() };
+    let registrar = Registrar::new(Box::new(store), Arc::clone(&config.authority), audit, settings);
+    Some(Arc::new(registrar.with_trust(Arc::clone(tls.trust()))))
+}
+
+/// Starts the enrolment point.
+pub(super) async fn start(
+    config: EnrollConfig,
+    registrar: Arc<Registrar>,
+    identity: IdentityFiles,
+    tls: &TlsSettings,
+    gateway: &Gateway,
+) -> Result<EnrollPoint, CliError> {
+    let own = tls.clone();
     let tls = tls.enroll_server_config(config.authority.certificate_der().clone());
     let tls = tls.context("TLS of the enrolment point cannot be set up")?;
-    let settings = RegistrarSettings { certificate_lifetime: config.certificate_lifetime, addresses: config.addresses };
-    let registrar = Registrar::new(Box::new(store), config.authority, audit, settings);
-    let registrar = Arc::new(registrar.with_trust(Arc::clone(own.trust())));
     let state = config.directory.join(files::STATE);
     tokio::spawn(watch_denials(Arc::clone(&registrar), state, gateway.denylists().clone()));
     tokio::spawn(write_down(AuditLog::new(&config.directory.join(files::AUDIT)), gateway.peers().events()));
-    tokio::spawn(keep_own(Arc::clone(&registrar), files, own.clone()));
+    tokio::spawn(keep_own(Arc::clone(&registrar), identity, own));
     let point = EnrollPoint::start(&config.listen, tls, registrar).await;
     let point = point.context("enrolment point cannot be started")?;
     tracing::info!(address = %point.local_address(), directory = %config.directory.display(), "enrolling");
-    Ok(Some(point))
+    Ok(point)
 }
 
 /// Puts the denylist of the state into effect at once, and again whenever a command has changed it: the state is in a file
