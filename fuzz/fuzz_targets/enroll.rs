@@ -1,11 +1,12 @@
-//! Everything that enrolment reads: tokens as people paste them, messages as strangers send them, certificate requests.
+//! Everything that enrolment and renewal read: tokens as people paste them, messages as strangers send them, certificate
+//! requests, denylists.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use longhaul::base::limits;
 use longhaul::crypto::token::JoinToken;
 use longhaul::issue::CertificateRequest;
-use longhaul::wire::{EnrollAnswer, EnrollRequest};
+use longhaul::wire::{DenylistBody, EnrollAnswer, EnrollRequest, RenewAnswer, RenewRequest, SignedDenylist};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(text) = std::str::from_utf8(data) {
@@ -13,6 +14,8 @@ fuzz_target!(|data: &[u8]| {
     }
     request(data);
     answer(data);
+    renewal(data);
+    denylist(data);
     if let Ok(request) = CertificateRequest::from_der(data) {
         assert!(data.len() <= limits::CERTIFICATE_REQUEST_BYTES_MAX);
         assert_ne!(request.sha256(), request.spki_sha256());
@@ -48,5 +51,30 @@ fn answer(bytes: &[u8]) {
         }
         let encoded = answer.encode();
         assert_eq!(EnrollAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
+    }
+}
+
+fn renewal(bytes: &[u8]) {
+    if let Ok(Some((request, size))) = RenewRequest::decode(bytes) {
+        assert!(size <= bytes.len() && size <= limits::CONTROL_MESSAGE_BYTES_MAX);
+        let encoded = request.encode();
+        assert_eq!(RenewRequest::decode(&encoded), Ok(Some((request, encoded.len()))));
+    }
+    if let Ok(Some((answer, size))) = RenewAnswer::decode(bytes) {
+        assert!(size <= bytes.len() && size <= limits::RENEW_ANSWER_BYTES_MAX);
+        let encoded = answer.encode();
+        assert_eq!(RenewAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
+    }
+}
+
+fn denylist(bytes: &[u8]) {
+    if let Ok(Some((signed, size))) = SignedDenylist::decode(bytes) {
+        assert!(size <= bytes.len() && size <= limits::SIGNED_DENYLIST_BYTES_MAX);
+        let encoded = signed.encode();
+        assert_eq!(SignedDenylist::decode(&encoded), Ok(Some((signed, encoded.len()))));
+    }
+    if let Ok(body) = DenylistBody::decode(bytes) {
+        assert!(body.names.len() + body.keys.len() <= limits::DENYLIST_ENTRIES_MAX);
+        assert_eq!(DenylistBody::decode(&body.encode()), Ok(body));
     }
 }

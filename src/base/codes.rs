@@ -81,6 +81,8 @@ codes! { CloseCode:
     TRANSPORT_ERROR = 0x13, "transport error";
     /// The proof of a guest was not accepted: the one answer to every reason.
     GUEST_REFUSED = 0x14, "guest refused";
+    /// The peer was revoked: it is on the denylist of its trust domain.
+    REVOKED = 0x15, "revoked";
 }
 
 /// Why a stream was reset or stopped. Values below 0x100 are used by Longhaul's own services.

@@ -287,10 +287,47 @@ pub const HUB_ADDRESSES_MAX: usize = 8;
 /// Size of one of them: a host name of 253 bytes, with scheme and port.
 pub const HUB_ADDRESS_BYTES_MAX: usize = 300;
 
+/// Trust anchors of a domain that a renewal brings; two while one authority replaces another.
+pub const TRUST_ANCHORS_MAX: usize = 8;
+
+/// Size of one of them, DER. Ours have 400 bytes; those with long RSA keys have 2000.
+pub const TRUST_ANCHOR_BYTES_MAX: usize = 4096;
+
+/// Names and keys on a denylist together. Whoever has more to deny makes a new authority.
+pub const DENYLIST_ENTRIES_MAX: usize = 8192;
+
+/// A denylist of as many of the longest names.
+pub const DENYLIST_BYTES_MAX: usize = 640 * 1024;
+
+/// The same with its signature. A stream's window takes it.
+pub const SIGNED_DENYLIST_BYTES_MAX: usize = DENYLIST_BYTES_MAX + 2 * 1024;
+
+/// The answer to a renewal: anchors, a certificate and a denylist. Longer: the node gives up.
+pub const RENEW_ANSWER_BYTES_MAX: usize =
+    SIGNED_DENYLIST_BYTES_MAX + (TRUST_ANCHORS_MAX + 1) * (TRUST_ANCHOR_BYTES_MAX + 16);
+
+/// Certificates that a node gets by renewal within the lifetime of one. It needs two; the others are for what was lost
+/// on its way, and for operators who try.
+pub const RENEWALS_PER_LIFETIME_MAX: usize = 20;
+
+/// Certificates of one node that are remembered, besides those that hold: any of them shows whose key it was.
+pub const LINEAGE_MAX: usize = 64;
+
+/// Longest pause between attempts to renew a certificate. A certificate of a day leaves some forty of them.
+pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A file of the audit log: some 80,000 lines. Longer: it is put aside.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Files of the audit log. Older ones are dropped: whoever has to keep them copies them, or collects the log elsewhere.
+pub const AUDIT_FILES_MAX: usize = 16;
+
 /// How long is waited for another process that uses the state of the authority; a transaction takes milliseconds.
 pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CERTIFICATE_REQUEST_BYTES_MAX < CONTROL_MESSAGE_BYTES_MAX);
+const _: () = assert!(DENYLIST_ENTRIES_MAX * 66 + 1024 < DENYLIST_BYTES_MAX);
+const _: () = assert!(SIGNED_DENYLIST_BYTES_MAX as u64 <= STREAM_WINDOW_BYTES);
 const _: () = assert!(NODE_CERTIFICATE_LIFETIME.as_secs() <= NODE_CERTIFICATE_LIFETIME_MAX.as_secs());
 const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis());
 const _: () = assert!(DATAGRAM_EARLY_BYTES_MAX >= DATAGRAM_BYTES_MAX + DATAGRAM_OVERHEAD_BYTES);

@@ -22,9 +22,18 @@ pub(in crate::cli) fn read_authority(
     let failed = |error: FileError| anyhow::Error::new(error).context("the authority cannot be used");
     let certificate = read_public(&directory.join("ca.crt")).map_err(failed)?;
     let key = read_private(&directory.join("ca.key")).map_err(failed)?;
+    decrypt(&certificate, &key, passphrase)
+}
+
+/// The authority with this certificate and this key, in PEM; the key may be encrypted with a passphrase.
+pub(in crate::cli) fn decrypt(
+    certificate: &[u8],
+    key: &[u8],
+    passphrase: Option<&PassphraseArgs>,
+) -> Result<CertificateAuthority, CliError> {
     let passphrase = passphrase.map(PassphraseArgs::read).transpose()?.flatten();
     let authority =
-        CertificateAuthority::read(text(&certificate)?, text(&key)?, passphrase.as_ref().map(|bytes| &bytes[..]));
+        CertificateAuthority::read(text(certificate)?, text(key)?, passphrase.as_ref().map(|bytes| &bytes[..]));
     Ok(authority.map_err(|error| anyhow::Error::new(error).context("the authority cannot be used"))?)
 }
 
@@ -57,6 +66,14 @@ impl PassphraseArgs {
         let is_credential = name.starts_with(passphrase::CREDENTIAL);
         let absolute = std::path::absolute(name).ok().filter(|_| !is_credential);
         Some(absolute.map_or_else(|| name.clone(), |path| path.display().to_string()))
+    }
+
+    /// The key of an authority as it is kept: encrypted, if there is a passphrase.
+    pub(in crate::cli) fn key_pem(&self, authority: &CertificateAuthority) -> Result<Zeroizing<String>, CliError> {
+        Ok(match self.read()? {
+            Some(passphrase) => authority.encrypted_key_pem(&passphrase).map_err(anyhow::Error::new)?,
+            None => authority.key_pem(),
+        })
     }
 
     pub(in crate::cli) fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, CliError> {

@@ -2,6 +2,7 @@
 
 mod ca;
 mod node;
+mod renew;
 mod show;
 
 use std::time::Duration;
@@ -23,6 +24,8 @@ enum Command {
     Ca(ca::Args),
     /// Make a key and a certificate for a node
     Node(node::Args),
+    /// Renew the certificate of a node at its hub
+    Renew(renew::Args),
     /// Show what a certificate says
     Show(show::Args),
 }
@@ -32,6 +35,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     match args.command {
         Command::Ca(args) => ca::run(&args),
         Command::Node(args) => node::run(&args),
+        Command::Renew(args) => renew::run(&args),
         Command::Show(args) => show::run(&args),
     }
 }

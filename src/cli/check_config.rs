@@ -35,6 +35,9 @@ fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
     if let Some(enroll) = &config.enroll {
         writeln!(out, "enroll   {} with {}", enroll.listen, enroll.directory.display())?;
     }
+    if let Some(renew) = &config.renew {
+        writeln!(out, "renew    at {}:{} by {}", renew.host, renew.port, renew.hub.name())?;
+    }
     for listener in &config.listeners {
         let guests = if listener.options.takes_guests { " (guests too)" } else { "" };
         writeln!(out, "listen   {}{guests}", listener.address)?;

@@ -8,11 +8,11 @@ mod place;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use self::place::Place;
 use super::CliError;
+use super::pem::pem;
 use crate::config::secret_file::read_private;
 use crate::config::text;
 use crate::crypto::identity::{NodeId, default_provider};
@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let joined = runtime.block_on(join.run()).map_err(|error| failed(&error))?;
     let certificate = pem(&joined.certificate);
-    place.finish(&certificate, &pem(&joined.authority), &config(&joined))?;
+    place.finish(&certificate, &pem(&joined.authority), &config(&joined, &args.hub))?;
     let mut out = io::stdout().lock();
     writeln!(out, "joined as {}, let in by {}", joined.node_id, joined.hub)?;
     place.files().iter().try_for_each(|(path, what)| writeln!(out, "wrote {}: {what}", path.display()))?;
@@ -120,29 +120,8 @@ fn node_name(name: &str) -> Result<String, String> {
     NodeId::new("any", name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
-/// PEM (RFC 7468).
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in base64(certificate).as_bytes().chunks(64) {
-        text.extend(line.iter().map(|byte| char::from(*byte)));
-        text.push('\n');
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
-}
-
-fn base64(bytes: &[u8]) -> String {
-    let letter = |bits: u32| char::from(BASE64[(bits & 63) as usize]);
-    let group = |chunk: &[u8]| {
-        let bits = chunk.iter().chain([0, 0].iter()).take(3).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
-        let letters = [letter(bits >> 18), letter(bits >> 12), letter(bits >> 6), letter(bits)];
-        std::array::from_fn::<_, 4, _>(|at| if at <= chunk.len() { letters[at] } else { '=' })
-    };
-    bytes.chunks(3).flat_map(group).collect()
-}
-
 /// What a node needs to be there; services and forwards are for its operator to add.
-fn config(joined: &Joined) -> String {
+fn config(joined: &Joined, enrolment_point: &str) -> String {
     let urls: Vec<_> = joined.addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let comment = if urls.is_empty() { "#" } else { "" };
     let addresses = if urls.is_empty() { "\"tcp://HOST:7443\"".to_owned() } else { urls.join(", ") };
@@ -154,6 +133,11 @@ fn config(joined: &Joined) -> String {
 certificate = \"{certificate}\"
 key = \"{key}\"
 trust_anchors = \"{anchors}\"
+
+# Renews the certificate there at two thirds of its life, by itself.
+[renew]
+hub = \"{hub}\"
+address = \"{enrolment_point}\"
 
 {comment}[[link]]
 {comment}peer = \"{hub}\"
@@ -179,19 +163,9 @@ const TOKEN_VARIABLE: &str = "LONGHAUL_TOKEN";
 /// Far more than a token, so that one with something behind it is told as such.
 const INPUT_BYTES_MAX: usize = 4096;
 
-const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
-    }
 
     #[test]
     fn hubs_are_host_and_port() {

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod audit;
 mod authority;
 mod bench;
 mod cert;
@@ -13,6 +14,9 @@ mod hub;
 mod join;
 mod log;
 mod new_files;
+mod node;
+mod pem;
+mod renewal;
 mod run;
 mod token;
 
@@ -48,6 +52,10 @@ enum Command {
     Hub(hub::Args),
     /// Make, list and revoke the tokens by which nodes join
     Token(token::Args),
+    /// List the nodes that were let in, and take them out
+    Node(node::Args),
+    /// Print the audit log of a hub
+    Audit(audit::Args),
     /// Make this machine a node, with a token of a hub
     Join(join::Args),
     /// Measure a link
@@ -66,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Cert(args) => cert::run(args),
         Command::Hub(args) => hub::run(args),
         Command::Token(args) => token::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Join(args) => join::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),

@@ -3,7 +3,10 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once.
 
+mod denylist;
 mod enrolment;
+mod identity;
+mod renewal;
 pub(super) mod settings;
 
 use std::future::Future;
@@ -66,10 +69,16 @@ async fn serve(config: Config) -> Result<(), CliError> {
 
 /// Starts everything that the configuration names.
 async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
-    let Config { node, identity, enroll, listeners, links, services, forwards, .. } = config;
+    let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let files = identity.files.clone();
+    let is_guest = identity.guest.is_some();
     let tls = identity.tls_settings(default_provider(), time).context("TLS cannot be set up")?;
-    let registrar = enroll.as_ref().and_then(enrolment::registrar);
+    if !is_guest {
+        tokio::spawn(identity::watch(files.clone(), tls.clone()));
+        denylist::recall(&denylist::path(&files), &tls);
+    }
+    let registrar = enroll.as_ref().and_then(|enroll| enrolment::registrar(enroll, &tls));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {
@@ -94,8 +103,14 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliErro
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));
     }
+    if !is_guest {
+        tokio::spawn(denylist::keep(denylist::path(&files), gateway.denylists().clone()));
+    }
+    if let Some(renew) = renew {
+        tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
+    }
     let enrolment = match enroll.zip(registrar) {
-        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, &tls).await?),
+        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, files, &tls, &gateway).await?),
         None => None,
     };
     Ok((gateway, enrolment))

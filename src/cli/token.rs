@@ -9,6 +9,7 @@ mod state;
 
 use clap::Subcommand;
 
+pub(super) use self::state::{StateArgs, no_such_token};
 use super::CliError;
 
 /// Arguments of `longhaul token`.

@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) node: Node,
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) enroll: Option<Spanned<Enroll>>,
+    pub(super) renew: Option<Spanned<Renew>>,
     pub(super) listen: Vec<Spanned<Listen>>,
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) service: Vec<Spanned<Service>>,
@@ -61,6 +62,14 @@ pub(super) struct Enroll {
     pub(super) passphrase_file: Text,
     pub(super) certificate_lifetime: Text,
     pub(super) advertise: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+/// `[renew]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renew {
+    pub(super) hub: Spanned<String>,
+    pub(super) address: Spanned<String>,
 }
 
 /// `[[listen]]`

@@ -41,6 +41,22 @@ pub struct LoadedIdentity {
     pub guest: Option<GuestIdentity>,
 }
 
+impl IdentityFiles {
+    /// Reads them again: who the node is, and whom it trusts.
+    ///
+    /// # Errors
+    /// What is wrong, with the file.
+    pub fn read(&self, reader: &dyn Files, provider: &Arc<CryptoProvider>) -> Result<(Identity, TrustAnchors), String> {
+        let certificate = reader.read_public(&self.certificate).map_err(|error| error.to_string())?;
+        let key = reader.read_private(&self.key).map_err(|error| error.to_string())?;
+        let anchors = reader.read_public(&self.trust_anchors).map_err(|error| error.to_string())?;
+        let of = |path: &Path, error: IdentityError| format!("{}: {error}", path.display());
+        let anchors = TrustAnchors::from_pem(&anchors).map_err(|error| of(&self.trust_anchors, error))?;
+        let identity = Identity::from_pem(&certificate, &key, provider);
+        Ok((identity.map_err(|error| of(&self.certificate, error))?, anchors))
+    }
+}
+
 /// What a guest has in place of a certificate.
 #[derive(Clone, Debug)]
 pub struct GuestIdentity {

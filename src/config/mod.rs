@@ -17,6 +17,7 @@ mod listen;
 pub(crate) mod passphrase;
 mod problem;
 mod quic;
+mod renew;
 mod resolve;
 pub(crate) mod secret_file;
 mod service;
@@ -37,6 +38,7 @@ pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};
+pub use renew::RenewConfig;
 pub use secret_file::FileError;
 
 use self::problem::Problems;
@@ -53,6 +55,8 @@ pub struct Config {
     pub identity: LoadedIdentity,
     /// `[enroll]`: machines with a token may join here.
     pub enroll: Option<EnrollConfig>,
+    /// `[renew]`: where the certificate is renewed.
+    pub renew: Option<RenewConfig>,
     /// `[[listen]]`: where peers may dial in. No address twice.
     pub listeners: Vec<ListenConfig>,
     /// `[[link]]`: peers that are dialled. No peer twice, never this node.
@@ -120,7 +124,11 @@ impl Config {
         let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
         let section = file.enroll.as_ref();
         let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
-        let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
+        let renew = renew::load(file.renew.as_ref(), identity.as_ref(), &mut problems);
+        let mut config = resolve::resolve(&file, path, identity, enroll, &mut problems);
+        if let Some(config) = &mut config {
+            config.renew = renew;
+        }
         let problems = problems.into_vec();
         match config {
             Some(config) if problems.is_empty() => Ok(config),

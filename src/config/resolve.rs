@@ -43,7 +43,19 @@ pub(super) fn resolve(
     }
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
-    Some(Config { path: path.to_owned(), node, identity, enroll, listeners, links, services, forwards, warnings })
+    let renew = None;
+    Some(Config {
+        path: path.to_owned(),
+        node,
+        identity,
+        enroll,
+        renew,
+        listeners,
+        links,
+        services,
+        forwards,
+        warnings,
+    })
 }
 
 fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Problems) -> NodeConfig {

@@ -1,4 +1,5 @@
-//! The audit log: one JSON object a line, only ever appended. Tokens appear by their ids, secrets not at all.
+//! The audit log: one JSON object a line, only ever appended. Tokens appear by their ids, secrets not at all. A file that is
+//! full is put aside, and of those a bounded number is kept.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Refusal, TokenRecord};
+use super::{Denied, Refusal, TokenRecord};
+use crate::base::limits;
 use crate::crypto::token::TokenId;
 
 /// Something that an auditor wants to know.
@@ -46,6 +48,55 @@ pub enum AuditEvent<'a> {
         /// Its end, in seconds since 1970.
         not_after_unix: i64,
     },
+    /// A node got its next certificate.
+    CertificateRenewed {
+        /// By which token it once joined, if by one.
+        token_id: Option<TokenId>,
+        /// Which node.
+        name: &'a str,
+        /// From where it came; `None` for the hub itself.
+        address: Option<IpAddr>,
+        /// The certificate's serial number.
+        serial: [u8; 16],
+        /// Its end, in seconds since 1970.
+        not_after_unix: i64,
+    },
+    /// A node with a certificate did not get the next one.
+    RenewalRefused {
+        /// Which.
+        name: &'a str,
+        /// From where it came.
+        address: Option<IpAddr>,
+        /// Why.
+        reason: Refusal,
+        /// How many more refusals there were since the last line like this.
+        suppressed_count: u64,
+    },
+    /// A step from one authority to another was made.
+    AuthorityRotated {
+        /// Which.
+        step: &'static str,
+    },
+    /// A peer's session with the hub began.
+    SessionUp {
+        /// The peer.
+        name: &'a str,
+        /// The session.
+        session: String,
+    },
+    /// It ended.
+    SessionDown {
+        /// The peer.
+        name: &'a str,
+        /// The session.
+        session: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something was put on the denylist.
+    Denied(&'a Denied),
+    /// Something was taken off the denylist.
+    Allowed(&'a Denied),
     /// A guest was let in, for one session.
     GuestAdmitted {
         /// By which token.
@@ -91,6 +142,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     trust_domain: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -109,17 +166,18 @@ struct Line<'a> {
 pub struct AuditLog {
     path: PathBuf,
     turn: Mutex<()>,
+    bytes_max: u64,
 }
 
 impl AuditLog {
     /// The log at `path`, which is made with the first event.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), turn: Mutex::new(()) }
+        Self { path: path.to_owned(), turn: Mutex::new(()), bytes_max: limits::AUDIT_FILE_BYTES_MAX }
     }
 
-    /// Appends an event. It has reached the disk when this returns. The file is opened each time, so that it can be
-    /// rotated by renaming it.
+    /// Appends an event. It has reached the disk when this returns. A file that is full is
+    /// put aside before. It is opened each time, so that it can be renamed from outside too.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -127,10 +185,45 @@ impl AuditLog {
         let mut line = serde_json::to_vec(&line(now_unix, event)).map_err(io::Error::other)?;
         line.push(b'\n');
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut file = self.open()?;
+        let mut file = self.open_in_turn()?;
+        let size = file.metadata()?.len();
+        if size > 0 && size.saturating_add(line.len() as u64) > self.bytes_max {
+            self.rotate()?;
+            file = self.open()?;
+        }
         // One write: lines of several processes do not mix.
         file.write_all(&line)?;
         file.sync_data()
+    }
+
+    /// The files of the log at `path` that are there, oldest first.
+    #[must_use]
+    pub fn parts(path: &Path) -> Vec<PathBuf> {
+        let parts = (0..limits::AUDIT_FILES_MAX).rev().map(|age| part(path, age));
+        parts.filter(|part| part.exists()).collect()
+    }
+
+    /// Opens the file, and waits for other processes: who has it may be about to rename it.
+    fn open_in_turn(&self) -> io::Result<File> {
+        loop {
+            let file = self.open()?;
+            file.lock()?;
+            if is_same_file(&file, &self.path)? {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Makes every file one older; the oldest is gone then. An end in the middle leaves one out, and loses no other.
+    fn rotate(&self) -> io::Result<()> {
+        for age in (0..limits::AUDIT_FILES_MAX - 1).rev() {
+            match std::fs::rename(part(&self.path, age), part(&self.path, age + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     fn open(&self) -> io::Result<File> {
@@ -140,6 +233,32 @@ impl AuditLog {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(&self.path)
     }
+}
+
+/// The file of an age: `audit.jsonl`, and before it `audit.1.jsonl`, `audit.2.jsonl`.
+fn part(path: &Path, age: usize) -> PathBuf {
+    if age == 0 {
+        return path.to_owned();
+    }
+    let ending = path.extension().map(|ending| format!(".{}", ending.display())).unwrap_or_default();
+    path.with_extension("").with_added_extension(format!("{age}{ending}"))
+}
+
+#[cfg(unix)]
+fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let ours = file.metadata()?;
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Nobody renames an open file there.
+#[cfg(not(unix))]
+fn is_same_file(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
@@ -169,6 +288,23 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             not_after: Some(date(*not_after_unix)),
             ..line
         },
+        AuditEvent::CertificateRenewed { token_id, name, address, serial, not_after_unix } => Line {
+            event: "certificate-renewed",
+            token: token_id.map(|id| id.to_string()),
+            name: Some((*name).to_owned()),
+            address: *address,
+            serial: Some(super::records::hex::digits(serial)),
+            not_after: Some(date(*not_after_unix)),
+            ..line
+        },
+        AuditEvent::RenewalRefused { name, address, reason, suppressed_count } => Line {
+            event: "renewal-refused",
+            name: Some((*name).to_owned()),
+            address: *address,
+            reason: Some(reason.to_string()),
+            suppressed: (*suppressed_count > 0).then_some(*suppressed_count),
+            ..line
+        },
         AuditEvent::GuestAdmitted { token_id, name, address } => Line {
             event: "guest-admitted",
             token: Some(token_id.to_string()),
@@ -184,6 +320,19 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             suppressed: (*suppressed_count > 0).then_some(*suppressed_count),
             ..line
         },
+        AuditEvent::AuthorityRotated { step } => Line { event: "authority-rotated", step: Some(step), ..line },
+        AuditEvent::SessionUp { name, session } => {
+            Line { event: "session-up", name: Some((*name).to_owned()), session: Some(session.clone()), ..line }
+        }
+        AuditEvent::SessionDown { name, session, reason } => Line {
+            event: "session-down",
+            name: Some((*name).to_owned()),
+            session: Some(session.clone()),
+            reason: Some(reason.clone()),
+            ..line
+        },
+        AuditEvent::Denied(denied) => Line { event: "revoked", denied: Some(denied.to_string()), ..line },
+        AuditEvent::Allowed(denied) => Line { event: "unrevoked", denied: Some(denied.to_string()), ..line },
         AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count } => Line {
             event: "enrolment-refused",
             token: token_id.map(|id| id.to_string()),
@@ -245,10 +394,37 @@ mod tests {
                 "40".repeat(16)
             )
         );
+        assert_eq!(AuditLog::parts(&path), [path]);
         assert!(
             AuditLog::new(&directory.path().join("no/audit.jsonl"))
                 .append(0, &AuditEvent::TokenRevoked(token_id))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_full_log_is_put_aside_and_the_oldest_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let append = |number: u64| {
+            // Each by another process, as it were.
+            let log = AuditLog { bytes_max: 200, ..AuditLog::new(&path) };
+            log.append(number, &AuditEvent::HubMade { trust_domain: "example", name: "hub" }).unwrap();
+        };
+        let all = || {
+            let parts = AuditLog::parts(&path).into_iter().map(|part| std::fs::read_to_string(part).unwrap());
+            parts.collect::<String>()
+        };
+        (0..10).for_each(append);
+        assert_eq!(AuditLog::parts(&path).len(), 5, "two lines a file");
+        assert!(directory.path().join("audit.1.jsonl").exists());
+        let times: Vec<String> = all().lines().map(|line| line[..29].to_owned()).collect();
+        assert_eq!(times.len(), 10);
+        assert!(times.is_sorted(), "{times:?}");
+        (10..100).for_each(append);
+        assert_eq!(AuditLog::parts(&path).len(), limits::AUDIT_FILES_MAX);
+        let all = all();
+        assert_eq!(all.lines().count(), 2 * limits::AUDIT_FILES_MAX);
+        assert!(all.lines().last().unwrap().contains("1970-01-01T00:01:39Z"), "{all}");
     }
 }

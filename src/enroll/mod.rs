@@ -1,7 +1,7 @@
 //! How machines get into a trust domain: the authority's state, the enrolment point, the joining side.
 //!
 //! A token that an operator made lets a machine ask for one certificate. What the certificate says comes from the token's
-//! row in the [store]; of the machine's request only the key is taken. The store is written before anything is acted
+//! row in the [store]; of the machine's request only the key is taken. With its certificate a node gets the next one. The store is written before anything is acted
 //! on, so that a crash at any point loses nothing and gives nothing twice.
 
 mod audit;
@@ -11,6 +11,8 @@ mod name_pattern;
 mod point;
 mod records;
 mod registrar;
+mod renew;
+mod renewing;
 pub mod store;
 mod throttle;
 
@@ -21,6 +23,8 @@ pub use name_pattern::NamePattern;
 pub use point::EnrollPoint;
 pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
 pub use registrar::{Registrar, RegistrarSettings, Visit};
+pub use renew::{RenewError, Renewal, Renewed};
+pub use renewing::RenewVisit;
 
 /// Names of the files in an authority's directory.
 pub mod files {

@@ -10,15 +10,16 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 use tokio_rustls::server::TlsStream;
 
 use super::registrar::{Registrar, Visit};
+use super::renewing::RenewVisit;
 use crate::base::{Secret, limits};
 use crate::channel::{Accepted, Address, Io, ListenError, ListenOptions, Listener};
-use crate::crypto::identity::ALPN_ENROLL;
+use crate::crypto::identity::{ALPN_ENROLL, PeerIdentity};
 use crate::crypto::token::{ENROLL_EXPORTER_LABEL, TokenId};
-use crate::wire::{EnrollAnswer, EnrollRequest};
+use crate::wire::{EnrollAnswer, EnrollRequest, RenewAnswer, RenewRequest};
 
 /// Takes requests until it is dropped.
 #[derive(Debug)]
@@ -89,19 +90,63 @@ async fn serve(
 ) -> io::Result<()> {
     let arriving = async {
         let mut stream = TlsAcceptor::from(tls).accept(socket).await?;
+        if let Some(peer) = presented(&stream)? {
+            let request = read(&mut stream, limits::CONTROL_MESSAGE_BYTES_MAX, RenewRequest::decode).await?;
+            return Ok(Arrived::Node { stream, peer, request });
+        }
         let request = read(&mut stream, limits::CONTROL_MESSAGE_BYTES_MAX, EnrollRequest::decode).await;
-        Ok::<_, io::Error>((stream, request))
+        Ok::<_, io::Error>(Arrived::Machine { stream, request })
     };
-    let (mut stream, request) = timeout(limits::ENROLL_TIMEOUT, arriving).await??;
+    let (mut stream, request) = match timeout(limits::ENROLL_TIMEOUT, arriving).await?? {
+        Arrived::Machine { stream, request } => (stream, request),
+        Arrived::Node { mut stream, peer, request } => {
+            let deciding = tokio::task::spawn_blocking(move || renew(&registrar, &request, &peer, address));
+            let answer = deciding.await.map_err(io::Error::other)?;
+            return say(&mut stream, &answer.encode()).await;
+        }
+    };
     let exporter = request.as_ref().ok().map(|request| exporter(&stream, request)).transpose()?;
     let deciding =
         tokio::task::spawn_blocking(move || decide(&registrar, request.ok().zip(exporter).as_ref(), address));
     let answer = deciding.await.map_err(io::Error::other)?;
+    say(&mut stream, &answer.encode()).await
+}
+
+/// Who asks, with what.
+enum Arrived {
+    /// With a token, or with something that is no request.
+    Machine { stream: TlsStream<TcpStream>, request: io::Result<EnrollRequest> },
+    /// With a certificate.
+    Node { stream: TlsStream<TcpStream>, peer: PeerIdentity, request: RenewRequest },
+}
+
+async fn say(stream: &mut TlsStream<TcpStream>, answer: &[u8]) -> io::Result<()> {
     let answering = async {
-        stream.write_all(&answer.encode()).await?;
+        stream.write_all(answer).await?;
         stream.shutdown().await
     };
     timeout(limits::ENROLL_TIMEOUT, answering).await?
+}
+
+/// The node whose certificate the connection was made with, if it was.
+fn presented(stream: &TlsStream<TcpStream>) -> io::Result<Option<PeerIdentity>> {
+    let (_, state) = stream.get_ref();
+    check_protocol(state)?;
+    state.peer_certificates().map(PeerIdentity::from_chain).transpose().map_err(io::Error::other)
+}
+
+fn renew(registrar: &Registrar, request: &RenewRequest, peer: &PeerIdentity, address: IpAddr) -> RenewAnswer {
+    let now = Instant::now();
+    let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    registrar.renew(&RenewVisit { request, peer, address: Some(address), lifetime: None, now, now_unix })
+}
+
+/// A client without any protocol name gets through the handshake.
+fn check_protocol(state: &ServerConnection) -> io::Result<()> {
+    if state.alpn_protocol() == Some(ALPN_ENROLL) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "no enrolment protocol was negotiated"))
 }
 
 fn decide(registrar: &Registrar, request: Option<&(EnrollRequest, Secret<32>)>, address: IpAddr) -> EnrollAnswer {
@@ -116,10 +161,6 @@ fn decide(registrar: &Registrar, request: Option<&(EnrollRequest, Secret<32>)>, 
 /// What binds a proof to this connection.
 fn exporter(stream: &TlsStream<TcpStream>, request: &EnrollRequest) -> io::Result<Secret<32>> {
     let (_, state) = stream.get_ref();
-    // A client without any protocol name gets through the handshake.
-    if state.alpn_protocol() != Some(ALPN_ENROLL) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no enrolment protocol was negotiated"));
-    }
     let context = TokenId::from_bytes(request.token_id).to_string();
     let exporter = state.export_keying_material([0; 32], ENROLL_EXPORTER_LABEL, Some(context.as_bytes()));
     exporter.map(Secret::new).map_err(io::Error::other)

@@ -135,6 +135,12 @@ pub enum Refusal {
     /// The name, the key or the token is on the denylist.
     #[error("denied")]
     Denied,
+    /// The certificate was not issued here, or the name has gone to another machine since.
+    #[error("unknown-certificate")]
+    UnknownCertificate,
+    /// The node was given too many certificates lately.
+    #[error("too-many-renewals")]
+    TooManyRenewals,
 }
 
 /// A certificate that was reserved, and perhaps issued.
@@ -167,6 +173,13 @@ pub struct Issuance {
     /// The certificate, DER; `None` between reserving and issuing.
     #[serde(with = "hex_bytes")]
     pub certificate: Option<Vec<u8>>,
+    /// Of a renewed certificate, the row of the one before.
+    #[serde(default, with = "hex_bytes")]
+    pub replaces: Option<Vec<u8>>,
+    /// Of a renewed certificate, the SHA-256 of all trust anchors that the node was told with it, DER, in ascending
+    /// order one behind the other.
+    #[serde(default, with = "hex_bytes")]
+    pub anchors_sha256: Option<Vec<u8>>,
 }
 
 /// What is denied: never a certificate by its hash, of which one key can have many (ECDSA signatures are malleable).

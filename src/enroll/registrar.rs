@@ -12,7 +12,7 @@ use super::throttle::Throttle;
 use super::{AuditEvent, AuditLog, Issuance, Refusal};
 use crate::base::{Secret, TokenBucket};
 use crate::channel::Address;
-use crate::crypto::identity::Roles;
+use crate::crypto::identity::{Roles, Trust};
 use crate::crypto::token::{EnrollProof, TokenId};
 use crate::issue::{CertificateAuthority, CertificateRequest, SerialNumbers, Validity};
 use crate::wire::{EnrollAnswer, EnrollRequest};
@@ -26,6 +26,7 @@ pub struct Registrar {
     settings: RegistrarSettings,
     throttle: Mutex<Throttle>,
     refusals: Mutex<(TokenBucket, u64)>,
+    trust: Option<Arc<Trust>>,
 }
 
 /// What an operator can choose.
@@ -62,7 +63,39 @@ impl Registrar {
         settings: RegistrarSettings,
     ) -> Self {
         let refusals = Mutex::new((TokenBucket::new(REFUSALS_PER_SECOND, REFUSALS_BURST), 0));
-        Self { store, authority, audit, settings, throttle: Mutex::default(), refusals }
+        Self { store, authority, audit, settings, throttle: Mutex::default(), refusals, trust: None }
+    }
+
+    /// Tells nodes that renew all anchors of the domain in `trust`, and not the authority alone.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(super) fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
+    pub(super) fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    pub(super) fn certificate_lifetime(&self) -> Duration {
+        self.settings.certificate_lifetime
+    }
+
+    /// All trust anchors of the domain, DER.
+    pub(super) fn anchors(&self) -> Vec<Vec<u8>> {
+        let anchors = self.trust.as_ref().and_then(|trust| trust.anchors(self.authority.trust_domain()));
+        match anchors {
+            Some(anchors) => anchors.certificates().iter().map(|certificate| certificate.to_vec()).collect(),
+            None => vec![self.authority.certificate_der().to_vec()],
+        }
     }
 
     /// Answers a request. Blocks for as long as the store does.
@@ -157,10 +190,7 @@ impl Registrar {
     }
 
     fn reserve(&self, id: TokenId, request: &CertificateRequest, visit: &Visit<'_>) -> Result<Issuance, Failure> {
-        let now = i64::try_from(visit.now_unix).unwrap_or(i64::MAX);
-        let lifetime = i64::try_from(self.settings.certificate_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let validity = Validity::between(now.saturating_sub(BACKDATE_SECS), now.saturating_add(lifetime));
-        let validity = self.authority.fit(validity).map_err(|error| unavailable(&error))?;
+        let validity = self.validity(visit.now_unix, self.settings.certificate_lifetime)?;
         let ask = Ask {
             token_id: id,
             request_sha256: *request.sha256(),
@@ -175,7 +205,20 @@ impl Registrar {
         self.store.reserve(&ask).map_err(|error| unavailable(&error))?.map_err(Failure::Refused)
     }
 
-    fn sign(&self, id: TokenId, request: &CertificateRequest, issuance: &Issuance) -> Result<Vec<u8>, Failure> {
+    /// When a certificate holds that is made now.
+    pub(super) fn validity(&self, now_unix: u64, lifetime: Duration) -> Result<Validity, Failure> {
+        let now = i64::try_from(now_unix).unwrap_or(i64::MAX);
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let validity = Validity::between(now.saturating_sub(BACKDATE_SECS), now.saturating_add(lifetime));
+        self.authority.fit(validity).map_err(|error| unavailable(&error))
+    }
+
+    pub(super) fn sign(
+        &self,
+        id: TokenId,
+        request: &CertificateRequest,
+        issuance: &Issuance,
+    ) -> Result<Vec<u8>, Failure> {
         let validity = Validity::between(issuance.not_before_unix, issuance.not_after_unix);
         let roles = Roles::new(issuance.roles.iter().cloned()).map_err(|error| unavailable(&error))?;
         let certificate = self.authority.issue_requested(&issuance.name, &roles, request, issuance.serial, validity);
@@ -219,7 +262,7 @@ pub(super) fn unavailable(error: &impl ToString) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }

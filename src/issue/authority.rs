@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use super::{CertificateRequest, IssueError, Validity, at_rest};
 use crate::base::{Entropy, SystemEntropy};
-use crate::crypto::identity::{IdentityError, NodeId, ROLES_OID, Roles};
+use crate::crypto::identity::{IdentityError, NodeId, ROLES_OID, Roles, signed_bytes};
+use crate::wire::{DenylistBody, SignedDenylist};
 
 /// Issues the certificates of one trust domain's nodes.
 pub struct CertificateAuthority {
@@ -185,6 +186,16 @@ impl CertificateAuthority {
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {
         sha256(&self.issuer.key().subject_public_key_info())
+    }
+
+    /// Signs the denylist of its trust domain.
+    ///
+    /// # Errors
+    /// If the key cannot sign.
+    pub fn sign_denylist(&self, denylist: &DenylistBody) -> Result<SignedDenylist, IssueError> {
+        let denylist = denylist.encode();
+        let signature = self.issuer.key().sign(&signed_bytes(&denylist)).map_err(failed("denylist's signature"))?;
+        Ok(SignedDenylist { denylist, signature })
     }
 
     fn sign(

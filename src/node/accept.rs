@@ -21,6 +21,7 @@ use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::revocation::{self, is_revoked};
 use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, SystemEntropy, limits};
@@ -485,6 +486,11 @@ impl Acceptor {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
+        if is_revoked(&shared, self.tls.trust()) {
+            fresh.refuse().await;
+            revocation::close(&shared);
+            return Err(ConnectError::Revoked);
+        }
         Ok(shared)
     }
 
@@ -503,6 +509,10 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
+        if is_revoked(&shared, self.tls.trust()) {
+            fresh.refuse().await;
+            return Err(ConnectError::Revoked);
+        }
         if shared.peer.is_guest() && !fresh.terms.takes_guests {
             fresh.refuse().await;
             return Err(EstablishError::Violation("guest at a listener that takes none").into());

@@ -14,6 +14,7 @@ use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
+use super::revocation::{self, is_revoked};
 use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
@@ -237,6 +238,9 @@ impl Dialler {
         session.limit_life(self.tls.life_of(peer.not_after_unix));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
+        if is_revoked(&shared, self.tls.trust()) {
+            revocation::close(&shared);
+        }
         let session = session::Session::new(Arc::clone(&shared));
         Begun { shared, unclaimed: Unclaimed::new(session.clone()), session, events, client: client.cloned() }
     }
@@ -249,6 +253,11 @@ impl Dialler {
         let Begun { shared, unclaimed, session, events, client: _ } = begun;
         let id = session.id();
         drop(session);
+        if is_revoked(&shared, self.tls.trust()) {
+            self.registry.remove(id);
+            revocation::close(&shared);
+            return Err(ConnectError::Revoked);
+        }
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {

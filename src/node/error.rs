@@ -135,6 +135,9 @@ pub enum ConnectError {
     /// The session takes no channel now.
     #[error("session takes no channel now")]
     NotJoinable,
+    /// The peer is on the denylist, which came while the session was made.
+    #[error("peer was revoked")]
+    Revoked,
     /// A certificate or a TLS setting cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -166,6 +169,7 @@ impl ConnectError {
                 | Self::GuestRefused
                 | Self::Establish(_)
                 | Self::WrongPeer { .. }
+                | Self::Revoked
                 | Self::Expired { .. }
                 | Self::Identity(_)
                 | Self::Dial(DialError::Tls { .. } | DialError::Quic { .. })

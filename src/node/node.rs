@@ -14,12 +14,13 @@ use super::error::{ConnectError, NodeError};
 use super::guest::GuestAdmission;
 use super::link::Link;
 use super::registry::Registry;
+use super::revocation::{Revoker, close_revoked};
 use super::session::Session;
 use crate::base::CloseCode;
 use crate::channel::{Address, ChannelKind, ListenOptions, Listener, QuicListener};
 use crate::crypto::identity::{ALPN_QUIC, IdentityError, NodeId, TlsSettings, quic_initial_suite};
 
-/// How often the memory of all sessions is added up.
+/// How often the memory of all sessions is added up, and denied peers are looked for if somebody changed who is.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Begins a node.
@@ -125,6 +126,18 @@ impl Node {
         self.0.tls.identity().node_id().clone()
     }
 
+    /// Who it is, and whom it trusts: to exchange either.
+    #[must_use]
+    pub fn tls(&self) -> &TlsSettings {
+        &self.0.tls
+    }
+
+    /// Puts denylists into effect at this node.
+    #[must_use]
+    pub fn revoker(&self) -> Revoker {
+        Revoker::new(Arc::clone(&self.0.registry), Arc::clone(self.0.tls.trust()))
+    }
+
     /// The addresses that it listens on, with the ports that were chosen for it.
     #[must_use]
     pub fn local_addresses(&self) -> &[Address] {
@@ -210,9 +223,16 @@ async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, terms:
 async fn watch_memory(acceptor: Arc<Acceptor>) {
     let mut interval = tokio::time::interval(MEMORY_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut trust_generation = 0;
     loop {
         interval.tick().await;
         acceptor.registry.purge();
+        let trust = acceptor.tls.trust();
+        if trust_generation != trust.generation() {
+            trust_generation = trust.generation();
+            close_revoked(&acceptor.registry, trust);
+            acceptor.tls.tickets().purge(|peer| trust.is_denied(&peer.node_id, &peer.spki_sha256));
+        }
         let max = acceptor.config.memory_bytes_max;
         let total = acceptor.registry.enforce_memory(max + max / 4);
         acceptor.is_full.store(total > max, Ordering::Relaxed);

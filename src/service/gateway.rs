@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::denylists::Denylists;
 use super::forward::{Forward, ForwardConfig};
 use super::peers::Peers;
 use super::services::Services;
@@ -23,12 +24,14 @@ pub struct Gateway {
     /// Wait for sessions: of the node, and of each link.
     waiting: Mutex<JoinSet<()>>,
     serving: Arc<Serving>,
+    denylists: Denylists,
 }
 
 /// Takes sessions, a task each.
 struct Serving {
     peers: Peers,
     services: Services,
+    denylists: Denylists,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -37,12 +40,19 @@ impl Gateway {
     #[must_use]
     pub fn start(node: Node, services: Services) -> Self {
         let peers = Peers::new();
-        let serving = Serving { peers: peers.clone(), services: services.clone(), tasks: Mutex::default() };
+        let denylists = Denylists::new(&node);
+        services.set_denylists(denylists.clone());
+        let serving = Serving {
+            peers: peers.clone(),
+            services: services.clone(),
+            denylists: denylists.clone(),
+            tasks: Mutex::default(),
+        };
         let serving = Arc::new(serving);
         let mut waiting = JoinSet::new();
         waiting.spawn(Arc::clone(&serving).accept(node.clone()));
         let (forwards, links, waiting) = (Mutex::default(), Mutex::default(), Mutex::new(waiting));
-        Self { node, peers, services, forwards, links, waiting, serving }
+        Self { node, peers, services, forwards, links, waiting, serving, denylists }
     }
 
     /// Uses the sessions of a link, as long as the gateway lives.
@@ -65,6 +75,12 @@ impl Gateway {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Who is denied, and who tells whom.
+    #[must_use]
+    pub fn denylists(&self) -> &Denylists {
+        &self.denylists
     }
 
     /// Which sessions lead to which peer.
@@ -153,14 +169,17 @@ impl Serving {
     fn begin(&self, session: Session) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(serve(session, self.peers.clone(), self.services.clone()));
+        tasks.spawn(serve(session, self.peers.clone(), self.services.clone(), self.denylists.clone()));
     }
 }
 
-async fn serve(session: Session, peers: Peers, services: Services) {
+async fn serve(session: Session, peers: Peers, services: Services, denylists: Denylists) {
     let registered = Registered { peer: session.peer().node_id.clone(), id: session.id(), peers };
     registered.peers.add(session.clone());
-    let error = services.serve(session).await;
+    let error = tokio::select! {
+        error = services.serve(session.clone()) => error,
+        () = denylists.tell(&session) => return,
+    };
     tracing::debug!(peer = %registered.peer, session = %registered.id, %error, "session serves no more");
 }
 

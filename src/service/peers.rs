@@ -1,9 +1,9 @@
 //! Which sessions lead to which peer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use crate::base::SessionId;
 use crate::crypto::identity::NodeId;
@@ -18,6 +18,19 @@ struct Shared {
     /// Oldest first.
     sessions: Mutex<HashMap<NodeId, Vec<Entry>>>,
     added: Notify,
+    /// Once somebody wants to know.
+    events: OnceLock<broadcast::Sender<PeerEvent>>,
+}
+
+/// A session that begins or ends.
+#[derive(Clone, Debug)]
+pub struct PeerEvent {
+    /// The peer.
+    pub peer: NodeId,
+    /// The session.
+    pub session: SessionId,
+    /// Why it ended; `None` when it begins.
+    pub ended: Option<String>,
 }
 
 #[derive(Debug)]
@@ -38,6 +51,7 @@ impl Peers {
     /// Adds a session, connected or early, which streams to its peer take from now on.
     pub fn add(&self, session: Session) {
         let (peer, id) = (session.peer().node_id.clone(), session.id());
+        self.tell(|| PeerEvent { peer: peer.clone(), session: id, ended: None });
         self.lock().entry(peer).or_default().push(Entry { id, session, is_open: true });
         self.0.added.notify_waiters();
     }
@@ -46,6 +60,11 @@ impl Peers {
     pub fn remove(&self, peer: &NodeId, id: SessionId) {
         let mut sessions = self.lock();
         let Some(of_peer) = sessions.get_mut(peer) else { return };
+        if let Some(entry) = of_peer.iter().find(|entry| entry.id == id) {
+            let reason = entry.session.close_reason();
+            let ended = reason.map_or_else(|| "given up by this side".to_owned(), |reason| reason.to_string());
+            self.tell(|| PeerEvent { peer: peer.clone(), session: id, ended: Some(ended) });
+        }
         of_peer.retain(|entry| entry.id != id);
         if of_peer.is_empty() {
             sessions.remove(peer);
@@ -56,6 +75,19 @@ impl Peers {
     #[must_use]
     pub fn newest(&self, peer: &NodeId) -> Option<Session> {
         self.newest_with_id(peer).map(|(_, session)| session)
+    }
+
+    /// Tells of sessions that begin and end from now on. Whoever does not listen in time misses some, and is told how many.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
+        self.0.events.get_or_init(|| broadcast::Sender::new(EVENTS_MAX)).subscribe()
+    }
+
+    fn tell(&self, event: impl FnOnce() -> PeerEvent) {
+        if let Some(events) = self.0.events.get() {
+            // Nobody may be listening any more.
+            let _ = events.send(event());
+        }
     }
 
     /// All sessions, those that take no new streams included.
@@ -135,3 +167,6 @@ impl Peers {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Events that wait for who listens.
+const EVENTS_MAX: usize = 256;

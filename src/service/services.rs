@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,13 +14,14 @@ use super::connections::{ConnectionGuard, Connections};
 use super::copy::{Copier, End};
 use super::counters::ServicesCounters;
 use super::datagrams;
+use super::denylists::Denylists;
 use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Service, ServiceConfig};
 use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
-use crate::wire::ServiceRequest;
+use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
 
 /// What peers may reach at this node. Clones are the same.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ struct Shared {
     /// Flows of datagrams end when it turns: they have no end of their own.
     closing: watch::Sender<bool>,
     log: LogLimit,
+    /// Takes the denylists that peers send.
+    denylists: OnceLock<Denylists>,
 }
 
 impl Services {
@@ -49,6 +52,7 @@ impl Services {
             is_closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             log: LogLimit::new(),
+            denylists: OnceLock::new(),
         };
         let services = Self(Arc::new(shared));
         services.replace(configs);
@@ -67,6 +71,12 @@ impl Services {
             };
             services.insert(name, Arc::new(service));
         }
+    }
+
+    /// Takes denylists from peers; before, they are refused as unknown services are.
+    pub(super) fn set_denylists(&self, denylists: Denylists) {
+        // A second gateway with the same services has a node of its own, and is not told.
+        let _ = self.0.denylists.set(denylists);
     }
 
     /// The service of a name.
@@ -139,7 +149,9 @@ impl Shared {
         let peer = &identity.node_id;
         // Boxed: what is needed to get here is given back before the connection is carried.
         let prepared = match Box::pin(self.prepare(&identity, &mut recv)).await {
-            Ok(prepared) => prepared,
+            Ok(Some(prepared)) => prepared,
+            // It was for the node itself, which has it.
+            Ok(None) => return drop(send.finish()),
             Err((refusal, service)) => {
                 self.count(refusal);
                 send.reset(refusal.code());
@@ -192,20 +204,24 @@ impl Shared {
     }
 
     /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
-    async fn prepare(&self, peer: &PeerIdentity, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
+    async fn prepare(&self, peer: &PeerIdentity, recv: &mut RecvStream) -> Result<Option<Prepared>, (Refusal, String)> {
         let nameless = |refusal| (refusal, String::new());
         if self.is_closed.load(Ordering::Acquire) {
             return Err(nameless(Refusal::ShuttingDown));
         }
         let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(recv)).await;
         let (request, first) = request.unwrap_or(Err(Refusal::BadRequest)).map_err(nameless)?;
+        if let (DENYLIST_SERVICE, Some(denylists)) = (request.service.as_str(), self.denylists.get()) {
+            denylists.receive(&peer.node_id, recv, first).await;
+            return Ok(None);
+        }
         let service = self.services.read().unwrap_or_else(PoisonError::into_inner).get(&request.service).cloned();
         let Some(service) = service else { return Err((Refusal::UnknownService, request.service)) };
         if !service.config().replay_safe && recv.authenticated().await.is_err() {
             return Err((Refusal::BadRequest, request.service));
         }
         match service.connect(peer, request.datagrams).await {
-            Ok((target, guard)) => Ok(Prepared { service, target, guard, request, first }),
+            Ok((target, guard)) => Ok(Some(Prepared { service, target, guard, request, first })),
             Err(refusal) => {
                 service.counters().on_refused(refusal);
                 Err((refusal, request.service))

@@ -125,7 +125,7 @@ impl EnrollAnswer {
 }
 
 /// The message at the front and the size that it has with its delimiter, when it is complete.
-fn delimited(bytes: &[u8], size_max: usize) -> Result<Option<(&[u8], usize)>, WireError> {
+pub(super) fn delimited(bytes: &[u8], size_max: usize) -> Result<Option<(&[u8], usize)>, WireError> {
     let Some(size) = message_size(bytes, size_max)? else { return Ok(None) };
     if bytes.len() < size {
         return Ok(None);

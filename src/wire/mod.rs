@@ -8,6 +8,7 @@
 //! Knows no keys and no state: whether a message makes sense now is for the session to say.
 
 mod decode;
+mod denylist;
 mod encode;
 mod enroll;
 mod error;
@@ -29,12 +30,14 @@ mod payload;
 mod proto {
     include!(concat!(env!("OUT_DIR"), "/longhaul.v1.rs"));
 }
+mod renew;
 mod service;
 #[cfg(test)]
 mod tests;
 mod varint;
 
 pub use decode::{decode_message, message_size};
+pub use denylist::{DENYLIST_SERVICE, DenylistBody, SignedDenylist};
 pub use encode::{
     ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet, encode_packet_message, packet_overhead_max,
 };
@@ -50,6 +53,7 @@ pub use packet::decode_packet;
 pub use padding::PaddingPolicy;
 pub use parameters::TransportParameters;
 pub use payload::Payload;
+pub use renew::{RenewAnswer, RenewRequest};
 pub use service::ServiceRequest;
 
 /// The version of the protocol that this program speaks best.

@@ -11,3 +11,6 @@ mod guests;
 mod joining;
 mod passphrase;
 mod refusals;
+mod renewal;
+mod revocation;
+mod rotation;

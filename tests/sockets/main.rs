@@ -10,6 +10,7 @@ mod datagrams;
 mod dropping;
 mod early;
 mod entrances;
+mod exchange;
 mod faults;
 mod guests;
 mod hostile;

@@ -56,10 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             anyhow!("{} is there already; a trust domain is made in a place of its own", there.display()).into()
         );
     }
-    let authority_key = match args.passphrase.read()? {
-        Some(passphrase) => authority.encrypted_key_pem(&passphrase).map_err(anyhow::Error::new)?,
-        None => authority.key_pem(),
-    };
+    let authority_key = args.passphrase.key_pem(&authority)?;
     let config = config(&args.name, args.passphrase.file());
     let new = |name: &str, contents, is_private| NewFile { path: path(name), contents, is_private };
     write_all(
@@ -91,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// The hub's own certificate, which keeps its name from being given out.
-fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
+pub(super) fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
     Issuance {
         token_id: None,
         request_sha256: hub.spki_sha256,
@@ -104,6 +101,8 @@ fn issuance(hub: &IssuedNode, now_unix: u64) -> Issuance {
         not_before_unix: hub.validity.not_before_unix(),
         not_after_unix: hub.validity.not_after_unix(),
         certificate: Some(hub.certificate_der.clone()),
+        replaces: None,
+        anchors_sha256: None,
     }
 }
 

@@ -12,25 +12,25 @@ use crate::enroll::{AuditEvent, AuditLog, files};
 
 /// Which state.
 #[derive(Debug, clap::Args)]
-pub(super) struct StateArgs {
+pub(in crate::cli) struct StateArgs {
     /// Directory that `longhaul hub init` made
     #[arg(long, env = "LONGHAUL_STATE", default_value = ".", value_name = "DIR")]
-    pub(super) state: PathBuf,
+    pub(in crate::cli) state: PathBuf,
 }
 
 impl StateArgs {
-    pub(super) fn open(&self) -> Result<RedbStore, CliError> {
+    pub(in crate::cli) fn open(&self) -> Result<RedbStore, CliError> {
         Ok(RedbStore::open(&self.state.join(files::STATE)).map_err(anyhow::Error::new)?)
     }
 
     /// Tells the audit log.
-    pub(super) fn audit(&self, event: &AuditEvent<'_>) -> Result<(), CliError> {
+    pub(in crate::cli) fn audit(&self, event: &AuditEvent<'_>) -> Result<(), CliError> {
         let path = self.state.join(files::AUDIT);
         let written = AuditLog::new(&path).append(now_unix(), event);
         Ok(written.with_context(|| format!("{} cannot be written", path.display()))?)
     }
 }
 
-pub(super) fn no_such_token(id: TokenId) -> CliError {
+pub(in crate::cli) fn no_such_token(id: TokenId) -> CliError {
     CliError::Runtime(anyhow::anyhow!("there is no token {id}; `longhaul token list` shows which there are"))
 }

@@ -16,6 +16,7 @@ use super::own::read_certificates;
 #[derive(Clone)]
 pub struct TrustAnchors {
     roots: Arc<RootCertStore>,
+    certificates: Arc<[CertificateDer<'static>]>,
     not_after_unix: u64,
 }
 
@@ -38,28 +39,35 @@ impl TrustAnchors {
         }
         let mut roots = RootCertStore::empty();
         let mut not_after_unix = 0;
-        for certificate in certificates {
-            let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|error| bad(&error))?;
+        let certificates: Arc<[_]> = certificates.into_iter().map(CertificateDer::into_owned).collect();
+        for certificate in certificates.iter() {
+            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| bad(&error))?;
             let constraints = parsed.basic_constraints().map_err(|error| bad(&error))?;
             if !constraints.is_some_and(|constraints| constraints.value.ca) {
                 return Err(IdentityError::AnchorIsNoAuthority { subject: parsed.subject().to_string() });
             }
             not_after_unix = not_after_unix.max(unix(parsed.validity().not_after.timestamp()));
-            roots.add(certificate).map_err(|error| bad(&error))?;
+            roots.add(certificate.clone()).map_err(|error| bad(&error))?;
         }
-        Ok(Self { roots: Arc::new(roots), not_after_unix })
+        Ok(Self { roots: Arc::new(roots), certificates, not_after_unix })
     }
 
     /// None: for a guest, which knows its peer by a token.
     #[must_use]
     pub fn nobody() -> Self {
-        Self { roots: Arc::new(RootCertStore::empty()), not_after_unix: u64::MAX }
+        Self { roots: Arc::new(RootCertStore::empty()), certificates: Arc::new([]), not_after_unix: u64::MAX }
     }
 
     /// The authorities as rustls takes them.
     #[must_use]
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
+    }
+
+    /// Their certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
     }
 
     /// How many authorities there are; at least one.

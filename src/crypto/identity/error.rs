@@ -98,6 +98,17 @@ pub enum IdentityError {
     },
 }
 
+/// Why an identity was not exchanged for another one.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The new one cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Peers with the new anchors would refuse it.
+    #[error(transparent)]
+    Refused(#[from] VerifyFailure),
+}
+
 /// Why a peer's certificate was refused. It travels inside [`rustls::Error`]; [`VerifyFailure::of`] takes it out.
 ///
 /// The peer is told none of it: every refusal is the same TLS alert.
@@ -161,6 +172,12 @@ pub enum VerifyFailure {
         expected: NodeId,
         /// Who answered.
         found: NodeId,
+    },
+    /// It is on the denylist.
+    #[error("{peer} was revoked: it is on the denylist of its trust domain")]
+    Denied {
+        /// Who the certificate names.
+        peer: NodeId,
     },
     /// Anything else that certificate verification found, such as a bad signature.
     #[error("the peer's certificate was refused: {reason}")]

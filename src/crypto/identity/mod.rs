@@ -7,6 +7,7 @@
 
 mod anchors;
 mod client_tickets;
+mod denylist;
 mod enroll;
 mod error;
 mod guest;
@@ -30,8 +31,9 @@ mod ticket_tests;
 
 pub use anchors::TrustAnchors;
 pub use client_tickets::ClientTickets;
+pub use denylist::{Denylist, DenylistError, signed_bytes};
 pub use enroll::{enroll_client_config, issued_node};
-pub use error::{IdentityError, VerifyFailure};
+pub use error::{ExchangeError, IdentityError, VerifyFailure};
 pub use guest::GuestToken;
 pub use node_id::NodeId;
 pub use own::Identity;

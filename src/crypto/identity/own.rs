@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use ring::hmac;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
+use zeroize::Zeroizing;
 
 use super::leaf::Leaf;
 use super::{IdentityError, NodeId};
@@ -24,10 +25,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a chain (leaf first) and its private key (PKCS#8, SEC1 or PKCS#1), both PEM.
+    /// Reads a chain (leaf first) and its private key (PKCS#8, SEC1 or PKCS#1), both PEM. Of several keys the leaf's is
+    /// taken: so a certificate and its key, which are two files, can be replaced one after the other.
     ///
     /// # Errors
-    /// If one cannot be read, the key is not the leaf's, or the leaf is not a node's: exactly one URI SAN, which
+    /// If one cannot be read, no key is the leaf's, or the leaf is not a node's: exactly one URI SAN, which
     /// names a node; usable for clients and servers; key usage digitalSignature; no authority. Validity in time is
     /// for the caller to compare, who has the clock.
     pub fn from_pem(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, IdentityError> {
@@ -39,13 +41,8 @@ impl Identity {
         if !(leaf.is_for_clients && leaf.is_for_servers) {
             return Err(IdentityError::WrongUsage { reason: "extended key usage needs clientAuth and serverAuth" });
         }
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| IdentityError::BadPem { what: "private key", reason: error.to_string() })?;
-        let reset_secret = Secret::new(derive_reset_secret(key.secret_der()));
-        let certified_key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => IdentityError::KeyMismatch,
-            other => IdentityError::BadKey { reason: other.to_string() },
-        })?;
+        let (certified_key, derived) = certify(&chain, key, provider)?;
+        let reset_secret = Secret::new(read_reset_secret(key).unwrap_or(derived));
         Ok(Self { certified_key: Some(Arc::new(certified_key)), leaf: Arc::new(leaf), reset_secret })
     }
 
@@ -93,6 +90,14 @@ impl Identity {
         &self.reset_secret
     }
 
+    /// The same as a line in front of a private key, PEM, where [`Identity::from_pem`] finds it: a key that replaces
+    /// another one goes on with the other's secret. Text outside of the blocks is no part of PEM (RFC 7468 §5.2).
+    #[must_use]
+    pub fn reset_secret_line(&self) -> Zeroizing<String> {
+        let digits: String = self.reset_secret.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+        Zeroizing::new(format!("{RESET_SECRET_LINE}{digits}\n"))
+    }
+
     /// Chain and key as rustls takes them; `None` for a guest.
     #[must_use]
     pub fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
@@ -105,6 +110,43 @@ impl fmt::Debug for Identity {
         f.debug_struct("Identity").field("node_id", self.node_id()).finish_non_exhaustive()
     }
 }
+
+/// The first key that is the leaf's, with the secret that is derived from it.
+fn certify(
+    chain: &[CertificateDer<'static>],
+    keys: &[u8],
+    provider: &CryptoProvider,
+) -> Result<(CertifiedKey, [u8; 32]), IdentityError> {
+    let bad = |error: pem::Error| IdentityError::BadPem { what: "private key", reason: error.to_string() };
+    let mut failure = bad(pem::Error::NoItemsFound);
+    for key in PrivateKeyDer::pem_slice_iter(keys) {
+        let key = key.map_err(bad)?;
+        let derived = derive_reset_secret(key.secret_der());
+        match CertifiedKey::from_der(chain.to_vec(), key, provider) {
+            Ok(certified_key) => return Ok((certified_key, derived)),
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => failure = IdentityError::KeyMismatch,
+            Err(other) => return Err(IdentityError::BadKey { reason: other.to_string() }),
+        }
+    }
+    Err(failure)
+}
+
+/// What [`Identity::reset_secret_line`] wrote, if it is there.
+fn read_reset_secret(keys: &[u8]) -> Option<[u8; 32]> {
+    let line = keys.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(RESET_SECRET_LINE.as_bytes()))?;
+    let digits = std::str::from_utf8(line).ok()?.trim_end();
+    let mut secret = [0; 32];
+    if digits.len() != 2 * secret.len() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in secret.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(secret)
+}
+
+/// In front of the secret that outlives a key.
+const RESET_SECRET_LINE: &str = "Longhaul-Reset-Secret: ";
 
 /// The private key is the one secret that outlives a restart. (A signature with it would not do: ECDSA's are random.)
 fn derive_reset_secret(key: &[u8]) -> [u8; 32] {

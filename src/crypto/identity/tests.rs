@@ -13,9 +13,11 @@ use rustls::{ClientConfig, Error, ServerConfig};
 
 use super::test_ca::{NOW, TestCa, at};
 use super::{
-    ALPN_SESSION, ALPN_TLS, Identity, IdentityError, NodeId, PeerIdentity, TlsSettings, TrustAnchors, VerifyFailure,
-    default_provider, server_name,
+    ALPN_SESSION, ALPN_TLS, DenylistError, Identity, IdentityError, NodeId, PeerIdentity, TlsSettings, Trust,
+    TrustAnchors, VerifyFailure, default_provider, server_name,
 };
+use crate::issue::{CertificateAuthority, KeyType, Validity};
+use crate::wire::{DenylistBody, SignedDenylist};
 
 const A: &str = "spiffe://example/node/a";
 const B: &str = "spiffe://example/node/b";
@@ -343,4 +345,112 @@ fn an_anchor_has_to_be_an_authority() {
     let error = TrustAnchors::from_pem(leaf.as_bytes()).unwrap_err();
     assert!(matches!(error, IdentityError::AnchorIsNoAuthority { .. }), "{error}");
     assert_eq!(TrustAnchors::from_pem(b"").unwrap_err(), IdentityError::NoCertificate);
+}
+
+#[test]
+fn of_several_keys_the_certificates_own_is_taken() {
+    let ca = TestCa::new();
+    let provider = default_provider();
+    let ((certificate, key), (_, other)) = (ca.issue(&[A], |_| {}), ca.issue(&[A], |_| {}));
+    let read = |keys: &str| Identity::from_pem(certificate.as_bytes(), keys.as_bytes(), &provider);
+    let alone = read(&key).unwrap();
+    for keys in [format!("{other}{key}"), format!("{key}{other}")] {
+        let found = read(&keys).unwrap();
+        let [one, two] = [&found, &alone].map(|identity| identity.certified_key().unwrap());
+        assert_eq!(one.key.public_key(), two.key.public_key());
+        assert_eq!(found.reset_secret().expose(), alone.reset_secret().expose());
+    }
+    assert!(matches!(read(&other), Err(IdentityError::KeyMismatch)));
+    assert!(matches!(read(""), Err(IdentityError::BadPem { .. })));
+    assert!(read(&format!("{other}{}", &key[..key.len() / 2])).is_err(), "half written");
+}
+
+#[test]
+fn the_reset_secret_outlives_a_key() {
+    let ca = TestCa::new();
+    let provider = default_provider();
+    let before = ca.node(A);
+    let (certificate, key) = ca.issue(&[A], |_| {});
+    let read = |keys: String| Identity::from_pem(certificate.as_bytes(), keys.as_bytes(), &provider).unwrap();
+    let line = before.reset_secret_line();
+    let after = read(format!("{}{key}", line.as_str()));
+    assert_eq!(after.reset_secret().expose(), before.reset_secret().expose());
+    assert_eq!(after.reset_secret_line(), line);
+    // What is damaged is as if it were not there.
+    for damaged in [&line[..line.len() - 3], &line[1..], "Longhaul-Reset-Secret: zz"] {
+        let own = read(format!("{damaged}\n{key}"));
+        assert_ne!(own.reset_secret().expose(), before.reset_secret().expose());
+        assert_eq!(own.reset_secret().expose(), read(key.clone()).reset_secret().expose());
+    }
+}
+
+fn authority() -> CertificateAuthority {
+    CertificateAuthority::generate("example", KeyType::P256, Validity::between(NOW as i64 - 10, NOW as i64 + 10))
+        .unwrap()
+}
+
+fn list(version: u64, names: &[&str], keys: &[[u8; 32]]) -> DenylistBody {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    DenylistBody { trust_domain: "example".to_owned(), version, names, keys: keys.to_vec() }
+}
+
+#[test]
+fn a_denied_node_is_refused_in_both_roles() {
+    for key_type in [KeyType::P256, KeyType::Ed25519] {
+        let validity = Validity::between(NOW as i64 - 10, NOW as i64 + 10);
+        let authority = CertificateAuthority::generate("example", key_type, validity).unwrap();
+        let node = |name: &str| {
+            let issued = authority.issue_node(name, KeyType::P256, validity).unwrap();
+            let (certificate, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
+            let anchors = TrustAnchors::from_pem(authority.certificate_pem().as_bytes()).unwrap();
+            settings(Identity::from_pem(certificate, key, &default_provider()).unwrap(), anchors)
+        };
+        let (a, b) = (node("a"), node("b"));
+        let meet = |a: &TlsSettings, b: &TlsSettings| {
+            shake(a.client_config(None, ALPN_SESSION).unwrap(), b.server_config(ALPN_SESSION).unwrap())
+                .map(|_| ())
+                .map_err(|(_, error)| VerifyFailure::of(&error).unwrap())
+        };
+        assert_eq!(meet(&a, &b), Ok(()));
+        let before = b.trust().generation();
+        let of_key = list(1, &[], &[a.identity().spki_sha256()]);
+        for body in [of_key, list(2, &["a"], &[])] {
+            assert!(b.trust().deny(authority.sign_denylist(&body).unwrap()).unwrap());
+            let denied = VerifyFailure::Denied { peer: A.parse().unwrap() };
+            assert_eq!((meet(&a, &b), meet(&b, &a)), (Err(denied.clone()), Err(denied)));
+        }
+        assert!(b.trust().generation() > before);
+        // Anchors that are set again do not forget it, and a newer list may let a node in again.
+        b.exchange(b.identity(), b.trust().anchors("example").unwrap()).unwrap();
+        assert!(meet(&a, &b).is_err());
+        assert!(b.trust().deny(authority.sign_denylist(&list(3, &["c"], &[])).unwrap()).unwrap());
+        assert_eq!(meet(&a, &b), Ok(()));
+    }
+}
+
+#[test]
+fn a_denylist_counts_only_from_the_authority_and_only_forwards() {
+    let (ours, other) = (authority(), authority());
+    let anchors = TrustAnchors::from_pem(ours.certificate_pem().as_bytes()).unwrap();
+    let trust = Trust::new("example", anchors, default_provider()).unwrap();
+    let sign = |body: &DenylistBody| ours.sign_denylist(body).unwrap();
+    assert_eq!(trust.deny(sign(&list(5, &["a"], &[]))), Ok(true));
+    for body in [list(5, &[], &[]), list(4, &[], &[])] {
+        assert_eq!(trust.deny(sign(&body)), Ok(false), "a list that is no newer");
+    }
+    let forged = other.sign_denylist(&list(6, &[], &[])).unwrap();
+    assert_eq!(trust.deny(forged.clone()), Err(DenylistError::BadSignature));
+    let right = sign(&list(6, &[], &[]));
+    let mixed = SignedDenylist { denylist: list(7, &[], &[]).encode(), signature: right.signature.clone() };
+    assert_eq!(trust.deny(mixed), Err(DenylistError::BadSignature));
+    let foreign = DenylistBody { trust_domain: "elsewhere".to_owned(), ..list(6, &[], &[]) };
+    assert!(matches!(trust.deny(sign(&foreign)), Err(DenylistError::ForeignTrustDomain { .. })));
+    let unreadable = SignedDenylist { denylist: vec![0xff; 10], signature: vec![1] };
+    assert!(matches!(trust.deny(unreadable), Err(DenylistError::Wire(_))));
+    assert!(trust.is_denied(&A.parse().unwrap(), &[0; 32]), "nothing has changed");
+    // While one authority replaces another, either may sign.
+    let both = [ours.certificate_pem(), other.certificate_pem()].concat();
+    trust.set("example", TrustAnchors::from_pem(both.as_bytes()).unwrap()).unwrap();
+    assert_eq!(trust.deny(forged), Ok(true));
+    assert!(!trust.is_denied(&A.parse().unwrap(), &[0; 32]));
 }

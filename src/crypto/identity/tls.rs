@@ -14,10 +14,10 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::enroll::WithAuthority;
+use super::enroll::{IfPresented, WithAuthority};
 use super::{
-    ClientTickets, GuestToken, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust,
-    TrustAnchors, VerifyFailure,
+    ClientTickets, ExchangeError, GuestToken, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore,
+    Trust, TrustAnchors, VerifyFailure,
 };
 use crate::base::limits;
 
@@ -123,6 +123,20 @@ impl TlsSettings {
         self.resolver.replace(identity)
     }
 
+    /// Goes on with another identity and other anchors, in all later handshakes. What is established stays.
+    ///
+    /// # Errors
+    /// If the identity names another node, rustls refuses the anchors, or peers with these anchors would refuse the
+    /// identity now: then nothing changes.
+    pub fn exchange(&self, identity: Identity, anchors: TrustAnchors) -> Result<(), ExchangeError> {
+        let domain = identity.node_id().trust_domain().to_owned();
+        let now = self.time.current_time().ok_or(VerifyFailure::Other { reason: "the time is unknown".to_owned() })?;
+        let trust = Trust::new(&domain, anchors.clone(), Arc::clone(&self.provider))?;
+        PeerVerifier::new(Arc::new(trust), None).verify_chain(identity.chain(), now)?;
+        self.resolver.replace(identity)?;
+        Ok(self.trust.set(&domain, anchors)?)
+    }
+
     /// Whether peers with the same anchors would accept the own certificate now.
     ///
     /// # Errors
@@ -217,7 +231,8 @@ impl TlsSettings {
         Ok(config)
     }
 
-    /// For an enrolment point: whoever dials has no certificate yet, and finds the authority in the chain.
+    /// For an enrolment point: whoever joins has no certificate yet, and finds the authority in the chain; whoever renews
+    /// shows the one that it has, which is verified as for a session.
     ///
     /// # Errors
     /// As [`TlsSettings::client_config`].
@@ -226,7 +241,7 @@ impl TlsSettings {
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(IfPresented(PeerVerifier::new(Arc::clone(&self.trust), None))))
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![ALPN_ENROLL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});

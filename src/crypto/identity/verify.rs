@@ -2,7 +2,7 @@
 //!
 //! The order of the checks: the name is read, its trust domain chooses the anchors (an authority cannot name nodes of
 //! another domain), webpki builds the chain and checks time and extended key usage, then key usage and the expected
-//! name. The DNS name that rustls passes is not looked at. Revocation is left to the denylist of the node.
+//! name, and the denylist. The DNS name that rustls passes is not looked at.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,13 +18,15 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
 use super::leaf::Leaf;
-use super::{IdentityError, NodeId, PeerIdentity, TrustAnchors, VerifyFailure};
+use super::{Denylist, DenylistError, IdentityError, NodeId, PeerIdentity, TrustAnchors, VerifyFailure};
+use crate::wire::{DenylistBody, SignedDenylist};
 
 /// The allowed trust domains with the anchors of each; shared by all verifiers of a node and replaceable.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     domains: RwLock<BTreeMap<String, Domain>>,
+    /// Counts changes of who is trusted.
     generation: AtomicU64,
 }
 
@@ -33,6 +35,8 @@ pub struct Trust {
 struct Domain {
     anchors: TrustAnchors,
     clients: Arc<dyn ClientCertVerifier>,
+    /// Who is denied all the same.
+    denylist: Option<Denylist>,
 }
 
 impl Trust {
@@ -66,15 +70,64 @@ impl Trust {
                 .build()
                 .map_err(|error| IdentityError::Tls { reason: error.to_string() })?;
         let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
-        domains.insert(trust_domain.to_owned(), Domain { anchors, clients });
-        self.generation.fetch_add(1, Ordering::Release);
+        let roots = Arc::clone(anchors.roots());
+        let denylist = domains.get(trust_domain).and_then(|domain| domain.denylist.clone());
+        let before = domains.insert(trust_domain.to_owned(), Domain { anchors, clients, denylist });
+        if before.is_none_or(|before| before.anchors.roots().roots != roots.roots) {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(())
     }
 
-    /// Counts the changes: what was verified under another number may have lost its anchor.
+    /// Counts the changes, of anchors and of the denylist: what was verified under another number may be trusted no more.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Denies whom a list names from now on, in all later handshakes. Whether it did: a list that is no newer than the one
+    /// in use changes nothing.
+    ///
+    /// # Errors
+    /// If no anchor of an allowed domain signed it: nothing changes then.
+    pub fn deny(&self, signed: SignedDenylist) -> Result<bool, DenylistError> {
+        let DenylistBody { trust_domain: domain, version, .. } = DenylistBody::decode(&signed.denylist)?;
+        // Most lists that come are the one in use: no signature has to be verified to leave them.
+        let is_known = self.denylist(&domain).is_some_and(|known| known.version() >= version);
+        if is_known {
+            return Ok(false);
+        }
+        let foreign = || DenylistError::ForeignTrustDomain { found: domain.clone() };
+        let anchors = self.anchors(&domain).ok_or_else(foreign)?;
+        let denylist = Denylist::verify(signed, &anchors, &self.provider)?;
+        let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
+        let place = domains.get_mut(&domain).ok_or_else(foreign)?;
+        if place.denylist.as_ref().is_some_and(|known| known.version() >= denylist.version()) {
+            return Ok(false);
+        }
+        place.denylist = Some(denylist);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Whether a node is denied, by its name or its key.
+    #[must_use]
+    pub fn is_denied(&self, node: &NodeId, spki_sha256: &[u8; 32]) -> bool {
+        self.denylist(node.trust_domain()).is_some_and(|denylist| denylist.denies(node, spki_sha256))
+    }
+
+    /// The denylist of a trust domain, if there is one.
+    #[must_use]
+    pub fn denylist(&self, trust_domain: &str) -> Option<Denylist> {
+        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
+        domains.get(trust_domain).and_then(|domain| domain.denylist.clone())
+    }
+
+    /// The anchors of a trust domain, if it is an allowed one.
+    #[must_use]
+    pub fn anchors(&self, trust_domain: &str) -> Option<TrustAnchors> {
+        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
+        domains.get(trust_domain).map(|domain| domain.anchors.clone())
     }
 
     fn domain_of(&self, peer: &NodeId) -> Result<Domain, VerifyFailure> {
@@ -172,6 +225,9 @@ impl PeerVerifier {
         verified.map_err(|error| explain(error, &leaf, now))?;
         if let Some(reason) = leaf.misuse {
             return Err(VerifyFailure::WrongUsage { peer: leaf.node_id, reason: reason.to_owned() });
+        }
+        if domain.denylist.is_some_and(|denylist| denylist.denies(&leaf.node_id, &leaf.spki_sha256)) {
+            return Err(VerifyFailure::Denied { peer: leaf.node_id });
         }
         match &self.expected {
             Some(expected) if *expected != leaf.node_id => {

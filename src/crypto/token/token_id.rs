@@ -28,7 +28,7 @@ impl TokenId {
 
     /// The one with these bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 

@@ -9,6 +9,12 @@ use crate::crypto::token::TokenId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// The authority's key could not sign the denylist.
+    #[error("the denylist cannot be signed: {reason}")]
+    Signature {
+        /// What the key says.
+        reason: String,
+    },
     /// There is no state.
     #[error("{} is not there; `longhaul hub init` makes it", path.display())]
     Missing {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 pub use self::error::StoreError;
 pub use self::redb::RedbStore;
-use super::{Denial, Issuance, Refusal, TokenRecord};
+use super::{Denial, Denied, Issuance, Refusal, TokenRecord};
 use crate::crypto::token::TokenId;
 
 /// The state of an authority. Methods block, for milliseconds as a rule.
@@ -75,11 +75,42 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`].
     fn issuances(&self) -> Result<Vec<Issuance>, StoreError>;
 
-    /// Puts something on the denylist.
+    /// Reserves a further certificate for the holder of one that was issued here. Who asks again with the same request
+    /// gets the same reservation.
+    ///
+    /// # Errors
+    /// [`StoreError`]. A refusal is no error: nothing has changed then.
+    fn renew(&self, ask: &RenewAsk<'_>) -> Result<Result<Issuance, Refusal>, StoreError>;
+
+    /// Puts something on the denylist, which gets a new version.
     ///
     /// # Errors
     /// [`StoreError`].
     fn deny(&self, denial: &Denial) -> Result<(), StoreError>;
+
+    /// Takes something off the denylist, which gets a new version. Whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn allow(&self, denied: &Denied, now_unix: u64) -> Result<bool, StoreError>;
+
+    /// Gives the denylist a new version, so that everybody takes it again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn revise_denylist(&self, now_unix: u64) -> Result<(), StoreError>;
+
+    /// Grows with every change of the denylist; 0 before the first one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn denylist_version(&self) -> Result<u64, StoreError>;
+
+    /// The denylist with its version, and with the keys of everything that came by a denied token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn denylist(&self) -> Result<DenylistRecord, StoreError>;
 
     /// The denylist.
     ///
@@ -124,6 +155,66 @@ pub struct Ask<'a> {
     pub not_after_unix: i64,
 }
 
+/// What somebody asks for who has shown a certificate. Serial and times are those of the certificate if a new one is
+/// reserved.
+#[derive(Clone, Debug)]
+pub struct RenewAsk<'a> {
+    /// The node that the shown certificate names.
+    pub name: &'a str,
+    /// SHA-256 of its DER SubjectPublicKeyInfo.
+    pub held_spki_sha256: [u8; 32],
+    /// SHA-256 of the request, DER.
+    pub request_sha256: [u8; 32],
+    /// SHA-256 of the DER SubjectPublicKeyInfo in it.
+    pub spki_sha256: [u8; 32],
+    /// Where the request comes from.
+    pub address: Option<IpAddr>,
+    /// Now, in seconds since 1970.
+    pub now_unix: u64,
+    /// How long certificates hold, in seconds.
+    pub lifetime_secs: u64,
+    /// SHA-256 of all trust anchors that the node is told with it.
+    pub anchors_sha256: [u8; 32],
+    /// Serial number.
+    pub serial: [u8; 16],
+    /// Beginning of the certificate, in seconds since 1970.
+    pub not_before_unix: i64,
+    /// Its end, in seconds since 1970.
+    pub not_after_unix: i64,
+}
+
+impl RenewAsk<'_> {
+    /// The reservation that follows `held`, in the place of `newest`.
+    fn issuance(&self, held: &Issuance, newest: Vec<u8>) -> Issuance {
+        Issuance {
+            token_id: held.token_id,
+            request_sha256: self.request_sha256,
+            spki_sha256: self.spki_sha256,
+            name: held.name.clone(),
+            roles: held.roles.clone(),
+            address: self.address,
+            serial: self.serial,
+            reserved_unix: self.now_unix,
+            not_before_unix: self.not_before_unix,
+            not_after_unix: self.not_after_unix,
+            certificate: None,
+            replaces: Some(newest),
+            anchors_sha256: Some(self.anchors_sha256.to_vec()),
+        }
+    }
+}
+
+/// The denylist as the nodes need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DenylistRecord {
+    /// Grows with every change; 0 before the first one.
+    pub version: u64,
+    /// What operators denied.
+    pub denials: Vec<Denial>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo of what came by denied tokens.
+    pub keys: Vec<[u8; 32]>,
+}
+
 impl Ask<'_> {
     /// The reservation that it leads to.
     fn issuance(&self, token: &TokenRecord, name: String) -> Issuance {
@@ -139,6 +230,8 @@ impl Ask<'_> {
             not_before_unix: self.not_before_unix,
             not_after_unix: self.not_after_unix,
             certificate: None,
+            replaces: None,
+            anchors_sha256: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Ask, GuestAsk, Store, StoreError};
+use super::{Ask, DenylistRecord, GuestAsk, RenewAsk, Store, StoreError};
 use crate::base::limits;
 use crate::crypto::token::TokenId;
 use crate::enroll::{Denial, Denied, Issuance, NamePattern, Refusal, TokenRecord};
@@ -221,7 +221,8 @@ impl Store for RedbStore {
                 Ok(name) => name,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            if is_denied(transaction, ask, &name)? {
+            let kinds = [Denied::Node(name.clone()), Denied::Key(ask.spki_sha256), Denied::Token(ask.token_id)];
+            if is_denied(transaction, &kinds)? {
                 return Ok(Err(Refusal::Denied));
             }
             let key = issuance_key(Some(ask.token_id), &ask.request_sha256);
@@ -301,9 +302,82 @@ impl Store for RedbStore {
         self.read(|transaction| all(&transaction.open_table(ISSUANCES)?))
     }
 
+    fn renew(&self, ask: &RenewAsk<'_>) -> Result<Result<Issuance, Refusal>, StoreError> {
+        self.write(|transaction| {
+            let mut issuances = transaction.open_table(ISSUANCES)?;
+            let mut names = transaction.open_table(NAMES)?;
+            let newest = names.get(ask.name)?.map(|key| key.value().to_vec());
+            let Some(newest) = newest else { return Ok(Err(Refusal::UnknownCertificate)) };
+            let lineage = lineage(&issuances, newest.clone())?;
+            let held = lineage.iter().find(|(_, issuance)| issuance.spki_sha256 == ask.held_spki_sha256);
+            let Some((_, held)) = held else { return Ok(Err(Refusal::UnknownCertificate)) };
+            let mut kinds = vec![Denied::Node(held.name.clone()), Denied::Key(ask.spki_sha256)];
+            kinds.push(Denied::Key(held.spki_sha256));
+            kinds.extend(held.token_id.map(Denied::Token));
+            if is_denied(transaction, &kinds)? {
+                return Ok(Err(Refusal::Denied));
+            }
+            let key = issuance_key(held.token_id, &ask.request_sha256);
+            if let Some(issuance) = get::<Issuance>(&issuances, &key)? {
+                return Ok(if issuance.name == held.name { Ok(issuance) } else { Err(Refusal::UnknownCertificate) });
+            }
+            let since = ask.now_unix.saturating_sub(ask.lifetime_secs);
+            let renewed = lineage.iter().filter(|(_, issuance)| issuance.replaces.is_some());
+            let count = renewed.filter(|(_, issuance)| issuance.reserved_unix > since).count();
+            if count >= limits::RENEWALS_PER_LIFETIME_MAX {
+                return Ok(Err(Refusal::TooManyRenewals));
+            }
+            let issuance = ask.issuance(held, newest);
+            put(&mut issuances, &key, &issuance)?;
+            names.insert(issuance.name.as_str(), &key[..])?;
+            prune(&mut issuances, &lineage, ask.now_unix)?;
+            Ok(Ok(issuance))
+        })
+    }
+
     fn deny(&self, denial: &Denial) -> Result<(), StoreError> {
         self.write(|transaction| {
-            put(&mut transaction.open_table(DENIALS)?, denial.denied.to_string().as_bytes(), denial)
+            put(&mut transaction.open_table(DENIALS)?, denial.denied.to_string().as_bytes(), denial)?;
+            revise(transaction, denial.since_unix)
+        })
+    }
+
+    fn allow(&self, denied: &Denied, now_unix: u64) -> Result<bool, StoreError> {
+        self.write(|transaction| {
+            let was_denied = transaction.open_table(DENIALS)?.remove(denied.to_string().as_bytes())?.is_some();
+            if was_denied {
+                revise(transaction, now_unix)?;
+            }
+            Ok(was_denied)
+        })
+    }
+
+    fn revise_denylist(&self, now_unix: u64) -> Result<(), StoreError> {
+        self.write(|transaction| revise(transaction, now_unix))
+    }
+
+    fn denylist_version(&self) -> Result<u64, StoreError> {
+        self.read(denylist_version)
+    }
+
+    fn denylist(&self) -> Result<DenylistRecord, StoreError> {
+        self.read(|transaction| {
+            let denials: Vec<Denial> = all(&transaction.open_table(DENIALS)?)?;
+            let token = |denial: &Denial| match denial.denied {
+                Denied::Token(id) => Some(id),
+                _ => None,
+            };
+            let tokens: Vec<_> = denials.iter().filter_map(token).collect();
+            let issuances = transaction.open_table(ISSUANCES)?;
+            let mut keys = Vec::new();
+            for id in tokens {
+                // The rows of a token follow each other.
+                let [first, last] = [[0; 32], [255; 32]].map(|hash| issuance_key(Some(id), &hash));
+                for row in issuances.range(&first[..]..=&last[..])? {
+                    keys.push(parse::<Issuance>(row?.1.value())?.spki_sha256);
+                }
+            }
+            Ok(DenylistRecord { version: denylist_version(transaction)?, denials, keys })
         })
     }
 
@@ -342,15 +416,53 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn is_denied(transaction: &WriteTransaction, ask: &Ask<'_>, name: &str) -> Result<bool, Failure> {
+fn is_denied(transaction: &WriteTransaction, kinds: &[Denied]) -> Result<bool, Failure> {
     let denials = transaction.open_table(DENIALS)?;
-    let kinds = [Denied::Node(name.to_owned()), Denied::Key(ask.spki_sha256), Denied::Token(ask.token_id)];
     for denied in kinds {
         if denials.get(denied.to_string().as_bytes())?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// A node's certificates, newest first, with their keys in the table, as far back as they are kept.
+fn lineage(
+    issuances: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    newest: Vec<u8>,
+) -> Result<Vec<(Vec<u8>, Issuance)>, Failure> {
+    let (mut lineage, mut next) = (Vec::new(), Some(newest));
+    while let Some(key) = next.take() {
+        let Some(issuance) = get::<Issuance>(issuances, &key)? else { break };
+        next.clone_from(&issuance.replaces);
+        lineage.push((key, issuance));
+        // A row that names itself would have to be written by hand.
+        if lineage.len() > 16 * limits::LINEAGE_MAX {
+            break;
+        }
+    }
+    Ok(lineage)
+}
+
+/// Forgets what is oldest in a lineage and long over.
+fn prune(issuances: &mut Rows<'_>, lineage: &[(Vec<u8>, Issuance)], now_unix: u64) -> Result<(), Failure> {
+    let oldest = lineage.iter().skip(limits::LINEAGE_MAX).rev();
+    for (key, _) in oldest.take_while(|(_, issuance)| issuance.not_after_unix < unix(now_unix)) {
+        issuances.remove(&key[..])?;
+    }
+    Ok(())
+}
+
+/// The next version of the denylist. It is the time, so that a state from a backup is no older than what nodes have.
+fn revise(transaction: &WriteTransaction, now_unix: u64) -> Result<(), Failure> {
+    let mut meta = transaction.open_table(META)?;
+    let version = meta.get(DENYLIST_VERSION)?.map_or(0, |value| value.value());
+    meta.insert(DENYLIST_VERSION, now_unix.max(version.saturating_add(1)))?;
+    Ok(())
+}
+
+fn denylist_version(transaction: &ReadTransaction) -> Result<u64, Failure> {
+    Ok(transaction.open_table(META)?.get(DENYLIST_VERSION)?.map_or(0, |value| value.value()))
 }
 
 /// The token's id, zeroes without one, and the hash of the request.
@@ -403,6 +515,9 @@ pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("me
 
 /// In [`META`]: the version of what the tables hold.
 pub(super) const SCHEMA: &str = "schema";
+
+/// In [`META`]: the version of the denylist, once it has one.
+const DENYLIST_VERSION: &str = "denylist-version";
 
 /// The schema before any migration.
 const FIRST_SCHEMA: u64 = 1;

@@ -9,7 +9,8 @@ use std::thread;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::redb::{META, Place, SCHEMA, initialise};
-use super::{Ask, RedbStore, Store, StoreError};
+use super::{Ask, RedbStore, RenewAsk, Store, StoreError};
+use crate::base::limits;
 use crate::crypto::token::TokenId;
 use crate::enroll::{Denial, Denied, Issuance, Refusal, TokenRecord};
 
@@ -333,4 +334,86 @@ fn a_crash_at_any_write_leaves_all_or_nothing() {
     crash_at_every_operation(&disk, |store| store.reserve(&ask(1, 5, "")).map(|reserved| assert!(reserved.is_ok())));
     disk.store().reserve(&ask(1, 5, "")).unwrap().unwrap();
     crash_at_every_operation(&disk, |store| store.commit(id(1), [5; 32], b"certificate").map(|_| ()));
+}
+
+fn renew_ask(held: u8, request: u8) -> RenewAsk<'static> {
+    RenewAsk {
+        name: "dc-b",
+        held_spki_sha256: [held; 32],
+        request_sha256: [request; 32],
+        spki_sha256: [request; 32],
+        address: None,
+        now_unix: NOW,
+        lifetime_secs: 86_400,
+        anchors_sha256: [7; 32],
+        serial: [request; 16],
+        not_before_unix: NOW as i64 - 300,
+        not_after_unix: NOW as i64 + 86_400,
+    }
+}
+
+#[test]
+fn a_node_renews_with_any_of_its_certificates_until_the_name_is_given_anew() {
+    let (directory, store) = made();
+    store.add_token(&token(1, "dc-b", 2)).unwrap();
+    store.reserve(&ask(1, 1, "")).unwrap().unwrap();
+    let second = store.renew(&renew_ask(1, 2)).unwrap().unwrap();
+    assert_eq!((second.token_id, second.name.as_str()), (Some(id(1)), "dc-b"));
+    let store = reopened(&directory, store);
+    assert_eq!(store.commit(id(1), [2; 32], b"second").unwrap(), b"second");
+    // The answer was lost: the same again, and another one with the key that the node still has.
+    assert_eq!(store.renew(&renew_ask(1, 2)).unwrap().unwrap().certificate.unwrap(), b"second");
+    store.renew(&renew_ask(1, 3)).unwrap().unwrap();
+    store.renew(&renew_ask(2, 4)).unwrap().unwrap();
+    assert_eq!(store.renew(&renew_ask(9, 5)).unwrap(), Err(Refusal::UnknownCertificate));
+    assert_eq!(store.token(id(1)).unwrap().unwrap().use_count, 1, "renewals use up no token");
+    // Another machine takes the name.
+    store.reserve(&ask(1, 6, "")).unwrap().unwrap();
+    for held in 1..5 {
+        assert_eq!(store.renew(&renew_ask(held, 7)).unwrap(), Err(Refusal::UnknownCertificate));
+    }
+    assert!(store.renew(&renew_ask(6, 7)).unwrap().is_ok());
+}
+
+#[test]
+fn who_is_denied_does_not_renew() {
+    let (_directory, store) = made();
+    store.add_token(&token(1, "dc-b", 1)).unwrap();
+    store.reserve(&ask(1, 1, "")).unwrap().unwrap();
+    assert_eq!(store.denylist_version().unwrap(), 0);
+    let mut version = 0;
+    for denied in [Denied::Node("dc-b".to_owned()), Denied::Key([1; 32]), Denied::Key([2; 32]), Denied::Token(id(1))] {
+        store.deny(&Denial { denied: denied.clone(), since_unix: NOW }).unwrap();
+        assert_eq!(store.renew(&renew_ask(1, 2)).unwrap(), Err(Refusal::Denied), "{denied}");
+        let list = store.denylist().unwrap();
+        assert!(list.version > version, "each change is a new version");
+        version = list.version;
+        assert_eq!(list.denials.len(), 1);
+        assert_eq!(list.keys, if denied == Denied::Token(id(1)) { vec![[1; 32]] } else { Vec::new() });
+        assert!(store.allow(&denied, NOW).unwrap() && !store.allow(&denied, NOW).unwrap());
+    }
+    assert!(store.denylist_version().unwrap() > version);
+    assert!(store.renew(&renew_ask(1, 2)).unwrap().is_ok());
+}
+
+#[test]
+fn renewals_are_bounded_and_old_certificates_are_forgotten() {
+    let (_directory, store) = made();
+    store.add_token(&token(1, "dc-b", 1)).unwrap();
+    store.reserve(&ask(1, 1, "")).unwrap().unwrap();
+    let limit = u8::try_from(limits::RENEWALS_PER_LIFETIME_MAX).unwrap();
+    for request in 2..2 + limit {
+        store.renew(&renew_ask(1, request)).unwrap().unwrap();
+    }
+    assert_eq!(store.renew(&renew_ask(1, 99)).unwrap(), Err(Refusal::TooManyRenewals));
+    let mut held = 1 + limit;
+    for day in 1..150_u64 {
+        let now_unix = NOW + day * 100_000;
+        let request = held.wrapping_add(1);
+        let (start, end) = (now_unix as i64 - 300, now_unix as i64 + 86_400);
+        let ask = RenewAsk { now_unix, not_before_unix: start, not_after_unix: end, ..renew_ask(held, request) };
+        store.renew(&ask).unwrap().unwrap();
+        held = request;
+    }
+    assert!(store.issuances().unwrap().len() <= limits::LINEAGE_MAX + 2);
 }

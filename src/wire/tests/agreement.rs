@@ -9,10 +9,10 @@ use crate::base::{Epoch, LaneId, PacketNumber, SessionId, StreamId, limits};
 use crate::wire::padding::zeroes_for;
 use crate::wire::proto::{self, frame_message};
 use crate::wire::{
-    Body, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, FrameMessage, Head,
-    PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, ServiceRequest, StreamData, TransportParameters,
-    WireError, decode_message, decode_packet, encode_clear, encode_packet, encode_packet_message, message_size,
-    packet_overhead_max,
+    Body, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, DenylistBody, EnrollAnswer, EnrollRequest, Frame,
+    FrameMessage, Head, PaddingPolicy, RenewAnswer, RenewRequest, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout,
+    ServiceRequest, SignedDenylist, StreamData, TransportParameters, WireError, decode_message, decode_packet,
+    encode_clear, encode_packet, encode_packet_message, message_size, packet_overhead_max,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -93,6 +93,25 @@ proptest! {
         let encoded = answer.encode();
         prop_assert_eq!(EnrollAnswer::decode(&encoded[..encoded.len() - 1]), Ok(None));
         prop_assert_eq!(EnrollAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
+    }
+
+    #[test]
+    fn renewal_messages_read_back_and_only_when_whole(
+        request in strategies::renew_request(),
+        answer in strategies::renew_answer(),
+        denylist in strategies::denylist(),
+    ) {
+        let encoded = request.encode();
+        prop_assert_eq!(RenewRequest::decode(&encoded[..encoded.len() - 1]), Ok(None));
+        prop_assert_eq!(RenewRequest::decode(&encoded), Ok(Some((request, encoded.len()))));
+        let encoded = answer.encode();
+        prop_assert_eq!(RenewAnswer::decode(&encoded[..encoded.len() - 1]), Ok(None));
+        prop_assert_eq!(RenewAnswer::decode(&encoded), Ok(Some((answer, encoded.len()))));
+        prop_assert_eq!(DenylistBody::decode(&denylist.encode()), Ok(denylist.clone()));
+        let signed = SignedDenylist { denylist: [&denylist.encode()[..], &[0x78, 1]].concat(), signature: vec![1; 70] };
+        let encoded = signed.encode();
+        prop_assert_eq!(SignedDenylist::decode(&encoded[..encoded.len() - 1]), Ok(None));
+        prop_assert_eq!(SignedDenylist::decode(&encoded), Ok(Some((signed, encoded.len()))));
     }
 }
 

@@ -5,9 +5,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
-    Ack, Body, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, GuestCredential,
-    HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest,
-    StreamData, TransportParameters, VERSION, decode_message, decode_packet, encode_clear, encode_packet_message,
+    Ack, Body, ClearMessage, Datagram, DatagramPiece, DenylistBody, EnrollAnswer, EnrollRequest, Frame,
+    GuestCredential, HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy,
+    RenewAnswer, RenewRequest, SealedKind, ServiceRequest, SignedDenylist, StreamData, TransportParameters, VERSION,
+    decode_message, decode_packet, encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -27,6 +28,14 @@ enum Meaning {
     Enroll(EnrollRequest),
     /// The answer of an enrolment with its delimiter.
     EnrollAnswer(EnrollAnswer),
+    /// The request of a renewal with its delimiter.
+    Renew(RenewRequest),
+    /// The answer of a renewal with its delimiter.
+    RenewAnswer(RenewAnswer),
+    /// A denylist, as it is signed.
+    Denylist(DenylistBody),
+    /// A signed denylist with its delimiter.
+    SignedDenylist(SignedDenylist),
 }
 
 macro_rules! vector {
@@ -72,6 +81,16 @@ fn bytes_are_read_as_ever() {
             Meaning::EnrollAnswer(answer) => {
                 assert_eq!(EnrollAnswer::decode(&bytes), Ok(Some((answer, bytes.len()))), "{name}");
             }
+            Meaning::Renew(request) => {
+                assert_eq!(RenewRequest::decode(&bytes), Ok(Some((request, bytes.len()))), "{name}");
+            }
+            Meaning::RenewAnswer(answer) => {
+                assert_eq!(RenewAnswer::decode(&bytes), Ok(Some((answer, bytes.len()))), "{name}");
+            }
+            Meaning::Denylist(list) => assert_eq!(DenylistBody::decode(&bytes), Ok(list), "{name}"),
+            Meaning::SignedDenylist(signed) => {
+                assert_eq!(SignedDenylist::decode(&bytes), Ok(Some((signed, bytes.len()))), "{name}");
+            }
         }
     }
 }
@@ -95,6 +114,10 @@ fn write(meaning: &Meaning) -> Vec<u8> {
         Meaning::Request(request) => return request.encode(),
         Meaning::Enroll(request) => return request.encode(),
         Meaning::EnrollAnswer(answer) => return answer.encode(),
+        Meaning::Renew(request) => return request.encode(),
+        Meaning::RenewAnswer(answer) => return answer.encode(),
+        Meaning::Denylist(list) => return list.encode(),
+        Meaning::SignedDenylist(signed) => return signed.encode(),
     }
     out.to_vec()
 }
@@ -277,8 +300,25 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
         authority: b"authority".to_vec(),
         addresses: vec!["tcp://0.0.0.0:7443".into(), "quic://hub.example:7443".into()],
     };
+    let renew = RenewRequest { certificate_request: b"request".to_vec(), denylist_version: 1_800_000_000 };
+    let renewed = RenewAnswer::Issued {
+        certificate: b"certificate".to_vec(),
+        anchors: vec![b"one".to_vec(), b"two".to_vec()],
+        denylist: b"denylist".to_vec(),
+    };
+    let denylist = DenylistBody {
+        trust_domain: "example".into(),
+        version: 1_800_000_000,
+        names: vec!["dc-b".into(), "dc-c".into()],
+        keys: vec![counting(0x10), counting(0x40)],
+    };
+    let signed = SignedDenylist { denylist: denylist.encode(), signature: b"signature".to_vec() };
     let with_datagrams = TransportParameters { datagram_bytes_max: 65_507, ..parameters() };
     vec![
+        vector!("renew-request", Meaning::Renew(renew)),
+        vector!("renew-answer", Meaning::RenewAnswer(renewed)),
+        vector!("signed-denylist", Meaning::SignedDenylist(signed)),
+        vector!("denylist", Meaning::Denylist(denylist)),
         vector!("enroll-request", Meaning::Enroll(enroll)),
         vector!("enroll-answer", Meaning::EnrollAnswer(issued)),
         vector!("enroll-answer-refused", Meaning::EnrollAnswer(EnrollAnswer::Refused)),

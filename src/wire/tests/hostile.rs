@@ -8,8 +8,9 @@ use prost::Message;
 use super::{reference, strategies};
 use crate::base::limits;
 use crate::wire::{
-    EnrollAnswer, EnrollRequest, Frame, PaddingPolicy, SealedKind, ServiceRequest, TransportParameters, decode_message,
-    decode_packet, encode_clear, encode_packet_message, message_size, proto,
+    DenylistBody, EnrollAnswer, EnrollRequest, Frame, PaddingPolicy, RenewAnswer, RenewRequest, SealedKind,
+    ServiceRequest, SignedDenylist, TransportParameters, decode_message, decode_packet, encode_clear,
+    encode_packet_message, message_size, proto,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -87,6 +88,21 @@ fn everything_agrees_with_prost(bytes: &[u8]) {
     if let Ok(Some((request, size))) = EnrollRequest::decode(bytes) {
         let prosts = proto::EnrollRequest::decode_length_delimited(&bytes[..size]).unwrap();
         assert_eq!(request.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(Some((request, size))) = RenewRequest::decode(bytes) {
+        let prosts = proto::RenewRequest::decode_length_delimited(&bytes[..size]).unwrap();
+        assert_eq!(request.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(Some((answer @ RenewAnswer::Issued { .. }, size))) = RenewAnswer::decode(bytes) {
+        let prosts = proto::RenewAnswer::decode_length_delimited(&bytes[..size]).unwrap();
+        assert_eq!(answer.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(Some((signed, size))) = SignedDenylist::decode(bytes) {
+        let prosts = proto::SignedDenylist::decode_length_delimited(&bytes[..size]).unwrap();
+        assert_eq!(signed.encode(), prosts.encode_length_delimited_to_vec());
+    }
+    if let Ok(list) = DenylistBody::decode(bytes) {
+        assert_eq!(list.encode(), proto::Denylist::decode(bytes).unwrap().encode_to_vec());
     }
     if let Ok(Some((answer @ EnrollAnswer::Issued { .. }, size))) = EnrollAnswer::decode(bytes) {
         let prosts = proto::EnrollAnswer::decode_length_delimited(&bytes[..size]).unwrap();

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, GuestCredential, HandshakeData,
-    HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData,
-    TransportParameters,
+    Ack, ClearMessage, Datagram, DatagramPiece, DenylistBody, EnrollAnswer, EnrollRequest, Frame, GuestCredential,
+    HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, RenewAnswer,
+    RenewRequest, ServiceRequest, StreamData, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -249,6 +249,29 @@ pub(super) fn enroll_answer() -> impl Strategy<Value = EnrollAnswer> {
     let issued = (der(), der(), vec("[ -~]{0,300}", 0..=limits::HUB_ADDRESSES_MAX))
         .prop_map(|(certificate, authority, addresses)| EnrollAnswer::Issued { certificate, authority, addresses });
     prop_oneof![4 => issued, 1 => Just(EnrollAnswer::Refused), 1 => Just(EnrollAnswer::Unavailable)]
+}
+
+pub(super) fn renew_request() -> impl Strategy<Value = RenewRequest> {
+    (vec(any::<u8>(), 1..=2048), any::<u64>())
+        .prop_map(|(certificate_request, denylist_version)| RenewRequest { certificate_request, denylist_version })
+}
+
+pub(super) fn renew_answer() -> impl Strategy<Value = RenewAnswer> {
+    let der = || vec(any::<u8>(), 1..2000);
+    let issued = (der(), vec(der(), 1..=limits::TRUST_ANCHORS_MAX), vec(any::<u8>(), 0..3000))
+        .prop_map(|(certificate, anchors, denylist)| RenewAnswer::Issued { certificate, anchors, denylist });
+    prop_oneof![4 => issued, 1 => Just(RenewAnswer::Refused), 1 => Just(RenewAnswer::Unavailable)]
+}
+
+pub(super) fn denylist() -> impl Strategy<Value = DenylistBody> {
+    let names = proptest::collection::btree_set("[a-z]{1,64}", 0..20);
+    let keys = proptest::collection::btree_set(any::<[u8; 32]>(), 0..20);
+    ("[a-z.]{0,255}", any::<u64>(), names, keys).prop_map(|(trust_domain, version, names, keys)| DenylistBody {
+        trust_domain,
+        version,
+        names: names.into_iter().collect(),
+        keys: keys.into_iter().collect(),
+    })
 }
 
 /// Bytes that are nearly a message: fields of any number and type, some within others.

@@ -7,8 +7,8 @@ use super::strategies::delimited;
 use crate::base::{PacketNumber, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Body, EnrollAnswer, EnrollRequest, Frame, FrameMessage, ServiceRequest, TransportParameters, WireError,
-    decode_message, decode_packet, message_size,
+    Body, DenylistBody, EnrollAnswer, EnrollRequest, Frame, FrameMessage, RenewAnswer, RenewRequest, ServiceRequest,
+    SignedDenylist, TransportParameters, WireError, decode_message, decode_packet, message_size,
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
@@ -710,6 +710,35 @@ fn enrolment_answers_are_in_range() {
     assert_eq!(with(bytes(4, &[0xff])), Err(WireError::Text("address")));
     assert_eq!(with(varint(4, 1)), Err(WireError::WireType(4)));
     assert!(matches!(EnrollAnswer::decode(&delimiter(16_384)), Err(WireError::TooLong { size: 16_384, .. })));
+}
+
+#[test]
+fn renewals_and_denylists_are_in_range() {
+    let request = |fields: Vec<u8>| RenewRequest::decode(&delimited(&fields)).map(drop);
+    assert_eq!(request(bytes(1, b"request")), Ok(()));
+    assert_eq!(request(varint(2, 1)), Err(WireError::Range("certificate request")));
+    assert_eq!(request(bytes(1, &[1; 2049])), Err(WireError::Range("certificate request")));
+    let answer = |fields: Vec<u8>| RenewAnswer::decode(&delimited(&fields)).map(drop);
+    let right = [bytes(2, b"certificate"), bytes(4, b"anchor")].concat();
+    assert_eq!(answer(right), Ok(()));
+    assert_eq!(answer(varint(1, 2)), Ok(()));
+    assert_eq!(answer(varint(1, 3)), Err(WireError::Range("code")));
+    assert_eq!(answer(bytes(4, b"anchor")), Err(WireError::Missing("certificate")));
+    assert_eq!(answer(bytes(2, b"certificate")), Err(WireError::Missing("trust anchor")));
+    let with = |fields: Vec<u8>| answer([bytes(2, b"certificate"), fields].concat());
+    assert_eq!(with(bytes(4, b"x").repeat(9)), Err(WireError::TooMany("trust anchors")));
+    assert_eq!(with(bytes(4, &[1; 4097])), Err(WireError::Range("trust anchor")));
+    let list = |fields: Vec<u8>| DenylistBody::decode(&fields).map(drop);
+    assert_eq!(list(Vec::new()), Ok(()));
+    assert_eq!(list([bytes(4, b"a"), bytes(4, b"b")].concat()), Ok(()));
+    assert_eq!(list([bytes(4, b"b"), bytes(4, b"a")].concat()), Err(WireError::Range("names")));
+    assert_eq!(list(bytes(4, &[b'x'; 65])), Err(WireError::Range("name")));
+    assert_eq!(list(bytes(4, b"x").repeat(8193)), Err(WireError::TooMany("names")));
+    assert_eq!(list(bytes(3, &[1; 33])), Err(WireError::Range("keys")));
+    assert_eq!(list(bytes(3, &[[2; 32], [1; 32]].concat())), Err(WireError::Range("keys")));
+    let many = [bytes(3, &[0; 32].repeat(8192)), bytes(4, b"x")].concat();
+    assert_eq!(list(many), Err(WireError::TooMany("denied")));
+    assert!(matches!(SignedDenylist::decode(&delimiter(657_409)), Err(WireError::TooLong { .. })));
 }
 
 // ---- Writing what nobody should -----------------------------------------------------------------------------------
