@@ -35,6 +35,7 @@ impl Place {
         fs::write(place.path("certs/ca.crt"), place.authority.certificate_pem()).unwrap();
         fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
         write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
+        write_private(&place.path("certs/otlp-headers"), "authorization: Basic YTpi\n");
         for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
             place.issue(name, files, day());
         }
@@ -111,6 +112,7 @@ fn the_full_example_has_every_option_in_its_section() {
         "[node]",
         "[identity]",
         "[enroll]",
+        "[telemetry]",
         "[[listen]]",
         "[listen.quic]",
         "[[link]]",

@@ -19,13 +19,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("channel", &["base", "wire", "crypto", "stream", "session", "congestion"]),
     ("node", &["base", "wire", "crypto", "stream", "session", "congestion", "channel"]),
     ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
+    // Reads the node and its services, and changes nothing.
+    ("telemetry", &["base", "session", "stream", "crypto", "channel", "node", "service"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
     // Beside the node: lets machines in before they have a session. Of the channels it uses addresses and admission.
     ("enroll", &["base", "wire", "crypto", "channel", "issue"]),
     (
         "config",
-        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "enroll"],
+        &[
+            "base",
+            "wire",
+            "crypto",
+            "stream",
+            "session",
+            "congestion",
+            "channel",
+            "node",
+            "service",
+            "telemetry",
+            "issue",
+            "enroll",
+        ],
     ),
     (
         "cli",
@@ -39,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "channel",
             "node",
             "service",
+            "telemetry",
             "issue",
             "enroll",
             "config",

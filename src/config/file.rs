@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) node: Node,
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) enroll: Option<Spanned<Enroll>>,
+    pub(super) telemetry: Option<Spanned<Telemetry>>,
     pub(super) listen: Vec<Spanned<Listen>>,
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) service: Vec<Spanned<Service>>,
@@ -56,6 +57,24 @@ pub(super) struct Enroll {
     pub(super) directory: Spanned<String>,
     pub(super) certificate_lifetime: Text,
     pub(super) advertise: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Telemetry {
+    pub(super) resource: Option<std::collections::BTreeMap<String, String>>,
+    pub(super) histograms: Text,
+    pub(super) latency_boundaries_ms: Option<Spanned<Vec<f64>>>,
+    pub(super) otlp_endpoint: Text,
+    pub(super) otlp_protocol: Text,
+    pub(super) otlp_headers_file: Text,
+    pub(super) otlp_ca: Text,
+    pub(super) otlp_certificate: Text,
+    pub(super) otlp_key: Text,
+    pub(super) otlp_interval: Text,
+    pub(super) otlp_timeout: Text,
+    pub(super) otlp_temporality: Text,
 }
 
 /// `[[listen]]`

@@ -18,6 +18,7 @@ mod resolve;
 pub(crate) mod secret_file;
 mod service;
 mod tcp;
+mod telemetry;
 pub(crate) mod text;
 mod unix;
 pub(crate) mod values;
@@ -50,6 +51,8 @@ pub struct Config {
     pub identity: LoadedIdentity,
     /// `[enroll]`: machines with a token may join here.
     pub enroll: Option<EnrollConfig>,
+    /// `[telemetry]`: what is measured, and where it is sent.
+    pub telemetry: crate::telemetry::Settings,
     /// `[[listen]]`: where peers may dial in. No address twice.
     pub listeners: Vec<ListenConfig>,
     /// `[[link]]`: peers that are dialled. No peer twice, never this node.
@@ -115,10 +118,11 @@ impl Config {
         let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
         let section = file.enroll.as_ref();
         let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
+        let telemetry = telemetry::load(file.telemetry.as_ref(), base, files, &mut problems);
         let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
         let problems = problems.into_vec();
         match config {
-            Some(config) if problems.is_empty() => Ok(config),
+            Some(config) if problems.is_empty() => Ok(Self { telemetry, ..config }),
             _ => Err(ConfigError::new(path, text, problems)),
         }
     }

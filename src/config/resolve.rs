@@ -42,7 +42,19 @@ pub(super) fn resolve(
     }
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
-    Some(Config { path: path.to_owned(), node, identity, enroll, listeners, links, services, forwards, warnings })
+    let telemetry = crate::telemetry::Settings::default();
+    Some(Config {
+        path: path.to_owned(),
+        node,
+        identity,
+        enroll,
+        telemetry,
+        listeners,
+        links,
+        services,
+        forwards,
+        warnings,
+    })
 }
 
 fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Problems) -> NodeConfig {

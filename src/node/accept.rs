@@ -16,15 +16,16 @@ use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
+use super::observer::NodeEvent;
 use super::registry::Registry;
 use super::session::Session;
 use super::shared::Shared;
-use crate::base::{LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
 };
 use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
-use crate::session::{EstablishError, Established, Establishing, LaneSetup, Progress};
+use crate::session::{EstablishError, Established, Establishing, LaneKind, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
 
 /// What all channels of a node's listeners share.
@@ -64,11 +65,14 @@ impl Acceptor {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
+        let kind = lane_kind(connection.info.kind);
+        let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.open(connection)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         drop(permit);
+        self.tell(begun, kind, outcome.as_ref());
         if let Err(error) = outcome {
             tracing::info!(peer = %peer_address, %error, "channel refused");
         }
@@ -78,14 +82,29 @@ impl Acceptor {
     pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted) {
         let peer_address = accepted.peer;
         let timeout = limits::HANDSHAKE_TIMEOUT;
+        let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
+        self.tell(begun, LaneKind::Quic, outcome.as_ref().map(|(_, first)| &first.id));
         match outcome {
             Ok((connection, channel)) => self.take_lanes(connection, channel).await,
             Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
         }
+    }
+
+    /// Tells what a channel became. One that failed early is counted as a handshake: it never said what it wanted.
+    fn tell(&self, begun: Instant, kind: LaneKind, outcome: Result<&LaneId, &ConnectError>) {
+        let (side, kind, time, error) = (Side::Server, Some(kind), begun.elapsed(), outcome.err());
+        let is_join = match outcome {
+            Ok(lane) => *lane != LaneId::FIRST,
+            Err(error) => matches!(error, ConnectError::JoinRefused),
+        };
+        self.registry.tell(&match is_join {
+            true => NodeEvent::Join { side, kind, time, error },
+            false => NodeEvent::Handshake { side, kind, time, error },
+        });
     }
 
     async fn receive_quic(&self, accepted: QuicAccepted) -> Result<(QuicConnection, FirstLane), ConnectError> {
@@ -132,7 +151,7 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection) -> Result<(), ConnectError> {
+    async fn open(&self, connection: Connection) -> Result<LaneId, ConnectError> {
         let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
             let config = self.tls.server_config(ALPN_TLS)?;
             let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
@@ -140,7 +159,7 @@ impl Acceptor {
         } else {
             (connection, None)
         };
-        self.receive(Fresh::new(connection, outer)).await.map(|_| ())
+        self.receive(Fresh::new(connection, outer)).await.map(|(_, lane)| lane)
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
@@ -241,7 +260,7 @@ impl Acceptor {
         }
         let id = session.id();
         tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, "session accepted");
-        let shared = Shared::new(session, peer, None);
+        let shared = Shared::new(session, peer, None, self.registry.observer());
         if !self.registry.insert(id, &shared) {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());

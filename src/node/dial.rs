@@ -10,10 +10,11 @@ use super::config::LinkConfig;
 use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
+use super::observer::NodeEvent;
 use super::registry::Registry;
 use super::session::{self, Unclaimed};
 use super::shared::{LaneEvent, Shared};
-use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
     dial_quic,
@@ -116,8 +117,12 @@ impl Dialler {
                 }
             }
         };
-        let timeout = limits::HANDSHAKE_TIMEOUT;
-        tokio::time::timeout(timeout, establishing).await.map_err(|_| ConnectError::TimedOut(timeout))?
+        let (timeout, begun) = (limits::HANDSHAKE_TIMEOUT, Instant::now());
+        let made = tokio::time::timeout(timeout, establishing).await.unwrap_or(Err(ConnectError::TimedOut(timeout)));
+        let (kind, time) = (Some(lane_kind(address.kind())), begun.elapsed());
+        let error = made.as_ref().err();
+        self.registry.tell(&NodeEvent::Handshake { side: Side::Client, kind, time, error });
+        made
     }
 
     /// Joins a fresh channel to a session; data may leave with the join itself. Returns the lane.
@@ -128,11 +133,18 @@ impl Dialler {
         usage: LaneUsage,
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
-        let dialled = self.dial(address, timeout).await?;
-        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
-        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), setup).await?;
-        self.use_fully(shared, lane_id, dialled.quic, usage);
-        Ok(lane_id)
+        let begun = Instant::now();
+        let joining = async {
+            let dialled = self.dial(address, timeout).await?;
+            let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
+            let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), setup).await?;
+            self.use_fully(shared, lane_id, dialled.quic, usage);
+            Ok(lane_id)
+        };
+        let joined = joining.await;
+        let (kind, time) = (Some(lane_kind(address.kind())), begun.elapsed());
+        self.registry.tell(&NodeEvent::Join { side: Side::Client, kind, time, error: joined.as_ref().err() });
+        joined
     }
 
     /// Opens what a QUIC channel has besides its first lane, which has joined or is about to: the carrier of datagrams,
@@ -166,7 +178,7 @@ impl Dialler {
         show_early: impl Fn(Option<session::Session>),
     ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
         let id = session.id();
-        let shared = Shared::new(session, peer, Some(listener));
+        let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
         spawn_lane(&shared, io, awaited);
         let registry = Arc::clone(&self.registry);

@@ -32,6 +32,7 @@ mod link;
 mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
+mod observer;
 mod places;
 mod race;
 mod recv_stream;
@@ -46,6 +47,7 @@ pub use datagrams::{DatagramFlow, DatagramSender};
 pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
+pub use observer::{NodeEvent, NodeMeter, Observer, SessionReading};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
 pub use session::Session;

@@ -12,6 +12,7 @@ use super::accept::Acceptor;
 use super::config::{LinkConfig, NodeConfig};
 use super::error::{ConnectError, NodeError};
 use super::link::Link;
+use super::observer::{NodeMeter, Observer};
 use super::registry::Registry;
 use super::session::Session;
 use crate::base::CloseCode;
@@ -26,6 +27,7 @@ pub struct NodeBuilder {
     tls: TlsSettings,
     config: NodeConfig,
     listeners: Vec<(Address, ListenOptions)>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl NodeBuilder {
@@ -33,6 +35,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn config(mut self, config: NodeConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Has somebody hear what happens in the node.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -49,7 +58,7 @@ impl NodeBuilder {
     /// [`NodeError`] when an address cannot be listened on.
     pub async fn build(self) -> Result<Node, NodeError> {
         let (sender, accepted) = mpsc::channel(self.config.backlog);
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(self.observer));
         let acceptor = Arc::new(Acceptor {
             tls: self.tls.clone(),
             reset_key: hmac::Key::new(hmac::HMAC_SHA256, self.tls.identity().reset_secret().expose()),
@@ -67,12 +76,14 @@ impl NodeBuilder {
                 let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
                 tracing::info!(address = %listener.local_address(), "listening");
                 addresses.push(listener.local_address().clone());
+                acceptor.registry.add_gate(listener.gate().clone());
                 tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor))));
                 continue;
             }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
+            acceptor.registry.add_gate(listener.gate().clone());
             tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor))));
         }
         let tasks = std::sync::Mutex::new(tasks);
@@ -102,13 +113,31 @@ impl Node {
     /// Begins a node with an identity and what it trusts.
     #[must_use]
     pub fn builder(tls: TlsSettings) -> NodeBuilder {
-        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new() }
+        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new(), observer: None }
     }
 
     /// This node's own name.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.0.tls.identity().node_id().clone()
+    }
+
+    /// Reads the node's sessions, for statistics.
+    #[must_use]
+    pub fn meter(&self) -> NodeMeter {
+        NodeMeter::new(Arc::clone(&self.0.registry))
+    }
+
+    /// What its TLS is made of, the identity that it presents now included.
+    #[must_use]
+    pub fn tls(&self) -> &TlsSettings {
+        &self.0.tls
+    }
+
+    /// Who hears what happens in it.
+    #[must_use]
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.0.registry.observer().cloned()
     }
 
     /// The addresses that it listens on, with the ports that were chosen for it.

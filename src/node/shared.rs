@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::observer::{NodeEvent, Observer};
 use crate::base::{Direction, LaneId, StreamId};
 use crate::channel::AbortHandle;
-use crate::crypto::identity::PeerIdentity;
+use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::session::{CloseReason, EstablishError, Event, LaneState, Session};
 use crate::stream::StreamNotice;
 
@@ -82,6 +83,8 @@ pub(super) struct Inner {
     armed: Option<Instant>,
     listener: Option<mpsc::UnboundedSender<LaneEvent>>,
     closed: Option<CloseReason>,
+    /// Who hears what happens to it, and whose session it is.
+    observer: Option<(Arc<dyn Observer>, NodeId)>,
     /// Why the peer did not start the session.
     pub(super) start_error: Option<EstablishError>,
     /// It was closed by the change under way.
@@ -100,7 +103,13 @@ impl Shared {
         session: Session,
         peer: PeerIdentity,
         listener: Option<mpsc::UnboundedSender<LaneEvent>>,
+        observer: Option<&Arc<dyn Observer>>,
     ) -> Arc<Self> {
+        let mut session = session;
+        let observer = observer.map(|observer| (Arc::clone(observer), peer.node_id.clone()));
+        if observer.is_some() {
+            session.begin_measuring();
+        }
         let inner = Inner {
             session,
             waiting: HashMap::new(),
@@ -113,6 +122,7 @@ impl Shared {
             armed: None,
             listener,
             closed: None,
+            observer,
             start_error: None,
             has_ended: false,
         };
@@ -239,6 +249,12 @@ impl Inner {
         self.lanes.get(&lane).cloned()
     }
 
+    /// The living channels, by the first of their lanes.
+    pub(super) fn channel_aborts(&self) -> Vec<(LaneId, AbortHandle)> {
+        let firsts = self.lanes.iter().filter(|(id, _)| self.session.channel_of(**id) == Some(**id));
+        firsts.map(|(id, control)| (*id, control.abort.clone())).collect()
+    }
+
     /// Registers the tasks of a lane.
     pub(super) fn add_lane(&mut self, id: LaneId, control: LaneControl) {
         if self.session.lane_state(id).is_none_or(|state| state == LaneState::Dead) {
@@ -282,6 +298,9 @@ impl Inner {
                     control.close();
                 }
                 self.due.append(&mut self.connecting);
+                if let (Some((observer, peer)), Some(kind)) = (&self.observer, self.session.lane_kind(id)) {
+                    observer.on_event(&NodeEvent::LaneEnded { peer, kind, end });
+                }
                 self.tell(LaneEvent::Down(id));
             }
             Event::KeysUpdated(epoch) => tracing::debug!(session = %self.session.id(), epoch = epoch.0, "keys updated"),
@@ -293,6 +312,12 @@ impl Inner {
             }
             Event::Closed(reason) => {
                 self.closed = Some(reason.clone());
+                if let Some((observer, peer)) = &self.observer {
+                    let (id, reading) = (self.session.id(), self.session.read_meter());
+                    let now = Instant::now();
+                    let outage = self.session.outage_since().map(|since| now.saturating_duration_since(since));
+                    observer.on_event(&NodeEvent::SessionEnded { peer, id, reason: &reason, reading, outage });
+                }
                 self.has_ended = true;
                 self.due.extend(self.waiting.drain().map(|(_, waker)| waker));
                 for direction in 0..2 {

@@ -37,6 +37,9 @@ impl Gateway {
     #[must_use]
     pub fn start(node: Node, services: Services) -> Self {
         let peers = Peers::new();
+        if let Some(observer) = node.observer() {
+            peers.observe(observer);
+        }
         let serving = Serving { peers: peers.clone(), services: services.clone(), tasks: Mutex::default() };
         let serving = Arc::new(serving);
         let mut waiting = JoinSet::new();

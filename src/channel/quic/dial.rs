@@ -14,6 +14,7 @@ use super::error::QuicError;
 use super::options::QuicOptions;
 use crate::channel::dial::DialOptions;
 use crate::channel::dial_tcp::{AttemptError, race, resolve};
+use crate::channel::path::PathMeter;
 use crate::channel::{Address, DialError, DialFailure, DialFailures};
 
 /// Dials a `quic://` address and runs the client's side of the handshake. `initial` is the suite of the first packets
@@ -59,7 +60,8 @@ async fn attempt(
         .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
     let (crypto, words) = Discreet::new(crypto);
     let mut config = ClientConfig::new(crypto);
-    config.transport_config(Arc::new(options.transport(peer.ip())));
+    let meter = Arc::new(PathMeter::default());
+    config.transport_config(Arc::new(options.transport(peer.ip(), Some(Arc::clone(&meter) as _))));
     let payload_bytes_max = options.mtu_max(peer.ip());
     let endpoint = endpoint(local, false, payload_bytes_max, options, None, None).map_err(|error| match error {
         EndpointError::Options(source) => AttemptError::Options(source),
@@ -68,7 +70,7 @@ async fn attempt(
     let local = endpoint.local_addr()?;
     let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
     let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
-    QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
+    QuicConnection::new(connection, local, meter, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
 }
 
 /// Stands where TLS wants a server's name; neither sent nor verified. `.invalid` is never resolved (RFC 6761 §6.4).
