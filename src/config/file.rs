@@ -75,6 +75,7 @@ pub(super) struct Telemetry {
     pub(super) otlp_interval: Text,
     pub(super) otlp_timeout: Text,
     pub(super) otlp_temporality: Text,
+    pub(super) trace_ratio: Option<Spanned<f64>>,
 }
 
 /// `[[listen]]`

@@ -21,7 +21,13 @@ pub(super) fn load(
     let Some(section) = section else { return Settings::default() };
     let keys = section.get_ref();
     let resource = keys.resource.clone().unwrap_or_default();
-    Settings { resource, histograms: histograms(keys, problems), otlp: otlp(keys, base, files, problems) }
+    let trace_ratio = keys.trace_ratio.as_ref().and_then(|ratio| {
+        let is_share = (0.0..=1.0).contains(ratio.get_ref());
+        let outcome = is_share.then_some(*ratio.get_ref()).ok_or("expected a share from 0 to 1, such as 0.01");
+        problems.check(ratio.span(), outcome)
+    });
+    let otlp = otlp(keys, base, files, problems);
+    Settings { resource, histograms: histograms(keys, problems), otlp, trace_ratio }
 }
 
 fn histograms(keys: &file::Telemetry, problems: &mut Problems) -> Histograms {

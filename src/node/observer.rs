@@ -65,7 +65,7 @@ pub enum NodeEvent<'a> {
         /// Why.
         reason: &'a CloseReason,
         /// The last reading.
-        reading: Reading,
+        reading: &'a Reading,
         /// How long no lane had worked, if it ended in an outage.
         outage: Option<Duration>,
     },

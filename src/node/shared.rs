@@ -316,7 +316,13 @@ impl Inner {
                     let (id, reading) = (self.session.id(), self.session.read_meter());
                     let now = Instant::now();
                     let outage = self.session.outage_since().map(|since| now.saturating_duration_since(since));
-                    observer.on_event(&NodeEvent::SessionEnded { peer, id, reason: &reason, reading, outage });
+                    observer.on_event(&NodeEvent::SessionEnded {
+                        peer,
+                        id,
+                        reason: &reason,
+                        reading: &reading,
+                        outage,
+                    });
                 }
                 self.has_ended = true;
                 self.due.extend(self.waiting.drain().map(|(_, waker)| waker));

@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -52,7 +53,7 @@ pub use snapshot::{ChannelSnapshot, LinkSnapshot, Snapshot, VERSION as SNAPSHOT_
 use self::output::Output;
 use self::points::Collected;
 use self::recorder::Recording;
-use self::state::State;
+use self::state::{Ended, State};
 use self::windows::TICK;
 use crate::node::{Node, NodeEvent, NodeMeter, Observer};
 use crate::service::Gateway;
@@ -78,6 +79,7 @@ struct Shared {
     /// For the text of Prometheus, and for OTLP if it is on.
     text: Output,
     otlp: Option<otlp::Exporting>,
+    tracing: Option<otlp::Tracing>,
     node: OnceLock<Watched>,
     gateway: Mutex<Weak<Gateway>>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -102,11 +104,13 @@ impl Telemetry {
             explicit @ Histograms::Explicit(_) => explicit.clone(),
         };
         let text = Output::new(resource.clone(), Temporality::Cumulative, &text);
-        let otlp = otlp::Exporting::new(resource, settings)?;
+        let otlp = otlp::Exporting::new(resource.clone(), settings)?;
+        let tracing = otlp::Tracing::new(resource, settings)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(Instant::now())),
             text,
             otlp,
+            tracing,
             node: OnceLock::new(),
             gateway: Mutex::new(Weak::new()),
             errors: Mutex::default(),
@@ -132,6 +136,9 @@ impl Telemetry {
         tasks.push(tokio::spawn(tick(Arc::clone(&self.0.shared))));
         if self.0.shared.otlp.is_some() {
             tasks.push(tokio::spawn(otlp::run(Arc::clone(&self.0.shared))));
+        }
+        if self.0.shared.tracing.is_some() {
+            tasks.push(tokio::spawn(otlp::run_spans(Arc::clone(&self.0.shared))));
         }
     }
 
@@ -195,9 +202,7 @@ impl Shared {
         if let Some(process) = ProcessSnapshot::read() {
             collected.add_process(&process);
         }
-        if let Some(otlp) = &self.otlp {
-            otlp.add_to(&mut collected);
-        }
+        otlp::add_outcomes(self, &mut collected);
         output.collect(collected.0).map_err(|error| tracing::debug!(%error, "metrics cannot be collected")).ok()
     }
 
@@ -223,15 +228,17 @@ impl Shared {
                 lock(&self.state).on_lane_ended(peer, *kind, words::lane_end(*end), now);
             }
             NodeEvent::SessionEnded { peer, id, reason, reading, outage } => {
-                let reason = words::close_reason(reason);
-                let mut recording = Recording::of(self);
-                let mut state = lock(&self.state);
-                state.on_session_ended(*id, peer, reading, reason, *outage, now, &mut recording);
+                let ended = Ended { id: *id, peer, reading, reason: words::close_reason(reason), outage: *outage };
+                lock(&self.state).on_session_ended(&ended, now, &mut Recording::of(self));
             }
             NodeEvent::StreamOpened { peer, time, is_open } => {
                 let outcome = if *is_open { "ok" } else { "failed" };
                 let attributes = [self.peer(peer), KeyValue::new("outcome", outcome)];
                 self.record("longhaul.stream.open.duration", time.as_secs_f64(), &attributes);
+                if let Some(tracing) = &self.tracing {
+                    let error = (!is_open).then(|| "no session in time".to_owned());
+                    tracing.add("stream open", SpanKind::Client, *time, &attributes[..1], error);
+                }
             }
             NodeEvent::FirstByte { peer, service, time } => {
                 let attributes = [self.peer(peer), KeyValue::new("service", (*service).to_owned())];
@@ -259,6 +266,14 @@ impl Shared {
             KeyValue::new("outcome", if error.is_none() { "ok" } else { "failed" }),
         ];
         self.record(name, time.as_secs_f64(), &attributes);
+        if let Some(tracing) = &self.tracing {
+            let kind = match side {
+                crate::base::Side::Client => SpanKind::Client,
+                crate::base::Side::Server => SpanKind::Server,
+            };
+            let error = error.map(|error| error.as_str().to_owned());
+            tracing.add(operation, kind, time, &attributes[1..2], error);
+        }
         if let Some(error) = error {
             *lock(&self.errors).entry((operation, error.as_str())).or_default() += 1;
         }

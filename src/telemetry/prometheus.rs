@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics, ScopeMetrics};
 
 /// The `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -17,7 +17,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn render(metrics: &ResourceMetrics) -> String {
     let mut text = String::new();
     write_target(&mut text, metrics.resource());
-    for metric in metrics.scope_metrics().flat_map(|scope| scope.metrics()) {
+    for metric in metrics.scope_metrics().flat_map(ScopeMetrics::metrics) {
         match metric.data() {
             AggregatedMetrics::F64(data) => write_metric(&mut text, metric, data),
             AggregatedMetrics::U64(data) => write_metric(&mut text, metric, data),

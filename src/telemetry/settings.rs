@@ -17,6 +17,8 @@ pub struct Settings {
     pub histograms: Histograms,
     /// Where metrics and traces are sent, if anywhere. Variables may say so, too.
     pub otlp: Option<OtlpSettings>,
+    /// Share of handshakes, joins and streams that are traced, 0 to 1. Variables may say so, too; else none are.
+    pub trace_ratio: Option<f64>,
 }
 
 /// Sort and boundaries of histograms.

@@ -55,6 +55,18 @@ pub(super) struct State {
     tick_count: u64,
 }
 
+/// A session that is over.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    pub(super) id: SessionId,
+    pub(super) peer: &'a NodeId,
+    /// The last one.
+    pub(super) reading: &'a Reading,
+    pub(super) reason: &'static str,
+    /// How long no channel had worked, if it ended in an outage.
+    pub(super) outage: Option<Duration>,
+}
+
 /// What is shared with one peer.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -189,17 +201,9 @@ impl State {
     }
 
     /// A session is over: its last reading.
-    pub(super) fn on_session_ended(
-        &mut self,
-        id: SessionId,
-        peer: &NodeId,
-        reading: &Reading,
-        reason: &'static str,
-        outage: Option<Duration>,
-        now: Instant,
-        recorder: &mut dyn Recorder,
-    ) {
-        let peer = self.peer_name(peer);
+    pub(super) fn on_session_ended(&mut self, ended: &Ended<'_>, now: Instant, recorder: &mut dyn Recorder) {
+        let Ended { id, reading, reason, outage, .. } = *ended;
+        let peer = self.peer_name(ended.peer);
         self.count(id, &peer, reading, &[], now, recorder);
         if let Some(known) = self.sessions.get_mut(&id) {
             known.has_ended = true;
@@ -372,7 +376,7 @@ impl Channel {
 
     /// Notes how a lane of the channel is doing. Lanes of one channel are shown together.
     fn look(&mut self, session: SessionId, lane: &LaneStats, paths: &mut HashMap<LaneId, PathStats>) {
-        let living = self.now.get_or_insert_with(|| Living {
+        let living = self.now.get_or_insert(Living {
             session,
             lane: lane.channel,
             kind: lane.kind,

@@ -211,6 +211,8 @@ instruments! {
         "Exports to the collector";
     "longhaul.telemetry.dropped" Counter "{sample}" []
         "Single measurements that found no room before they were read";
+    "longhaul.telemetry.span.dropped" Counter "{span}" []
+        "Spans that found no room before they were sent";
     "process.cpu.time" Counter "s" ["cpu.mode"]
         "CPU time of the process";
     "process.memory.usage" UpDownCounter "By" []

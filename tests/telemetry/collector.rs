@@ -6,21 +6,32 @@ use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::
     MetricsService, MetricsServiceServer,
 };
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{Request, Response, Status};
 
-/// What arrived: with the headers that came with it.
+/// A request, with the headers that came with it.
+type Exported = (Vec<(String, String)>, ExportMetricsServiceRequest);
+
+/// What arrived: metrics, and spans.
 #[derive(Clone, Default)]
-pub struct Received(Arc<Mutex<Vec<(Vec<(String, String)>, ExportMetricsServiceRequest)>>>);
+pub struct Received(Arc<Mutex<Vec<Exported>>>, Arc<Mutex<Vec<Span>>>);
 
 impl Received {
     fn push(&self, headers: Vec<(String, String)>, request: ExportMetricsServiceRequest) {
         self.0.lock().unwrap().push((headers, request));
+    }
+
+    /// A span of this name.
+    pub fn span(&self, name: &str) -> Option<Span> {
+        self.1.lock().unwrap().iter().find(|span| span.name == name).cloned()
     }
 
     pub fn count(&self) -> usize {
@@ -107,6 +118,19 @@ impl MetricsService for Received {
     }
 }
 
+#[tonic::async_trait]
+impl TraceService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans.into_iter();
+        let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+        self.1.lock().unwrap().extend(spans);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
 /// Serves gRPC: where.
 pub async fn grpc() -> (String, Received) {
     let received = Received::default();
@@ -114,7 +138,9 @@ pub async fn grpc() -> (String, Received) {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let service = MetricsServiceServer::new(received.clone());
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    let traces = TraceServiceServer::new(received.clone());
+    let server = tonic::transport::Server::builder().add_service(service).add_service(traces);
+    tokio::spawn(server.serve_with_incoming(incoming));
     (endpoint, received)
 }
 

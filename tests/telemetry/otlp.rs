@@ -126,6 +126,32 @@ async fn boundaries_can_be_chosen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_arrive_of_what_is_sampled() {
+    let (endpoint, received) = collector::grpc().await;
+    let settings = Settings { trace_ratio: Some(1.0), ..settings(endpoint.clone(), Protocol::Grpc) };
+    let pair = Pair::new("tcp", &settings).await;
+    pair.exchange(1000).await;
+    // A second channel joins by itself.
+    until("the join", || pair.telemetry.snapshot().links.first().filter(|link| link.channels.len() == 2).map(|_| ()))
+        .await;
+    assert!(pair.a.shutdown(Duration::from_secs(30)).await);
+    pair.telemetry.shutdown().await;
+    for name in ["handshake", "join", "stream open"] {
+        let span = received.span(name).unwrap_or_else(|| panic!("there is no span {name}"));
+        assert!(span.end_time_unix_nano >= span.start_time_unix_nano && span.start_time_unix_nano > 0, "{span:?}");
+        assert_eq!(span.parent_span_id, b"", "a trace of its own");
+    }
+    let silent = Settings { trace_ratio: None, ..settings };
+    let (endpoint, received) = collector::grpc().await;
+    let otlp = silent.otlp.map(|otlp| OtlpSettings { endpoint: Some(endpoint), ..otlp });
+    let pair = Pair::new("tcp", &Settings { otlp, ..Settings::default() }).await;
+    pair.exchange(1000).await;
+    assert!(pair.a.shutdown(Duration::from_secs(30)).await);
+    pair.telemetry.shutdown().await;
+    assert!(received.count() > 0 && received.span("handshake").is_none(), "nothing is sampled unless asked for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_values_arrive_when_a_node_ends() {
     let (endpoint, received) = collector::grpc().await;
     let mut settings = settings(endpoint, Protocol::Grpc);

@@ -1,8 +1,9 @@
-//! Metrics by OTLP, to a collector that may be slow or dead: what is sent is collected when it is sent, so that nothing
-//! queues up; an export that takes too long is given up, and counted.
+//! Metrics and spans by OTLP, to a collector that may be slow or dead: metrics are collected when they are sent, so that
+//! nothing queues up, and spans wait in a queue that is bounded. An export that takes too long is given up, and counted.
 
 mod connect;
 mod plan;
+mod spans;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{MetricExporter, Protocol as WireProtocol, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_otlp::{
+    MetricExporter, Protocol as WireProtocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use tokio::time::error::Elapsed;
 use tonic::metadata::MetadataMap;
 
 use self::connect::{Connector, Http};
@@ -22,6 +27,7 @@ use super::Shared;
 use super::output::Output;
 use super::points::Collected;
 use super::settings::{Histograms, Protocol, Settings};
+pub(super) use spans::Tracing;
 
 /// Why metrics cannot be sent as they should.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +67,57 @@ pub(super) struct Exporting {
     output: Output,
     exporter: MetricExporter,
     plan: Plan,
+    outcomes: Outcomes,
+}
+
+/// What became of the exports of a signal.
+struct Outcomes {
+    signal: Signal,
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// The last export did not arrive, which was logged.
     is_failing: AtomicBool,
+}
+
+impl Outcomes {
+    fn new(signal: Signal) -> Self {
+        let (succeeded, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { signal, succeeded, failed, is_failing: AtomicBool::new(false) }
+    }
+
+    /// Notes what became of an export: whether it arrived.
+    fn note(&self, outcome: Result<OTelSdkResult, Elapsed>, timeout: Duration, plan: &Plan) -> bool {
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", timeout.as_secs_f32())),
+        };
+        let (endpoint, signal) = (&plan.endpoint, self.signal.as_str());
+        match outcome {
+            Ok(()) => {
+                self.succeeded.fetch_add(1, Ordering::Relaxed);
+                if self.is_failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(%endpoint, signal, "telemetry arrives again");
+                }
+                true
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                // Once, not each time: a collector may be gone for days.
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%endpoint, signal, %error, "telemetry cannot be sent");
+                }
+                false
+            }
+        }
+    }
+
+    fn add_to(&self, collected: &mut Collected) {
+        for (outcome, counter) in [("ok", &self.succeeded), ("failed", &self.failed)] {
+            let signal = KeyValue::new("signal", self.signal.as_str());
+            let attributes = [signal, KeyValue::new("outcome", outcome)];
+            collected.add("longhaul.telemetry.export", counter.load(Ordering::Relaxed) as f64, &attributes);
+        }
+    }
 }
 
 impl Exporting {
@@ -76,59 +129,34 @@ impl Exporting {
         let output = Output::new(resource, plan.temporality, histograms);
         let exporter = exporter(&plan)?;
         tracing::info!(endpoint = %plan.endpoint, interval_ms = plan.interval.as_millis() as u64, "sending metrics");
-        Ok(Some(Self {
-            output,
-            exporter,
-            plan,
-            succeeded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            is_failing: AtomicBool::new(false),
-        }))
+        Ok(Some(Self { output, exporter, plan, outcomes: Outcomes::new(Signal::Metrics) }))
     }
 
     pub(super) fn output(&self) -> &Output {
         &self.output
     }
 
-    /// Adds what became of exports.
-    pub(super) fn add_to(&self, collected: &mut Collected) {
-        for (outcome, counter) in [("ok", &self.succeeded), ("failed", &self.failed)] {
-            let signal = KeyValue::new("signal", Signal::Metrics.as_str());
-            let attributes = [signal, KeyValue::new("outcome", outcome)];
-            collected.add("longhaul.telemetry.export", counter.load(Ordering::Relaxed) as f64, &attributes);
-        }
-    }
-
     async fn export(&self, metrics: &ResourceMetrics, timeout: Duration) {
-        let outcome = match tokio::time::timeout(timeout, self.exporter.export(metrics)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", timeout.as_secs_f32())),
-        };
-        match outcome {
-            Ok(()) => {
-                self.succeeded.fetch_add(1, Ordering::Relaxed);
-                if self.is_failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!(endpoint = %self.plan.endpoint, "metrics arrive again");
-                }
-            }
-            Err(error) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                // Once, not each time: a collector may be gone for days.
-                if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(endpoint = %self.plan.endpoint, %error, "metrics cannot be sent");
-                }
-            }
-        }
+        let exporting = tokio::time::timeout(timeout, self.exporter.export(metrics));
+        self.outcomes.note(exporting.await, timeout, &self.plan);
+    }
+}
+
+/// Adds what became of exports.
+pub(super) fn add_outcomes(shared: &Shared, collected: &mut Collected) {
+    if let Some(exporting) = &shared.otlp {
+        exporting.outcomes.add_to(collected);
+    }
+    if let Some(tracing) = &shared.tracing {
+        tracing.outcomes.add_to(collected);
+        collected.add("longhaul.telemetry.span.dropped", tracing.dropped() as f64, &[]);
     }
 }
 
 /// Sends metrics at intervals. One export at a time: the next one says all that the last one could not.
 pub(super) async fn run(shared: Arc<Shared>) {
     let Some(exporting) = &shared.otlp else { return };
-    let period = exporting.plan.interval;
-    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = interval(exporting.plan.interval);
     loop {
         interval.tick().await;
         if let Some(metrics) = shared.collect(&exporting.output) {
@@ -137,44 +165,74 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Sends the last values, within a moment.
+/// Sends spans at intervals.
+pub(super) async fn run_spans(shared: Arc<Shared>) {
+    let Some(tracing) = &shared.tracing else { return };
+    let mut interval = interval(tracing.plan.interval);
+    loop {
+        interval.tick().await;
+        tracing.export(tracing.plan.timeout).await;
+    }
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// Sends what is left, within a moment.
 pub(super) async fn flush(shared: &Shared) {
+    if let Some(tracing) = &shared.tracing {
+        tracing.export(FLUSH_TIMEOUT.min(tracing.plan.timeout)).await;
+    }
     let Some(exporting) = &shared.otlp else { return };
     if let Some(metrics) = shared.collect(&exporting.output) {
         exporting.export(&metrics, FLUSH_TIMEOUT.min(exporting.plan.timeout)).await;
     }
 }
 
+/// An exporter of one signal: both kinds are built alike, and have no type in common.
+macro_rules! build_exporter {
+    ($builder:expr, $plan:expr) => {{
+        let (builder, plan) = ($builder, $plan);
+        let failed = |error: opentelemetry_otlp::ExporterBuildError| OtlpError::Exporter(error.to_string());
+        match plan.protocol {
+            Protocol::Grpc => {
+                let mut builder = builder
+                    .with_tonic()
+                    .with_channel(connect::channel(plan)?)
+                    .with_timeout(plan.timeout)
+                    .with_metadata(metadata(&plan.headers)?);
+                if let Some(compression) = plan.compression {
+                    builder = builder.with_compression(compression);
+                }
+                builder.build().map_err(failed)
+            }
+            Protocol::HttpProtobuf => {
+                let headers: HashMap<_, _> = plan.headers.iter().cloned().collect();
+                let mut builder = builder
+                    .with_http()
+                    .with_protocol(WireProtocol::HttpBinary)
+                    .with_endpoint(plan.endpoint.to_string())
+                    .with_http_client(Http(Connector::new(plan, b"http/1.1")?))
+                    .with_timeout(plan.timeout)
+                    .with_headers(headers);
+                if let Some(compression) = plan.compression {
+                    builder = builder.with_compression(compression);
+                }
+                builder.build().map_err(failed)
+            }
+        }
+    }};
+}
+
 fn exporter(plan: &Plan) -> Result<MetricExporter, OtlpError> {
-    let failed = |error: opentelemetry_otlp::ExporterBuildError| OtlpError::Exporter(error.to_string());
-    let builder = MetricExporter::builder().with_temporality(plan.temporality);
-    match plan.protocol {
-        Protocol::Grpc => {
-            let mut builder = builder
-                .with_tonic()
-                .with_channel(connect::channel(plan)?)
-                .with_timeout(plan.timeout)
-                .with_metadata(metadata(&plan.headers)?);
-            if let Some(compression) = plan.compression {
-                builder = builder.with_compression(compression);
-            }
-            builder.build().map_err(failed)
-        }
-        Protocol::HttpProtobuf => {
-            let headers: HashMap<_, _> = plan.headers.iter().cloned().collect();
-            let mut builder = builder
-                .with_http()
-                .with_protocol(WireProtocol::HttpBinary)
-                .with_endpoint(plan.endpoint.to_string())
-                .with_http_client(Http(Connector::new(plan, b"http/1.1")?))
-                .with_timeout(plan.timeout)
-                .with_headers(headers);
-            if let Some(compression) = plan.compression {
-                builder = builder.with_compression(compression);
-            }
-            builder.build().map_err(failed)
-        }
-    }
+    build_exporter!(MetricExporter::builder().with_temporality(plan.temporality), plan)
+}
+
+fn span_exporter(plan: &Plan) -> Result<SpanExporter, OtlpError> {
+    build_exporter!(SpanExporter::builder(), plan)
 }
 
 fn metadata(headers: &[(String, String)]) -> Result<MetadataMap, OtlpError> {

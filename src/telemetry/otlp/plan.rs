@@ -15,7 +15,6 @@ use crate::telemetry::settings::{OtlpSettings, Protocol};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::telemetry) enum Signal {
     Metrics,
-    #[expect(dead_code, reason = "spans are not sent yet")]
     Traces,
 }
 

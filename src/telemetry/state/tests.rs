@@ -115,7 +115,8 @@ impl World {
 
     fn end(&mut self, id: SessionId, lanes: Vec<LaneStats>) {
         let reading = reading(lanes);
-        self.state.on_session_ended(id, &peer(), &reading, "local", None, self.now, &mut self.noted);
+        let ended = Ended { id, peer: &peer(), reading: &reading, reason: "local", outage: None };
+        self.state.on_session_ended(&ended, self.now, &mut self.noted);
     }
 
     fn link(&self) -> &Link {
