@@ -86,6 +86,8 @@ fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>, boundary: Option<&
     let mut pairs: Vec<_> = attributes
         .map(|attribute| format!("{}=\"{}\"", legal(attribute.key.as_str()), escaped(&attribute.value.as_str())))
         .collect();
+    // The SDK gives them in whatever order; a series should look the same each time.
+    pairs.sort();
     pairs.extend(boundary.map(|boundary| format!("le=\"{boundary}\"")));
     if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
 }
@@ -158,7 +160,7 @@ mod tests {
         for line in [
             "target_info{service_name=\"longhaul\"} 1",
             "# TYPE longhaul_channel_io_bytes_total counter",
-            "longhaul_channel_io_bytes_total{peer=\"a\\\"b\\\\c\\nd\",direction=\"transmit\"} 12",
+            "longhaul_channel_io_bytes_total{direction=\"transmit\",peer=\"a\\\"b\\\\c\\nd\"} 12",
             "# TYPE longhaul_link_padding_ratio gauge",
             "longhaul_link_padding_ratio 0.25",
             "# TYPE longhaul_link_session gauge",

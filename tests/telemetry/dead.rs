@@ -23,7 +23,7 @@ fn failed(pair: &Pair) -> Option<u64> {
     let text = pair.telemetry.render_prometheus();
     let line = text
         .lines()
-        .find(|line| line.starts_with("longhaul_telemetry_export_total{signal=\"metrics\",outcome=\"failed\"}"));
+        .find(|line| line.starts_with("longhaul_telemetry_export_total{outcome=\"failed\",signal=\"metrics\"}"));
     line?.rsplit_once(' ')?.1.parse().ok()
 }
 
