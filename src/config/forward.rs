@@ -52,7 +52,8 @@ pub(super) fn resolve(
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
     let priority = value(section.priority.as_ref(), str::parse, Default::default(), problems);
     let usual = ForwardConfig::new(listen?, peer?, &service?);
-    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, ..usual })
+    let replay_safe = section.replay_safe.unwrap_or(false);
+    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, replay_safe, ..usual })
 }
 
 fn accepts(text: &str) -> Result<bool, String> {

@@ -26,6 +26,7 @@ mod carrier;
 mod config;
 mod datagrams;
 mod dial;
+mod early;
 mod error;
 mod lane;
 mod link;
@@ -41,6 +42,7 @@ mod send_stream;
 mod session;
 mod shared;
 mod slot;
+mod stream_opener;
 
 pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
@@ -51,6 +53,7 @@ pub use observer::{NodeEvent, NodeMeter, Observer, SessionReading};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
 pub use session::Session;
+pub use stream_opener::StreamOpener;
 
 pub use crate::session::{LaneStats, SessionStats};
 pub use crate::stream::{DatagramDrop, DatagramStats, Priority};

@@ -191,6 +191,7 @@ impl ConnectError {
             Self::NotJoinable => "not-joinable",
             Self::Identity(_) => "certificate",
             Self::OuterTls(_) => "outer-tls",
+            Self::Expired { .. } => "expired",
             Self::LinkClosed => "link-closed",
         }
     }

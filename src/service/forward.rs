@@ -44,6 +44,8 @@ pub struct ForwardConfig {
     pub connections_max: u32,
     /// How datagrams are treated, if it has them.
     pub datagrams: DatagramOptions,
+    /// Whether its requests may happen twice without harm, so that they may leave as early data.
+    pub replay_safe: bool,
     /// How urgent its requests are.
     pub priority: Priority,
     /// How long a client waits for a session with the peer.
@@ -62,6 +64,7 @@ impl ForwardConfig {
             accepts_proxy_protocol: false,
             connections_max: CONNECTIONS_MAX,
             datagrams: DatagramOptions::default(),
+            replay_safe: false,
             priority: Priority::default(),
             session_timeout: SESSION_TIMEOUT,
         }
@@ -222,8 +225,15 @@ impl Shared {
                 (source, destination) = (Some(from), Some(to));
             }
         }
-        let (begun, peer) = (Instant::now(), &self.config.peer);
-        let opening = self.peers.open(peer, self.config.priority);
+        let begun = Instant::now();
+        let ForwardConfig { peer, priority, replay_safe, .. } = &self.config;
+        let opening = async {
+            if *replay_safe {
+                self.peers.open_replay_safe(peer, *priority).await
+            } else {
+                self.peers.open(peer, *priority).await
+            }
+        };
         let opened = tokio::time::timeout(self.config.session_timeout, opening).await;
         self.peers.tell(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok() });
         let (send, recv) = opened.map_err(|_| Refusal::NoSession)?;

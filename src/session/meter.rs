@@ -143,7 +143,7 @@ impl Session {
             unsent_bytes: self.streams.unsent_bytes(),
             held_bytes: self.streams.held_bytes(),
             lanes_lost: self.lanes_lost,
-            epoch: self.keys.epoch().0,
+            epoch: self.epoch().0,
             datagrams: self.streams.datagram_stats(),
             decisions: self.meter.decisions,
             blocked: self.meter.blocked,

@@ -30,6 +30,7 @@ pub(super) fn close_reason(reason: &CloseReason) -> &'static str {
         CloseReason::ChannelsLost { .. } => "channels-lost",
         CloseReason::NotAccepted => "not-accepted",
         CloseReason::Reset => "reset",
+        CloseReason::Unauthenticated => "unauthenticated",
         CloseReason::KeysExhausted => "keys-exhausted",
     }
 }

@@ -51,6 +51,21 @@ impl Pair {
         Self { telemetry, a, b, forward }
     }
 
+    /// Exchanges a little again and again while something is waited for: on a busy machine a single round trip may not
+    /// be measured, as time in which a side did not run says nothing about a path.
+    pub async fn busy_until<T>(&self, what: &str, holds: impl FnMut() -> Option<T>) -> T {
+        let exchanging = async {
+            loop {
+                self.exchange(1000).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            found = until(what, holds) => found,
+            () = exchanging => unreachable!("it goes on for ever"),
+        }
+    }
+
     /// Sends bytes through the forward, and reads as many back.
     pub async fn exchange(&self, size: usize) {
         let Endpoint::Stream(Address::Tcp { host, port }) = &self.forward else { panic!("the forward is TCP") };
