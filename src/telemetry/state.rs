@@ -4,7 +4,7 @@
 //! channels stay. Both are bounded, so that what is shown has a bounded number of series. Pure: readings and time come
 //! in as arguments, single measurements go out to a [`Recorder`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::histogram::{self, Histogram};
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) total: Series,
     pub(super) samples_dropped: u64,
     sessions: HashMap<SessionId, Known>,
+    /// Those of the last readings, early ones included.
+    living: HashSet<SessionId>,
     /// Since the last tick.
     pending: (Flow, Latency),
     tick_count: u64,
@@ -156,6 +158,7 @@ impl State {
             total: Series::new(now),
             samples_dropped: 0,
             sessions: HashMap::new(),
+            living: HashSet::new(),
             pending: Default::default(),
             tick_count: 0,
         }
@@ -167,6 +170,7 @@ impl State {
             link.now = Now::default();
             link.channels.values_mut().for_each(|channel| channel.now = None);
         }
+        self.living = readings.iter().map(|reading| reading.id).collect();
         for reading in readings {
             self.on_reading(reading, now, recorder);
         }
@@ -247,7 +251,7 @@ impl State {
                 channel.series.on_tick(now, flow, latency);
             }
         }
-        let living: BTreeSet<_> = self.links.values().flat_map(|link| link.now.sessions.iter().copied()).collect();
+        let living = &self.living;
         // One that has ended is remembered until no reading can be under way that still has it.
         self.sessions.retain(|id, known| living.contains(id) || !std::mem::replace(&mut known.has_ended, true));
     }

@@ -157,6 +157,19 @@ fn a_reading_from_before_the_end_adds_nothing_after_it() {
 }
 
 #[test]
+fn a_session_counts_from_before_it_is_connected() {
+    let mut world = World::new();
+    let early =
+        |bytes| SessionReading { is_connected: false, ..session(A, reading(vec![lane(0, bytes, LaneState::Active)])) };
+    world.tick(vec![early(100)]);
+    world.tick(vec![early(200)]);
+    assert!(world.link().now.sessions.is_empty(), "it may yet be refused");
+    world.tick(vec![session(A, reading(vec![lane(0, 300, LaneState::Active)]))]);
+    world.tick(vec![session(A, reading(vec![lane(0, 400, LaneState::Active)]))]);
+    assert_eq!((world.link().totals.bytes_sent, &world.link().now.sessions[..]), (400, &[A][..]));
+}
+
+#[test]
 fn numbers_of_dead_channels_are_used_again() {
     let mut world = World::new();
     let living = |id, bytes| lane(id, bytes, LaneState::Active);
