@@ -4,11 +4,13 @@
 //! machine is made here, and all problems are reported together with their places. Sockets are bound elsewhere.
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
+mod allow;
 mod datagrams;
 mod enroll;
 mod file;
 mod files;
 mod forward;
+mod guest;
 mod identity;
 mod link;
 mod listen;
@@ -31,7 +33,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
-pub use identity::{IdentityFiles, LoadedIdentity};
+pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};

@@ -150,6 +150,7 @@ impl NodeMeter {
                 &counters.refused_pending_of_source,
                 &counters.refused_rate,
                 &counters.refused_sources,
+                &counters.refused_address,
                 &counters.refused_credentials,
                 &counters.accept_errors,
             ];
@@ -174,7 +175,8 @@ impl fmt::Debug for NodeMeter {
 }
 
 /// The words for what gates refuse, in the order in which they are read.
-const GATE_REASONS: [&str; 6] = ["pending", "pending-of-source", "rate", "sources", "credentials", "accept-error"];
+const GATE_REASONS: [&str; 7] =
+    ["pending", "pending-of-source", "rate", "sources", "address", "credentials", "accept-error"];
 
 impl ConnectError {
     /// The word for it in metrics.
@@ -192,6 +194,7 @@ impl ConnectError {
             Self::Identity(_) => "certificate",
             Self::OuterTls(_) => "outer-tls",
             Self::Expired { .. } => "expired",
+            Self::GuestRefused => "guest-refused",
             Self::LinkClosed => "link-closed",
         }
     }

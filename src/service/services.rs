@@ -18,7 +18,7 @@ use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Service, ServiceConfig};
-use crate::crypto::identity::NodeId;
+use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::ServiceRequest;
 
@@ -95,7 +95,7 @@ impl Services {
 
     /// Takes the streams of a session until it is over, and says why it is.
     pub async fn serve(&self, session: Session) -> SessionError {
-        let peer = Arc::new(session.peer().node_id.clone());
+        let peer = Arc::new(session.peer().clone());
         loop {
             match session.accept_bi().await {
                 Ok((send, recv)) => {
@@ -131,13 +131,14 @@ struct Prepared {
 impl Shared {
     async fn answer(
         self: Arc<Self>,
-        peer: Arc<NodeId>,
+        identity: Arc<PeerIdentity>,
         mut send: SendStream,
         mut recv: RecvStream,
         _: ConnectionGuard,
     ) {
+        let peer = &identity.node_id;
         // Boxed: what is needed to get here is given back before the connection is carried.
-        let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
+        let prepared = match Box::pin(self.prepare(&identity, &mut recv)).await {
             Ok(prepared) => prepared,
             Err((refusal, service)) => {
                 self.count(refusal);
@@ -156,7 +157,7 @@ impl Shared {
             Connected::Stream(socket) => socket,
             Connected::Datagrams(socket) => {
                 drop((request, first));
-                return self.carry_datagrams(&service, &peer, DatagramFlow::new(send, recv), socket).await;
+                return self.carry_datagrams(&service, peer, DatagramFlow::new(send, recv), socket).await;
             }
             Connected::Bench => {
                 if let Err(error) = bench::serve_stream(send, recv, first).await {
@@ -191,7 +192,7 @@ impl Shared {
     }
 
     /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
-    async fn prepare(&self, peer: &NodeId, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
+    async fn prepare(&self, peer: &PeerIdentity, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
         let nameless = |refusal| (refusal, String::new());
         if self.is_closed.load(Ordering::Acquire) {
             return Err(nameless(Refusal::ShuttingDown));

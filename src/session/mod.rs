@@ -24,6 +24,7 @@ mod datagrams;
 mod early;
 mod establish;
 mod event;
+mod guest;
 mod join;
 mod lane;
 mod meter;

@@ -22,6 +22,7 @@ use super::error::QuicError;
 use super::observed::PathObserver;
 use super::options::{QuicOptions, RetryPolicy};
 use crate::base::TokenBucket;
+use crate::channel::admission::Refusal;
 use crate::channel::path::PathMeter;
 use crate::channel::{Address, Gate, GateCounters, ListenError, ListenOptions, Permit};
 
@@ -122,7 +123,7 @@ impl QuicListener {
         self.gate.counters()
     }
 
-    /// The gate, to look at it from elsewhere.
+    /// The gate, to share it or to read its counters.
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -130,6 +131,14 @@ impl QuicListener {
 
     fn admit(&mut self, incoming: Incoming, index: usize) -> Option<QuicAccepted> {
         let peer = incoming.remote_address();
+        // First of all: who is asked to prove its address learns that somebody listens.
+        if !self.gate.allows(Some(peer.ip())) {
+            if self.log.take(Instant::now()) {
+                tracing::warn!(address = %self.local, %peer, reason = %Refusal::Address, "connection refused");
+            }
+            incoming.ignore();
+            return None;
+        }
         let is_loaded = match self.options.retry {
             RetryPolicy::Always => true,
             RetryPolicy::Never => false,
