@@ -21,6 +21,8 @@ pub mod channel;
 pub mod node;
 #[cfg(feature = "node")]
 pub mod service;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 #[cfg(feature = "issue")]
 pub mod issue;
 #[cfg(feature = "enroll")]

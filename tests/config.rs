@@ -38,6 +38,7 @@ impl Place {
         fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
         write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
         write_private(&place.path("examples/config/ca.passphrase"), "not needed for a plain key");
+        write_private(&place.path("certs/otlp-headers"), "authorization: Basic YTpi\n");
         let token = JoinToken::generate(place.authority.spki_sha256(), &mut SystemEntropy::new());
         write_private(&place.path("certs/guest.token"), &token.to_text());
         for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
@@ -118,6 +119,7 @@ fn the_full_example_has_every_option_in_its_section() {
         "[identity]",
         "[enroll]",
         "[renew]",
+        "[telemetry]",
         "[[listen]]",
         "[listen.quic]",
         "[[link]]",

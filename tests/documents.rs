@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longhaul::base::limits;
+use longhaul::telemetry::table::INSTRUMENTS;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -141,6 +142,7 @@ fn limits_are_listed_with_their_values() {
         QUIC_REORDER_BYTES_MAX,
         QUIC_SUSPECT_TIMEOUT_MIN,
         REASON_BYTES_MAX,
+        QUEUE_SAMPLES_MAX,
         RENEWALS_PER_LIFETIME_MAX,
         RENEW_ANSWER_BYTES_MAX,
         RENEW_PAUSE_MAX,
@@ -159,6 +161,7 @@ fn limits_are_listed_with_their_values() {
         STREAM_UNSENT_BYTES_MAX,
         STREAM_WINDOW_BYTES,
         STREAM_WINDOW_BYTES_MAX,
+        SAMPLES_MAX,
         SURVIVE,
         SUSPECT_TIMEOUT_MIN,
         TICKETS_KEPT_MAX,
@@ -185,6 +188,28 @@ fn limits_are_listed_with_their_values() {
         let row = format!("| `{name}` | {value} |");
         assert!(page.contains(&row), "docs/reference/limits.md has to have {row}");
     }
+}
+
+#[test]
+fn instruments_are_listed_as_the_table_has_them() {
+    let page = read("docs/reference/metrics.md");
+    let rows: Vec<_> =
+        page.lines().filter(|line| line.starts_with("| `longhaul.") || line.starts_with("| `process.")).collect();
+    for instrument in INSTRUMENTS {
+        let attributes: Vec<_> = instrument.attributes.iter().map(|attribute| format!("`{attribute}`")).collect();
+        let attributes = if attributes.is_empty() { "–".to_owned() } else { attributes.join(", ") };
+        let (name, kind, unit) = (instrument.name, instrument.kind.as_str(), instrument.unit);
+        let row = format!(
+            "| `{name}` | {kind} | `{unit}` | {attributes} | {} | `{}",
+            instrument.meaning,
+            name.replace('.', "_")
+        );
+        assert!(rows.iter().any(|found| found.starts_with(&row)), "docs/reference/metrics.md has to have {row}…");
+        for attribute in instrument.attributes {
+            assert!(page.contains(&format!("`{attribute}`")), "{attribute} is not explained");
+        }
+    }
+    assert_eq!(rows.len(), INSTRUMENTS.len(), "docs/reference/metrics.md has rows that the table has not");
 }
 
 #[test]

@@ -19,6 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("channel", &["base", "wire", "crypto", "stream", "session", "congestion"]),
     ("node", &["base", "wire", "crypto", "stream", "session", "congestion", "channel"]),
     ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
+    // Reads the node and its services, and changes nothing.
+    ("telemetry", &["base", "session", "stream", "crypto", "channel", "node", "service"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
     // Lets machines in before they have a session, and guests of a node's sessions. Of the channels it uses addresses and
@@ -26,7 +28,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("enroll", &["base", "wire", "crypto", "channel", "node", "issue"]),
     (
         "config",
-        &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "enroll"],
+        &[
+            "base",
+            "wire",
+            "crypto",
+            "stream",
+            "session",
+            "congestion",
+            "channel",
+            "node",
+            "service",
+            "telemetry",
+            "issue",
+            "enroll",
+        ],
     ),
     (
         "cli",
@@ -40,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "channel",
             "node",
             "service",
+            "telemetry",
             "issue",
             "enroll",
             "config",

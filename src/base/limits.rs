@@ -234,6 +234,12 @@ pub const SESSION_AGE_REPLACED_MIN: Duration = Duration::from_secs(60);
 /// Sent packets that are remembered for a dead lane, so that a late acknowledgement still saves a repetition.
 pub const DEAD_LANE_MEMORY: Duration = Duration::from_secs(60);
 
+/// Samples of one sort that a session keeps until they are read: a second of acknowledgements at 10 Gbit/s.
+pub const SAMPLES_MAX: usize = 8192;
+
+/// The same, of waiting times before sending: enough for a distribution, few enough that taking them costs nothing.
+pub const QUEUE_SAMPLES_MAX: usize = 512;
+
 // ---- Keys -----------------------------------------------------------------------------------------------------
 
 /// Packets of a session under one key: half the limit of AES-GCM (RFC 9001 §6.6).

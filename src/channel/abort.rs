@@ -33,6 +33,19 @@ impl AbortHandle {
         })
     }
 
+    /// What the channel is, to those that look at its path.
+    pub(super) fn looked_at_by<T>(
+        &self,
+        tcp: impl FnOnce(&TcpStream) -> Option<T>,
+        quic: impl FnOnce(&WeakQuicIo) -> Option<T>,
+    ) -> Option<T> {
+        match &self.0 {
+            Target::Tcp(stream) => tcp(&*stream.upgrade()?),
+            Target::Quic(lane) => quic(lane),
+            Target::Unix(_) => None,
+        }
+    }
+
     /// Shuts both directions down at once: the halves end, the other end sees the end of the stream after what was
     /// sent before. A QUIC lane is reset, and its connection closed if it is the first one.
     pub fn kill(&self) {

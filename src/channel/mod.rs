@@ -17,8 +17,11 @@ mod listen;
 mod listen_error;
 mod listen_unix;
 mod options;
+mod path;
 mod quic;
 mod shared_tcp;
+#[cfg(target_os = "linux")]
+mod tcp_info;
 mod tls;
 mod tls_pipe;
 
@@ -35,6 +38,7 @@ pub use listen::{Accepted, ListenOptions, Listener};
 pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};
 pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
+pub use path::{PathReader, PathStats};
 pub use quic::{
     Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicDialled, QuicEarly, QuicError, QuicIo,
     QuicListener, QuicOptions, RetryPolicy, dial_quic, dial_quic_early,

@@ -16,6 +16,7 @@ use crate::issue::{CertificateAuthority, KeyType, Validity};
 use crate::node::{Link, LinkConfig, Node, Session};
 use crate::service::bench::{self, Latency, Throughput, Workload};
 use crate::session::scheduler::Policy;
+use crate::telemetry::{self, Telemetry};
 use crate::wire::PaddingPolicy;
 
 /// Measures throughput, small messages, latency and new streams over a session.
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// Which channel carries the next packet
     #[arg(long, default_value = "lowest-latency")]
     scheduler: Policy,
+    /// Have both nodes of this process measure themselves meanwhile, and send it where OTEL_* variables say
+    #[arg(long, conflicts_with = "peer")]
+    telemetry: bool,
     /// Print JSON, one object with all results
     #[arg(long)]
     json: bool,
@@ -149,17 +153,26 @@ struct Local {
     session: Session,
     _link: Link,
     _nodes: [Node; 2],
+    _telemetry: Vec<Telemetry>,
 }
 
 async fn connect(args: &Args, address: Address) -> Result<Local, CliError> {
     let validity = Validity::from_now(Duration::from_secs(24 * 3600));
     let authority = CertificateAuthority::generate("bench", KeyType::P256, validity).map_err(failed)?;
-    let b = Node::builder(settings(&authority, "b", validity)?)
-        .listen(address, ListenOptions::default())
-        .build()
-        .await
-        .map_err(failed)?;
-    let a = Node::builder(settings(&authority, "a", validity)?).build().await.map_err(failed)?;
+    let mut telemetry = Vec::new();
+    let mut builder = Node::builder(settings(&authority, "b", validity)?).listen(address, ListenOptions::default());
+    let mut dialling = Node::builder(settings(&authority, "a", validity)?);
+    if args.telemetry {
+        let of = |name| Telemetry::new(name, &telemetry::Settings::default()).map_err(failed);
+        telemetry = vec![of("b")?, of("a")?];
+        builder = builder.observer(telemetry[0].observer());
+        dialling = dialling.observer(telemetry[1].observer());
+    }
+    let b = builder.build().await.map_err(failed)?;
+    let a = dialling.build().await.map_err(failed)?;
+    for (telemetry, node) in telemetry.iter().zip([&b, &a]) {
+        telemetry.watch(node);
+    }
     let peer = NodeId::new("bench", "b").map_err(failed)?;
     let mut config = LinkConfig::new(peer, b.local_addresses().iter().cloned());
     config.addresses[0].count = args.channels;
@@ -171,7 +184,7 @@ async fn connect(args: &Args, address: Address) -> Result<Local, CliError> {
     while session.stats().lanes.len() < args.channels as usize {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(Local { session, _link: link, _nodes: [a, b] })
+    Ok(Local { session, _link: link, _nodes: [a, b], _telemetry: telemetry })
 }
 
 fn settings(authority: &CertificateAuthority, name: &str, validity: Validity) -> Result<TlsSettings, CliError> {

@@ -20,8 +20,9 @@ use super::CliError;
 use crate::config::Config;
 use crate::crypto::identity::default_provider;
 use crate::enroll::EnrollPoint;
-use crate::node::{GuestAdmission, Node};
+use crate::node::{GuestAdmission, Node, Observer};
 use crate::service::{Gateway, Services};
+use crate::telemetry::Telemetry;
 
 /// Arguments of `longhaul run`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,13 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 async fn serve(config: Config) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let shutdown_timeout = config.node.shutdown_timeout;
-    let (gateway, enrolment) = signals.unless_told(start(config)).await.ok_or_else(stopped_early)??;
+    let telemetry = Telemetry::new(&config.node.id.to_string(), &config.telemetry);
+    let telemetry = telemetry.context("telemetry cannot be set up")?;
+    let started = signals.unless_told(start(config, telemetry.observer())).await;
+    let (gateway, enrolment) = started.ok_or_else(stopped_early)??;
+    let gateway = Arc::new(gateway);
+    telemetry.watch(gateway.node());
+    telemetry.watch_gateway(&gateway);
     tracing::info!("ready");
     let name = signals.next().await;
     tracing::info!(
@@ -59,6 +66,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
     );
     drop(enrolment);
     let is_drained = signals.unless_told(gateway.shutdown(shutdown_timeout)).await.ok_or_else(stopped_early)?;
+    telemetry.shutdown().await;
     if is_drained {
         tracing::info!("stopped");
     } else {
@@ -68,7 +76,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
 }
 
 /// Starts everything that the configuration names.
-async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
+async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
     let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files.clone();
@@ -80,7 +88,7 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>), CliErro
     }
     let registrar = enroll.as_ref().and_then(|enroll| enrolment::registrar(enroll, &tls));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
-    let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
+    let mut builder = Node::builder(tls.clone()).config(settings::node(&node)).observer(observer);
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
     }

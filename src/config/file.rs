@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) enroll: Option<Spanned<Enroll>>,
     pub(super) renew: Option<Spanned<Renew>>,
+    pub(super) telemetry: Option<Spanned<Telemetry>>,
     pub(super) listen: Vec<Spanned<Listen>>,
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) service: Vec<Spanned<Service>>,
@@ -70,6 +71,25 @@ pub(super) struct Enroll {
 pub(super) struct Renew {
     pub(super) hub: Spanned<String>,
     pub(super) address: Spanned<String>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Telemetry {
+    pub(super) resource: Option<std::collections::BTreeMap<String, String>>,
+    pub(super) histograms: Text,
+    pub(super) latency_boundaries_ms: Option<Spanned<Vec<f64>>>,
+    pub(super) otlp_endpoint: Text,
+    pub(super) otlp_protocol: Text,
+    pub(super) otlp_headers_file: Text,
+    pub(super) otlp_ca: Text,
+    pub(super) otlp_certificate: Text,
+    pub(super) otlp_key: Text,
+    pub(super) otlp_interval: Text,
+    pub(super) otlp_timeout: Text,
+    pub(super) otlp_temporality: Text,
+    pub(super) trace_ratio: Option<Spanned<f64>>,
 }
 
 /// `[[listen]]`

@@ -22,6 +22,7 @@ mod resolve;
 pub(crate) mod secret_file;
 mod service;
 mod tcp;
+mod telemetry;
 pub(crate) mod text;
 mod unix;
 pub(crate) mod values;
@@ -57,6 +58,8 @@ pub struct Config {
     pub enroll: Option<EnrollConfig>,
     /// `[renew]`: where the certificate is renewed.
     pub renew: Option<RenewConfig>,
+    /// `[telemetry]`: what is measured, and where it is sent.
+    pub telemetry: crate::telemetry::Settings,
     /// `[[listen]]`: where peers may dial in. No address twice.
     pub listeners: Vec<ListenConfig>,
     /// `[[link]]`: peers that are dialled. No peer twice, never this node.
@@ -129,9 +132,10 @@ impl Config {
         if let Some(config) = &mut config {
             config.renew = renew;
         }
+        let telemetry = telemetry::load(file.telemetry.as_ref(), base, files, &mut problems);
         let problems = problems.into_vec();
         match config {
-            Some(config) if problems.is_empty() => Ok(config),
+            Some(config) if problems.is_empty() => Ok(Self { telemetry, ..config }),
             _ => Err(ConfigError::new(path, text, problems)),
         }
     }

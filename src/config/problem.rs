@@ -142,6 +142,16 @@ impl Problems {
         result.map_err(|error| self.push(Problem::new(error.to_string()).at(place))).ok()
     }
 
+    /// Takes the value of a text, if there is one and it is right.
+    pub(super) fn check_text<T, E: ToString>(
+        &mut self,
+        text: &Option<toml::Spanned<String>>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = text.as_ref()?;
+        self.check(text.span(), parse(text.get_ref()))
+    }
+
     pub(super) fn into_vec(self) -> Vec<Problem> {
         self.0
     }

@@ -44,12 +44,14 @@ pub(super) fn resolve(
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
     let renew = None;
+    let telemetry = crate::telemetry::Settings::default();
     Some(Config {
         path: path.to_owned(),
         node,
         identity,
         enroll,
         renew,
+        telemetry,
         listeners,
         links,
         services,

@@ -20,11 +20,12 @@ use super::error::ConnectError;
 use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
+use super::observer::NodeEvent;
 use super::registry::Registry;
 use super::revocation::{self, is_revoked};
 use super::session::Session;
 use super::shared::Shared;
-use crate::base::{LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, ListenOptions, OuterTls, QuicAccepted, QuicConnection, QuicEarly,
     accept_tls,
@@ -33,7 +34,7 @@ use crate::crypto::identity::{
     ALPN_QUIC, ALPN_SESSION, ALPN_TLS, IdentityError, PeerIdentity, TlsSettings, quic_initial_suite,
 };
 use crate::crypto::{LaneOpener, OpeningKeys};
-use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneSetup, Progress};
+use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneKind, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, decode_packet, encode_clear};
 
 /// What all channels of a node's listeners share.
@@ -86,11 +87,14 @@ impl Acceptor {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
+        let kind = lane_kind(connection.info.kind);
+        let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.open(connection, terms)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         drop(permit);
+        self.tell(begun, kind, outcome.as_ref());
         if let Err(error) = outcome {
             tracing::info!(peer = %peer_address, %error, "channel refused");
         }
@@ -100,14 +104,29 @@ impl Acceptor {
     pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted, terms: Terms) {
         let peer_address = accepted.peer;
         let timeout = limits::HANDSHAKE_TIMEOUT;
+        let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted, terms)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
+        self.tell(begun, LaneKind::Quic, outcome.as_ref().map(|(_, first)| &first.id));
         match outcome {
             Ok((connection, channel)) => self.take_lanes(connection, channel, terms).await,
             Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
         }
+    }
+
+    /// Tells what a channel became. One that failed early is counted as a handshake: it never said what it wanted.
+    fn tell(&self, begun: Instant, kind: LaneKind, outcome: Result<&LaneId, &ConnectError>) {
+        let (side, kind, time, error) = (Side::Server, Some(kind), begun.elapsed(), outcome.err());
+        let is_join = match outcome {
+            Ok(lane) => *lane != LaneId::FIRST,
+            Err(error) => matches!(error, ConnectError::JoinRefused),
+        };
+        self.registry.tell(&match is_join {
+            true => NodeEvent::Join { side, kind, time, error },
+            false => NodeEvent::Handshake { side, kind, time, error },
+        });
     }
 
     async fn receive_quic(
@@ -255,7 +274,7 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection, terms: Terms) -> Result<(), ConnectError> {
+    async fn open(&self, connection: Connection, terms: Terms) -> Result<LaneId, ConnectError> {
         let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
             // Without early data: tokio-rustls hands it out only when the handshake is complete.
             let config = self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })?;
@@ -264,7 +283,7 @@ impl Acceptor {
         } else {
             (connection, None)
         };
-        self.receive(Fresh::new(connection, outer, terms)).await.map(|_| ())
+        self.receive(Fresh::new(connection, outer, terms)).await.map(|(_, lane)| lane)
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
@@ -481,7 +500,7 @@ impl Acceptor {
         let (id, early) = (session.id(), session.is_early());
         session.limit_life(self.tls.life_of(peer.not_after_unix));
         tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, early, "session accepted");
-        let shared = Shared::new(session, peer, None);
+        let shared = Shared::new(session, peer, None, self.registry.observer());
         if !self.registry.insert(id, &shared) {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());

@@ -13,11 +13,12 @@ use super::config::LinkConfig;
 use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
+use super::observer::NodeEvent;
 use super::registry::Registry;
 use super::revocation::{self, is_revoked};
 use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
-use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, QuicDialled,
     QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
@@ -190,8 +191,12 @@ impl Dialler {
                 }
             }
         };
-        let timeout = limits::HANDSHAKE_TIMEOUT;
-        tokio::time::timeout(timeout, establishing).await.map_err(|_| ConnectError::TimedOut(timeout))?
+        let (timeout, begun) = (limits::HANDSHAKE_TIMEOUT, Instant::now());
+        let made = tokio::time::timeout(timeout, establishing).await.unwrap_or(Err(ConnectError::TimedOut(timeout)));
+        let (kind, time) = (Some(lane_kind(address.kind())), begun.elapsed());
+        let error = made.as_ref().err();
+        self.registry.tell(&NodeEvent::Handshake { side: Side::Client, kind, time, error });
+        made
     }
 
     /// Joins a fresh channel to a session; data may leave with the join itself. Returns the lane.
@@ -202,12 +207,19 @@ impl Dialler {
         usage: LaneUsage,
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
-        let dialled = self.dial(address, timeout).await?;
-        let connection = dialled.connection.ok_or(ConnectError::NotJoinable)?;
-        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
-        let lane_id = join_over(shared, connection, dialled.outer.as_ref(), setup).await?;
-        self.use_fully(shared, lane_id, dialled.quic, usage);
-        Ok(lane_id)
+        let begun = Instant::now();
+        let joining = async {
+            let dialled = self.dial(address, timeout).await?;
+            let connection = dialled.connection.ok_or(ConnectError::NotJoinable)?;
+            let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
+            let lane_id = join_over(shared, connection, dialled.outer.as_ref(), setup).await?;
+            self.use_fully(shared, lane_id, dialled.quic, usage);
+            Ok(lane_id)
+        };
+        let joined = joining.await;
+        let (kind, time) = (Some(lane_kind(address.kind())), begun.elapsed());
+        self.registry.tell(&NodeEvent::Join { side: Side::Client, kind, time, error: joined.as_ref().err() });
+        joined
     }
 
     /// Opens what a QUIC channel has besides its first lane, which has joined or is about to: the carrier of datagrams,
@@ -236,7 +248,7 @@ impl Dialler {
         let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
         session.limit_life(self.tls.life_of(peer.not_after_unix));
-        let shared = Shared::new(session, peer, Some(listener));
+        let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
         if is_revoked(&shared, self.tls.trust()) {
             revocation::close(&shared);

@@ -34,6 +34,7 @@ mod link;
 mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
+mod observer;
 mod places;
 mod race;
 mod recv_stream;
@@ -51,6 +52,7 @@ pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError,
 pub use guest::{GuestAdmission, GuestRefusal, GuestVisit};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
+pub use observer::{NodeEvent, NodeMeter, Observer, SessionReading};
 pub use recv_stream::RecvStream;
 pub use revocation::Revoker;
 pub use send_stream::SendStream;

@@ -13,6 +13,7 @@ use super::config::{LinkConfig, NodeConfig};
 use super::error::{ConnectError, NodeError};
 use super::guest::GuestAdmission;
 use super::link::Link;
+use super::observer::{NodeMeter, Observer};
 use super::registry::Registry;
 use super::revocation::{Revoker, close_revoked};
 use super::session::Session;
@@ -28,6 +29,7 @@ pub struct NodeBuilder {
     tls: TlsSettings,
     config: NodeConfig,
     listeners: Vec<(Address, ListenOptions)>,
+    observer: Option<Arc<dyn Observer>>,
     guests: Option<Arc<dyn GuestAdmission>>,
 }
 
@@ -36,6 +38,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn config(mut self, config: NodeConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Has somebody hear what happens in the node.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -62,7 +71,7 @@ impl NodeBuilder {
             return Err(IdentityError::NoCertificate.into());
         }
         let (sender, accepted) = mpsc::channel(self.config.backlog);
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(self.observer));
         let acceptor = Arc::new(Acceptor {
             tls: self.tls.clone(),
             reset_key: hmac::Key::new(hmac::HMAC_SHA256, self.tls.identity().reset_secret().expose()),
@@ -82,12 +91,14 @@ impl NodeBuilder {
                 let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
                 tracing::info!(address = %listener.local_address(), "listening");
                 addresses.push(listener.local_address().clone());
+                acceptor.registry.add_gate(listener.gate().clone());
                 tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), terms)));
                 continue;
             }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
+            acceptor.registry.add_gate(listener.gate().clone());
             tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), terms)));
         }
         let tasks = std::sync::Mutex::new(tasks);
@@ -117,13 +128,19 @@ impl Node {
     /// Begins a node with an identity and what it trusts.
     #[must_use]
     pub fn builder(tls: TlsSettings) -> NodeBuilder {
-        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new(), guests: None }
+        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new(), observer: None, guests: None }
     }
 
     /// This node's own name.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.0.tls.identity().node_id().clone()
+    }
+
+    /// Reads the node's sessions, for statistics.
+    #[must_use]
+    pub fn meter(&self) -> NodeMeter {
+        NodeMeter::new(Arc::clone(&self.0.registry))
     }
 
     /// Who it is, and whom it trusts: to exchange either.
@@ -136,6 +153,12 @@ impl Node {
     #[must_use]
     pub fn revoker(&self) -> Revoker {
         Revoker::new(Arc::clone(&self.0.registry), Arc::clone(self.0.tls.trust()))
+    }
+
+    /// Who hears what happens in it.
+    #[must_use]
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.0.registry.observer().cloned()
     }
 
     /// The addresses that it listens on, with the ports that were chosen for it.

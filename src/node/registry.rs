@@ -4,16 +4,47 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
+use super::observer::{NodeEvent, Observer};
 use super::shared::Shared;
 use crate::base::{CloseCode, SessionId};
+use crate::channel::Gate;
 
-/// All living sessions of a node.
+/// All living sessions of a node, and who watches them.
 #[derive(Default)]
 pub(super) struct Registry {
     sessions: Mutex<HashMap<SessionId, Weak<Shared>>>,
+    gates: Mutex<Vec<Gate>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Registry {
+    /// No sessions, and an observer of those to come.
+    pub(super) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
+        Self { observer, ..Self::default() }
+    }
+
+    /// Who hears what happens.
+    pub(super) fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.observer.as_ref()
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn tell(&self, event: &NodeEvent<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.on_event(event);
+        }
+    }
+
+    /// Adds the gate of a listener.
+    pub(super) fn add_gate(&self, gate: Gate) {
+        self.gates.lock().expect("no task panics while it holds the gates").push(gate);
+    }
+
+    /// The gates of all listeners.
+    pub(super) fn gates(&self) -> Vec<Gate> {
+        self.gates.lock().expect("no task panics while it holds the gates").clone()
+    }
+
     /// Adds a session, unless its id is taken.
     pub(super) fn insert(&self, id: SessionId, shared: &Arc<Shared>) -> bool {
         let mut sessions = self.lock();

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -115,6 +116,7 @@ impl SendStream {
         }
     }
 
+    /// Writes, or waits for room. Also asks for room alone.
     fn poll<R>(
         &mut self,
         context: &Context<'_>,
@@ -125,8 +127,14 @@ impl SendStream {
             if let Some(reason) = inner.closed() {
                 return Poll::Ready(Err(WriteError::Session(reason.clone())));
             }
+            let is_probed = inner.session.wants_queue_probe();
             match write(inner, id) {
-                Ok(result) => Poll::Ready(Ok(result)),
+                Ok(result) => {
+                    if is_probed {
+                        inner.session.begin_queue_probe(id, Instant::now());
+                    }
+                    Poll::Ready(Ok(result))
+                }
                 Err(stream::WriteError::Blocked) => {
                     inner.wait(Wait::Writable(id), context);
                     Poll::Pending

@@ -13,9 +13,10 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
 
 use super::error::SessionError;
+use super::observer::{NodeEvent, Observer};
 use crate::base::{Direction, LaneId, StreamId};
 use crate::channel::AbortHandle;
-use crate::crypto::identity::PeerIdentity;
+use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::session::{CloseReason, EstablishError, Event, LaneState, Session};
 use crate::stream::StreamNotice;
 
@@ -84,6 +85,8 @@ pub(super) struct Inner {
     armed: Option<Instant>,
     listener: Option<mpsc::UnboundedSender<LaneEvent>>,
     closed: Option<CloseReason>,
+    /// Who hears what happens to it, and whose session it is.
+    observer: Option<(Arc<dyn Observer>, NodeId)>,
     /// Why the peer did not start the session.
     pub(super) start_error: Option<EstablishError>,
     /// It was closed by the change under way.
@@ -102,7 +105,13 @@ impl Shared {
         session: Session,
         peer: PeerIdentity,
         listener: Option<mpsc::UnboundedSender<LaneEvent>>,
+        observer: Option<&Arc<dyn Observer>>,
     ) -> Arc<Self> {
+        let mut session = session;
+        let observer = observer.map(|observer| (Arc::clone(observer), peer.node_id.clone()));
+        if observer.is_some() {
+            session.begin_measuring();
+        }
         let inner = Inner {
             session,
             waiting: HashMap::new(),
@@ -115,6 +124,7 @@ impl Shared {
             armed: None,
             listener,
             closed: None,
+            observer,
             start_error: None,
             has_ended: false,
         };
@@ -258,6 +268,12 @@ impl Inner {
         self.lanes.get(&lane).cloned()
     }
 
+    /// The living channels, by the first of their lanes.
+    pub(super) fn channel_aborts(&self) -> Vec<(LaneId, AbortHandle)> {
+        let firsts = self.lanes.iter().filter(|(id, _)| self.session.channel_of(**id) == Some(**id));
+        firsts.map(|(id, control)| (*id, control.abort.clone())).collect()
+    }
+
     /// Registers the tasks of a lane.
     pub(super) fn add_lane(&mut self, id: LaneId, control: LaneControl) {
         if self.session.lane_state(id).is_none_or(|state| state == LaneState::Dead) {
@@ -303,6 +319,9 @@ impl Inner {
                     control.close();
                 }
                 self.due.append(&mut self.connecting);
+                if let (Some((observer, peer)), Some(kind)) = (&self.observer, self.session.lane_kind(id)) {
+                    observer.on_event(&NodeEvent::LaneEnded { peer, kind, end });
+                }
                 self.tell(LaneEvent::Down(id));
             }
             Event::KeysUpdated(epoch) => tracing::debug!(session = %self.session.id(), epoch = epoch.0, "keys updated"),
@@ -314,6 +333,18 @@ impl Inner {
             }
             Event::Closed(reason) => {
                 self.closed = Some(reason.clone());
+                if let Some((observer, peer)) = &self.observer {
+                    let (id, reading) = (self.session.id(), self.session.read_meter());
+                    let now = Instant::now();
+                    let outage = self.session.outage_since().map(|since| now.saturating_duration_since(since));
+                    observer.on_event(&NodeEvent::SessionEnded {
+                        peer,
+                        id,
+                        reason: &reason,
+                        reading: &reading,
+                        outage,
+                    });
+                }
                 self.has_ended = true;
                 self.due.extend(self.waiting.drain().map(|(_, waker)| waker));
                 for direction in 0..2 {

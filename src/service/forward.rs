@@ -23,7 +23,7 @@ use super::request::read_proxy_header;
 use super::socket::{Socket, local_tcp_options};
 use crate::channel::{Accepted, AdmissionLimits, ListenError, ListenOptions, Listener, UnixOptions};
 use crate::crypto::identity::NodeId;
-use crate::node::{Priority, RecvStream, SendStream};
+use crate::node::{NodeEvent, Priority, RecvStream, SendStream};
 use crate::wire::ServiceRequest;
 
 /// What a forward leads to.
@@ -185,6 +185,7 @@ impl Shared {
     }
 
     async fn carry(self: Arc<Self>, mut socket: Socket, _guard: ConnectionGuard) {
+        let begun = Instant::now();
         // Boxed: what is needed to get here is given back before the connection is carried.
         let (first, send, recv) = match Box::pin(self.open(&mut socket)).await {
             Ok(opened) => opened,
@@ -193,6 +194,9 @@ impl Shared {
         self.counters.on_connection();
         let mut copier = Copier::new(socket, send, recv, Arc::clone(&self.counters));
         copier.begin_upload_with(first);
+        if self.peers.is_observed() {
+            copier.on_first_download(Arc::clone(&self).first_byte_teller(begun));
+        }
         match copier.run().await {
             End::Complete => {}
             End::Reset(code) if let Some(refusal) = Refusal::from_code(code) => self.on_refused(refusal),
@@ -201,6 +205,14 @@ impl Shared {
                 tracing::debug!(service, %peer, reason = %end, "connection broke off");
             }
         }
+    }
+
+    /// Tells how long the first byte of an answer took.
+    fn first_byte_teller(self: Arc<Self>, begun: Instant) -> Box<dyn FnOnce() + Send> {
+        Box::new(move || {
+            let ForwardConfig { service, peer, .. } = &self.config;
+            self.peers.report(&NodeEvent::FirstByte { peer, service, time: begun.elapsed() });
+        })
     }
 
     /// Opens a stream for a client: it, and its first bytes.
@@ -213,6 +225,7 @@ impl Shared {
                 (source, destination) = (Some(from), Some(to));
             }
         }
+        let begun = Instant::now();
         let ForwardConfig { peer, priority, replay_safe, .. } = &self.config;
         let opening = async {
             if *replay_safe {
@@ -221,8 +234,9 @@ impl Shared {
                 self.peers.open(peer, *priority).await
             }
         };
-        let (send, recv) =
-            tokio::time::timeout(self.config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
+        let opened = tokio::time::timeout(self.config.session_timeout, opening).await;
+        self.peers.report(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok() });
+        let (send, recv) = opened.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let service = self.config.service.clone();
         let request =

@@ -40,6 +40,9 @@ impl Gateway {
     #[must_use]
     pub fn start(node: Node, services: Services) -> Self {
         let peers = Peers::new();
+        if let Some(observer) = node.observer() {
+            peers.observe(observer);
+        }
         let denylists = Denylists::new(&node);
         services.set_denylists(denylists.clone());
         let serving = Serving {

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::base::SessionId;
 use crate::crypto::identity::NodeId;
-use crate::node::{Priority, RecvStream, SendStream, Session};
+use crate::node::{NodeEvent, Observer, Priority, RecvStream, SendStream, Session};
 
 /// The sessions of a node by peer, dialled and accepted. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,7 @@ struct Shared {
     added: Notify,
     /// Once somebody wants to know.
     events: OnceLock<broadcast::Sender<PeerEvent>>,
+    observer: OnceLock<Observing>,
 }
 
 /// A session that begins or ends.
@@ -31,6 +32,15 @@ pub struct PeerEvent {
     pub session: SessionId,
     /// Why it ended; `None` when it begins.
     pub ended: Option<String>,
+}
+
+/// Who hears what becomes of streams.
+struct Observing(Arc<dyn Observer>);
+
+impl std::fmt::Debug for Observing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observing")
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +56,24 @@ impl Peers {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has somebody hear what becomes of streams. Only the first one does.
+    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
+        // A second one would be another node's.
+        let _ = self.0.observer.set(Observing(observer));
+    }
+
+    /// Whether somebody hears.
+    pub(super) fn is_observed(&self) -> bool {
+        self.0.observer.get().is_some()
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn report(&self, event: &NodeEvent<'_>) {
+        if let Some(Observing(observer)) = self.0.observer.get() {
+            observer.on_event(event);
+        }
     }
 
     /// Adds a session, connected or early, which streams to its peer take from now on.

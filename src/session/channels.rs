@@ -13,6 +13,18 @@ use super::state::Session;
 use crate::base::{LaneId, limits};
 
 impl Session {
+    /// The channel under a lane, by the first of its lanes.
+    #[must_use]
+    pub fn channel_of(&self, id: LaneId) -> Option<LaneId> {
+        self.lanes.iter().find(|lane| lane.id == id).map(Lane::channel)
+    }
+
+    /// What carries a lane.
+    #[must_use]
+    pub fn lane_kind(&self, id: LaneId) -> Option<LaneKind> {
+        self.lanes.iter().find(|lane| lane.id == id).map(|lane| lane.setup.kind)
+    }
+
     /// The living lanes of a channel.
     pub(super) fn channel_lanes(&self, channel: LaneId) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| lane.is_alive() && lane.channel() == channel)

@@ -10,7 +10,7 @@ use crate::base::{Epoch, LaneId, PacketNumber, StreamId, limits};
 use crate::wire::{Frame, LaneUsage};
 
 /// What carries a lane, as on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LaneKind {
     /// A TCP connection.
     Tcp = 0,
@@ -23,10 +23,24 @@ pub enum LaneKind {
 }
 
 impl LaneKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Unix, Self::Tls, Self::Quic];
+
+    /// The word for it in metrics: the scheme of its addresses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::Tls => "tls",
+            Self::Quic => "quic",
+        }
+    }
+
     /// The kind of a number on the wire.
     #[must_use]
     pub fn from_wire(number: u32) -> Option<Self> {
-        [Self::Tcp, Self::Unix, Self::Tls, Self::Quic].into_iter().find(|kind| *kind as u32 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 
     /// How packets of such a lane are protected, unless sealing is asked for.
@@ -157,15 +171,31 @@ pub(super) struct Lane {
     pub(super) counters: LaneCounters,
 }
 
-/// Totals of one lane.
+/// Totals of one lane, or of several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LaneCounters {
     pub(super) packets_sent: u64,
     pub(super) packets_received: u64,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
+    pub(super) fragments_sent: u64,
+    pub(super) fragments_received: u64,
     pub(super) padding_bytes: u64,
     pub(super) reinjected_bytes: u64,
+}
+
+impl LaneCounters {
+    /// Adds those of another lane.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.packets_sent += other.packets_sent;
+        self.packets_received += other.packets_received;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.fragments_sent += other.fragments_sent;
+        self.fragments_received += other.fragments_received;
+        self.padding_bytes += other.padding_bytes;
+        self.reinjected_bytes += other.reinjected_bytes;
+    }
 }
 
 impl Lane {

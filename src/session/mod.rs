@@ -11,6 +11,7 @@
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
+//! * `meter`: what is measured for statistics.
 //! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
 //! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
 //!   them carries the next packet; `copies`: what goes out on two of them.
@@ -26,6 +27,7 @@ mod event;
 mod guest;
 mod join;
 mod lane;
+mod meter;
 mod receive;
 mod reinject;
 mod rekey;
@@ -45,6 +47,7 @@ pub use establish::{EarlyEstablished, EstablishError, Established, Establishing,
 pub use event::{CloseReason, Event, LaneEnd, SessionFault};
 pub use join::{JoinRefused, JoinRequest};
 pub use lane::{LaneKind, LaneSetup, LaneState, Protection};
+pub use meter::{Blocked, Decisions, Reading, Samples};
 pub use state::{OpenError, Session, SessionParts};
 pub use stats::{LaneStats, SessionStats};
 pub use transmit::Transmission;

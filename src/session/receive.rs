@@ -43,9 +43,13 @@ impl Session {
         }
         let mut data_bytes = 0;
         let mut needs_ack = false;
+        let mut fragment_count = 0;
         for frame in frames.drain(..) {
             match &frame {
-                Frame::Stream(data) => data_bytes += data.data.len() as u64,
+                Frame::Stream(data) => {
+                    data_bytes += data.data.len() as u64;
+                    fragment_count += 1;
+                }
                 Frame::Datagram(datagram) => data_bytes += datagram.data.len() as u64,
                 _ => {}
             }
@@ -54,6 +58,9 @@ impl Session {
                 self.fail(fault, now);
                 break;
             }
+        }
+        if let Some(index) = self.lane_index(head.lane_id) {
+            self.lanes[index].counters.fragments_received += fragment_count;
         }
         // A server says nothing before the handshake is complete.
         if needs_ack && self.early.is_none() {
@@ -212,7 +219,9 @@ impl Session {
         let lane = &mut self.lanes[index];
         // The first one comes right behind the answer to a join.
         if let Some(since) = lane.joining_since.take().filter(|_| lane.round_trip.smoothed().is_none()) {
-            lane.round_trip.on_sample(now.saturating_duration_since(since), now);
+            let sample = now.saturating_duration_since(since);
+            lane.round_trip.on_sample(sample, now);
+            self.meter.on_round_trip(lane.channel(), lane.setup.kind, sample);
         }
         let control = &mut lane.control;
         let queued = control.iter().filter(|frame| matches!(frame, Frame::Pong { .. })).count();

@@ -11,6 +11,7 @@ use super::early::{EarlyPhase, SessionKeys};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
+use super::meter::Meter;
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
 use super::tier::Tiers;
@@ -132,7 +133,9 @@ pub struct Session {
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
     pub(super) ping_sequence: u64,
+    /// Totals of the lanes that are forgotten.
     pub(super) past_counters: LaneCounters,
+    pub(super) meter: Meter,
     pub(super) lanes_lost: u64,
 }
 
@@ -196,6 +199,7 @@ impl Session {
             peer_goes_away: None,
             ping_sequence: 0,
             past_counters: LaneCounters::default(),
+            meter: Meter::default(),
             lanes_lost: 0,
             config,
         };
@@ -407,6 +411,7 @@ impl Session {
 
     /// Gives up a stream's sending half.
     pub fn reset(&mut self, id: StreamId, code: StreamCode) {
+        self.drop_queue_probe(id);
         self.streams.reset(id, code);
         self.wake_lanes();
     }

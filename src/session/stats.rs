@@ -24,6 +24,10 @@ pub struct SessionStats {
     pub bytes_sent: u64,
     /// Bytes of messages received.
     pub bytes_received: u64,
+    /// Pieces of streams among what was sent.
+    pub fragments_sent: u64,
+    /// Pieces of streams among what was received.
+    pub fragments_received: u64,
     /// Bytes of padding among those sent.
     pub padding_bytes: u64,
     /// Stream bytes that were sent again.
@@ -67,6 +71,10 @@ pub struct LaneStats {
     pub bytes_sent: u64,
     /// Bytes of messages received.
     pub bytes_received: u64,
+    /// Pieces of streams among what was sent.
+    pub fragments_sent: u64,
+    /// Pieces of streams among what was received.
+    pub fragments_received: u64,
     /// Bytes of padding among those sent.
     pub padding_bytes: u64,
     /// Stream bytes that went out again on others.
@@ -74,7 +82,7 @@ pub struct LaneStats {
 }
 
 impl LaneStats {
-    fn of(lane: &Lane) -> Self {
+    pub(super) fn of(lane: &Lane) -> Self {
         Self {
             id: lane.id,
             channel: lane.channel(),
@@ -89,6 +97,8 @@ impl LaneStats {
             packets_received: lane.counters.packets_received,
             bytes_sent: lane.counters.bytes_sent,
             bytes_received: lane.counters.bytes_received,
+            fragments_sent: lane.counters.fragments_sent,
+            fragments_received: lane.counters.fragments_received,
             padding_bytes: lane.counters.padding_bytes,
             reinjected_bytes: lane.counters.reinjected_bytes,
         }
@@ -99,9 +109,9 @@ impl Session {
     /// Counters and estimates at this moment.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
-        let past = self.past_counters;
+        let past = &self.past_counters;
         let sum = |of: fn(&super::lane::LaneCounters) -> u64| {
-            of(&past) + self.lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>()
+            of(past) + self.lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>()
         };
         SessionStats {
             lanes: self.lanes.iter().filter(|lane| lane.is_alive()).map(LaneStats::of).collect(),
@@ -111,6 +121,8 @@ impl Session {
             packets_received: sum(|counters| counters.packets_received),
             bytes_sent: sum(|counters| counters.bytes_sent),
             bytes_received: sum(|counters| counters.bytes_received),
+            fragments_sent: sum(|counters| counters.fragments_sent),
+            fragments_received: sum(|counters| counters.fragments_received),
             padding_bytes: sum(|counters| counters.padding_bytes),
             reinjected_bytes: sum(|counters| counters.reinjected_bytes),
             datagrams: self.streams.datagram_stats(),

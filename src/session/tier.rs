@@ -102,6 +102,7 @@ impl Session {
 
     /// Chooses anew which tier carries data. To be called when a lane was added, lost, proven, or changed its health.
     pub(super) fn choose_tier(&mut self, now: Instant) {
+        self.watch_outage(now);
         let least = |lanes: &mut dyn Iterator<Item = &Lane>| lanes.map(Lane::tier).min();
         let mut trusted = self.lanes.iter().filter(|lane| lane.is_healthy() && lane.is_trusted(now));
         let tier = least(&mut trusted).or_else(|| least(&mut self.lanes.iter().filter(|lane| lane.is_healthy())));

@@ -188,12 +188,7 @@ impl Session {
         self.lanes.retain(|lane| {
             let keep = lane.forget_at(forgettable_from).is_none_or(|at| at > now);
             if !keep {
-                past.packets_sent += lane.counters.packets_sent;
-                past.packets_received += lane.counters.packets_received;
-                past.bytes_sent += lane.counters.bytes_sent;
-                past.bytes_received += lane.counters.bytes_received;
-                past.padding_bytes += lane.counters.padding_bytes;
-                past.reinjected_bytes += lane.counters.reinjected_bytes;
+                past.add(&lane.counters);
             }
             keep
         });

@@ -98,6 +98,7 @@ impl Session {
             }
             return None;
         }
+        self.meter.decisions.copied += copied as u64;
         if self.lanes[index].protection == Protection::Sealed {
             self.before_sealing(now);
         }
@@ -184,7 +185,7 @@ impl Session {
             }
         }
         room = self.gather_datagrams(now, index, room, &mut frames);
-        room = self.gather_streams(index, leaves_prompt, room, &mut frames);
+        room = self.gather_streams(now, index, leaves_prompt, room, &mut frames);
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
             let Some(frame) = next_control(&mut self.streams) else { break };
@@ -195,7 +196,14 @@ impl Session {
     }
 
     /// Fills a packet with stream data. Returns the room that is left.
-    fn gather_streams(&mut self, index: usize, leaves_prompt: bool, room: usize, frames: &mut Vec<Frame>) -> usize {
+    fn gather_streams(
+        &mut self,
+        now: Instant,
+        index: usize,
+        leaves_prompt: bool,
+        room: usize,
+        frames: &mut Vec<Frame>,
+    ) -> usize {
         // Room for the signal that the session's credit is used up, which should not wait for the next packet.
         let kept = STREAM_CONTROL_BYTES_MAX.min(room);
         let mut room = room - kept;
@@ -211,6 +219,7 @@ impl Session {
             let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
             piece_count += 1;
             last = Some(id);
+            self.meter.on_cut(id, piece.offset + piece.data.len() as u64, now);
             if let Some(Frame::Stream(previous)) = frames.last_mut()
                 && previous.stream_id == id
                 && !previous.fin
@@ -253,15 +262,21 @@ impl Session {
             1 => Some(0),
             _ => self.scheduler.pick(&self.views, self.backlog()),
         };
-        let Some(pick) = pick else { return false };
+        let has_choice = self.views.len() > 1;
+        let Some(pick) = pick else {
+            self.meter.decisions.held_back += u64::from(has_choice && self.has_shared_work());
+            return false;
+        };
         let picked = self.views[pick].id;
         if is_usable && picked == channel {
+            self.meter.decisions.taken += u64::from(has_choice && self.has_shared_work());
             return true;
         }
-        if self.has_shared_work()
-            && let Some(other) = self.waiting_lane(picked)
-        {
-            self.wake_lane(other);
+        if self.has_shared_work() {
+            self.meter.decisions.passed_on += 1;
+            if let Some(other) = self.waiting_lane(picked) {
+                self.wake_lane(other);
+            }
         }
         false
     }
@@ -352,10 +367,12 @@ impl Session {
         let mut items = Vec::new();
         let mut needs_ack = false;
         for frame in &frames {
+            self.meter.on_frame(frame);
             match frame {
                 Frame::Stream(data) => {
                     let range = data.offset..data.offset + data.data.len() as u64;
                     items.push(SentItem::Stream { id: data.stream_id, range, fin: data.fin });
+                    lane.counters.fragments_sent += 1;
                 }
                 Frame::Ack(_) | Frame::Close { .. } => continue,
                 // Acknowledged, so that a lane that carries nothing else is measured and watched; never sent again.

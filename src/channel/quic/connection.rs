@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{SendDatagramError, VarInt};
@@ -10,6 +11,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 
 use super::error::{QuicError, refusal_of_tls};
 use super::lane::{Common, QuicIo};
+use crate::channel::path::PathMeter;
 use crate::channel::{ChannelInfo, ChannelKind, Connection, Io, OuterTls};
 
 /// A QUIC connection after its handshake. Its lanes are [`Connection`]s.
@@ -22,10 +24,11 @@ pub struct QuicConnection {
 }
 
 impl QuicConnection {
-    /// `suites` are those of the provider.
+    /// `meter` hears what the path does; `suites` are those of the provider.
     pub(super) fn new(
         connection: quinn::Connection,
         local: SocketAddr,
+        meter: Arc<PathMeter>,
         suites: &[SupportedCipherSuite],
     ) -> Result<Self, QuicError> {
         let peer = connection.remote_address();
@@ -39,7 +42,7 @@ impl QuicConnection {
         let certificates = certificates_of(&connection);
         let suite = suites.iter().find(|suite| suite.suite() == PACKET_SUITE).copied();
         let suite = suite.ok_or_else(|| QuicError::Settings { reason: format!("{PACKET_SUITE:?} is missing") })?;
-        let common = Common::new(&connection);
+        let common = Common::new(&connection, meter);
         let outer = OuterTls::of_quic(connection.clone(), certificates, suite);
         Ok(Self { connection, info, outer, common })
     }

@@ -15,6 +15,7 @@ use super::error::QuicError;
 use super::options::QuicOptions;
 use crate::channel::dial::DialOptions;
 use crate::channel::dial_tcp::{AttemptError, race, resolve};
+use crate::channel::path::PathMeter;
 use crate::channel::{Address, DialError, DialFailure, DialFailures};
 
 /// Dials a `quic://` address and runs the client's side of the handshake. `initial` is the suite of the first packets
@@ -65,15 +66,15 @@ pub async fn dial_quic_early(
         let begun = begin(peer, &options.quic, Arc::clone(&tls), initial);
         let suites = &tls.crypto_provider().cipher_suites;
         async move {
-            let Begun { connecting, local, words } = begun?;
+            let Begun { connecting, local, meter, words } = begun?;
             match connecting.into_0rtt() {
                 Ok((connection, accepted)) => {
-                    let connection = QuicConnection::new(connection, local, suites)?;
+                    let connection = QuicConnection::new(connection, local, meter, suites)?;
                     Ok(QuicDialled::Early(QuicEarly::new(connection, accepted, words)))
                 }
                 Err(connecting) => {
                     let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
-                    Ok(QuicDialled::Ready(QuicConnection::new(connection, local, suites)?))
+                    Ok(QuicDialled::Ready(QuicConnection::new(connection, local, meter, suites)?))
                 }
             }
         }
@@ -85,6 +86,7 @@ pub async fn dial_quic_early(
 struct Begun {
     connecting: Connecting,
     local: SocketAddr,
+    meter: Arc<PathMeter>,
     words: Words,
 }
 
@@ -94,9 +96,9 @@ async fn attempt(
     tls: Arc<rustls::ClientConfig>,
     initial: Suite,
 ) -> Result<QuicConnection, AttemptError> {
-    let Begun { connecting, local, words } = begin(peer, options, Arc::clone(&tls), initial)?;
+    let Begun { connecting, local, meter, words } = begin(peer, options, Arc::clone(&tls), initial)?;
     let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
-    QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
+    QuicConnection::new(connection, local, meter, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
 }
 
 fn begin(
@@ -118,7 +120,8 @@ fn begin(
         .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
     let (crypto, words) = Discreet::new(crypto);
     let mut config = ClientConfig::new(crypto);
-    config.transport_config(Arc::new(options.transport(peer.ip())));
+    let meter = Arc::new(PathMeter::default());
+    config.transport_config(Arc::new(options.transport(peer.ip(), Some(Arc::clone(&meter) as _))));
     let payload_bytes_max = options.mtu_max(peer.ip());
     let endpoint = endpoint(local, false, payload_bytes_max, options, None, None).map_err(|error| match error {
         EndpointError::Options(source) => AttemptError::Options(source),
@@ -126,7 +129,7 @@ fn begin(
     })?;
     let local = endpoint.local_addr()?;
     let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
-    Ok(Begun { connecting, local, words })
+    Ok(Begun { connecting, local, meter, words })
 }
 
 /// Stands where TLS wants a server's name; neither sent nor verified. `.invalid` is never resolved (RFC 6761 §6.4).

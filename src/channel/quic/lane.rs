@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reorder::{HeldBytes, Reorder};
 use super::unsent::Unsent;
+use crate::channel::path::{PathMeter, PathStats};
 
 /// What the lanes of a connection share.
 #[derive(Clone, Debug)]
@@ -25,12 +26,13 @@ pub(super) struct Common {
     turns: Arc<Semaphore>,
     held: HeldBytes,
     unsent: Arc<Mutex<Arc<Unsent>>>,
+    meter: Arc<PathMeter>,
 }
 
 impl Common {
-    pub(super) fn new(connection: &quinn::Connection) -> Self {
+    pub(super) fn new(connection: &quinn::Connection, meter: Arc<PathMeter>) -> Self {
         let unsent = Arc::new(Mutex::new(Unsent::of(connection)));
-        Self { turns: Arc::new(Semaphore::new(1)), held: HeldBytes::default(), unsent }
+        Self { turns: Arc::new(Semaphore::new(1)), held: HeldBytes::default(), unsent, meter }
     }
 
     /// Counts bytes that quinn took.
@@ -167,6 +169,24 @@ impl fmt::Debug for QuicIo {
 pub(crate) struct WeakQuicIo(Weak<Lane>);
 
 impl WeakQuicIo {
+    /// What the connection says of its path, if the lane is its first one.
+    pub(crate) fn path_stats(&self) -> Option<PathStats> {
+        let lane = self.0.upgrade().filter(|lane| lane.is_first)?;
+        let stats = lane.connection.stats();
+        Some(PathStats {
+            round_trip: stats.path.rtt,
+            round_trip_min: None,
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_lost: stats.path.lost_bytes,
+            congestion_window_bytes: stats.path.cwnd,
+            delivery_rate: None,
+            unsent_bytes: None,
+            round_trips: lane.common.meter.take(),
+        })
+    }
+
     /// Ends the lane at once, and the connection with its first one.
     pub(crate) fn abort(&self) {
         let Some(lane) = self.0.upgrade() else { return };

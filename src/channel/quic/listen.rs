@@ -19,9 +19,11 @@ use super::discreet::{Discreet, Words};
 use super::early::QuicEarly;
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
+use super::observed::PathObserver;
 use super::options::{QuicOptions, RetryPolicy};
 use crate::base::TokenBucket;
 use crate::channel::admission::Refusal;
+use crate::channel::path::PathMeter;
 use crate::channel::{Address, Gate, GateCounters, ListenError, ListenOptions, Permit};
 
 /// Accepts QUIC channels at one address.
@@ -73,8 +75,8 @@ impl QuicListener {
         // A socket at every address of the host gets datagrams over loopback too.
         let from = if local.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { local.ip() };
         let payload_bytes_max = quic.mtu_max(from);
-        let (server, _) =
-            server_config(tls, initial, &quic, local).map_err(|error| bind_error(std::io::Error::other(error)))?;
+        let (server, _) = server_config(tls, initial, &quic, local, None)
+            .map_err(|error| bind_error(std::io::Error::other(error)))?;
         let mut endpoints = Vec::new();
         let count = quic.endpoint_count.max(1);
         for _ in 0..count {
@@ -186,11 +188,13 @@ impl QuicAccepted {
         tls: Arc<rustls::ServerConfig>,
         initial: Suite,
     ) -> Result<(QuicConnection, Permit), QuicError> {
-        let (config, words) = server_config(Arc::clone(&tls), initial, &self.options, self.peer)?;
+        let meter = Arc::new(PathMeter::default());
+        let observer = Some(Arc::clone(&meter) as _);
+        let (config, words) = server_config(Arc::clone(&tls), initial, &self.options, self.peer, observer)?;
         let connecting =
             self.incoming.accept_with(Arc::new(config)).map_err(|error| QuicError::new(error, words.take()))?;
         let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
-        let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
+        let connection = QuicConnection::new(connection, self.local, meter, &tls.crypto_provider().cipher_suites)?;
         Ok((connection, self.permit))
     }
 }
@@ -202,14 +206,16 @@ impl QuicAccepted {
     ///
     /// See [`QuicError`].
     pub fn begin(self, tls: &Arc<rustls::ServerConfig>, initial: Suite) -> Result<(QuicEarly, Permit), QuicError> {
-        let (config, words) = server_config(Arc::clone(tls), initial, &self.options, self.peer)?;
+        let meter = Arc::new(PathMeter::default());
+        let observer = Some(Arc::clone(&meter) as _);
+        let (config, words) = server_config(Arc::clone(tls), initial, &self.options, self.peer, observer)?;
         let connecting =
             self.incoming.accept_with(Arc::new(config)).map_err(|error| QuicError::new(error, words.take()))?;
         // At this side it always can.
         let (connection, complete) = connecting
             .into_0rtt()
             .map_err(|_| QuicError::Settings { reason: "the handshake cannot be used early".to_owned() })?;
-        let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
+        let connection = QuicConnection::new(connection, self.local, meter, &tls.crypto_provider().cipher_suites)?;
         Ok((QuicEarly::new(connection, complete, words), self.permit))
     }
 }
@@ -219,13 +225,14 @@ fn server_config(
     initial: Suite,
     options: &QuicOptions,
     towards: SocketAddr,
+    observer: Option<Arc<dyn PathObserver>>,
 ) -> Result<(ServerConfig, Words), QuicError> {
     let crypto = QuicServerConfig::with_initial(tls, initial)
         .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
     let (crypto, words) = Discreet::new(crypto);
     let mut config = ServerConfig::with_crypto(crypto);
     config
-        .transport_config(Arc::new(options.transport(towards.ip())))
+        .transport_config(Arc::new(options.transport(towards.ip(), observer)))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);

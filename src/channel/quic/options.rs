@@ -7,6 +7,7 @@ use std::time::Duration;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::congestion::QuicCongestion;
+use super::observed::PathObserver;
 use super::unsent::Metered;
 use crate::base::limits;
 
@@ -69,14 +70,16 @@ impl Default for QuicOptions {
 }
 
 impl QuicOptions {
-    /// What quinn is told for a channel whose local end or peer is at `ip`.
-    pub(super) fn transport(&self, ip: IpAddr) -> TransportConfig {
+    /// What quinn is told for a channel whose local end or peer is at `ip`. `observer` hears what its path does.
+    pub(super) fn transport(&self, ip: IpAddr, observer: Option<Arc<dyn PathObserver>>) -> TransportConfig {
         let mut transport = TransportConfig::default();
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu_max(ip));
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or(IdleTimeout::from(VarInt::MAX));
         transport
-            .congestion_controller_factory(Arc::new(Metered(self.congestion.factory(self.initial_window_bytes, None))))
+            .congestion_controller_factory(Arc::new(Metered(
+                self.congestion.factory(self.initial_window_bytes, observer),
+            )))
             .initial_rtt(self.initial_rtt)
             .initial_mtu(self.mtu_initial_bytes)
             .mtu_discovery_config(Some(discovery))

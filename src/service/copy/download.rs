@@ -16,7 +16,7 @@ use crate::service::counters::Counters;
 use crate::service::socket::Socket;
 
 /// One direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Download {
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
@@ -27,9 +27,16 @@ pub(super) struct Download {
     /// The stream was read to its end.
     has_ended: bool,
     is_over: bool,
+    /// Told when the socket takes the first bytes.
+    first: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Download {
+    /// Has somebody hear when the socket takes the first bytes.
+    pub(super) fn on_first(&mut self, told: Box<dyn FnOnce() + Send>) {
+        self.first = Some(told);
+    }
+
     /// Puts bytes in front of those of the stream.
     pub(super) fn push(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
@@ -59,7 +66,12 @@ impl Download {
                     self.watch(recv, readable)?;
                     return Ok(Step::Waiting);
                 }
-                Poll::Ready(Ok(count)) => counters.on_from_peer(count),
+                Poll::Ready(Ok(count)) => {
+                    counters.on_from_peer(count);
+                    if let Some(told) = self.first.take() {
+                        told();
+                    }
+                }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     // The application reads no more; what it has said may still have to be read.
                     recv.stop(StreamCode::CONNECTION_RESET);

@@ -71,6 +71,11 @@ impl Copier {
         self.upload.push(first);
     }
 
+    /// Has somebody hear when the socket takes the first bytes.
+    pub(super) fn on_first_download(&mut self, told: Box<dyn FnOnce() + Send>) {
+        self.download.on_first(told);
+    }
+
     /// Bytes that go to the socket before those of the peer.
     pub(super) fn begin_download_with(&mut self, first: Bytes) {
         self.download.push(first);

@@ -89,6 +89,13 @@ impl Streams {
         Ok(())
     }
 
+    /// One past the last byte that was written to a stream, while some of it was never sent.
+    #[must_use]
+    pub fn unsent_end(&self, id: StreamId) -> Option<u64> {
+        let buffer = &self.streams.get(&id)?.sending.as_ref()?.buffer;
+        Some(buffer.end_offset()).filter(|end| *end > buffer.sent_offset())
+    }
+
     /// Ends the sending half after what was written.
     ///
     /// # Errors
