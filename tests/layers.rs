@@ -28,6 +28,23 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "enroll"],
     ),
     (
+        "admin",
+        &[
+            "base",
+            "wire",
+            "crypto",
+            "stream",
+            "session",
+            "congestion",
+            "channel",
+            "node",
+            "service",
+            "issue",
+            "enroll",
+            "config",
+        ],
+    ),
+    (
         "cli",
         &[
             "base",
@@ -42,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "issue",
             "enroll",
             "config",
+            "admin",
         ],
     ),
 ];

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::base::TokenBucket;
 
 /// Bounds on handshakes that are not finished. `None` is no bound.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionLimits {
     /// Pending handshakes in total; Unix peers and loopback addresses count.
     pub pending_max: Option<u32>,

@@ -60,8 +60,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = log::start(&cli.log).and_then(|()| match cli.command {
-        Command::Run(args) => run::run(args),
+    let outcome = log::start(&cli.log).and_then(|filter| match cli.command {
+        Command::Run(args) => run::run(args, filter),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Hub(args) => hub::run(args),

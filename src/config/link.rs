@@ -18,10 +18,12 @@ use crate::session::scheduler::Policy;
 use crate::wire::PaddingPolicy;
 
 /// A peer that is dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkConfig {
     /// Who has to answer.
     pub peer: NodeId,
+    /// Whether the node is ready only while this link is up.
+    pub required: bool,
     /// Where; at least one.
     pub addresses: Vec<LinkAddress>,
     /// The kind of channel that carries data while one works.
@@ -91,7 +93,8 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let peer = peer(&section.peer, &node.id, problems)?;
-    Some(LinkConfig { peer, addresses, prefer, entrances, scheduler, padding, survive, seal, dial })
+    let required = section.required.unwrap_or(true);
+    Some(LinkConfig { peer, required, addresses, prefer, entrances, scheduler, padding, survive, seal, dial })
 }
 
 fn addresses(

@@ -4,6 +4,8 @@
 //! machine is made here, and all problems are reported together with their places. Sockets are bound elsewhere.
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
+mod admin;
+mod changes;
 mod datagrams;
 mod enroll;
 mod file;
@@ -12,6 +14,7 @@ mod forward;
 mod identity;
 mod link;
 mod listen;
+pub(crate) mod log;
 mod problem;
 mod quic;
 mod resolve;
@@ -28,6 +31,8 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
+pub use admin::{AdminConfig, AdminToken};
+pub use changes::{Changes, FixedOptions};
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
 pub use identity::{IdentityFiles, LoadedIdentity};
@@ -58,6 +63,10 @@ pub struct Config {
     pub services: Vec<crate::service::ServiceConfig>,
     /// `[[forward]]`: local ports that lead to services of peers. No address twice.
     pub forwards: Vec<crate::service::ForwardConfig>,
+    /// `[log] filter`: what is logged, unless the command line says it.
+    pub log_filter: Option<String>,
+    /// `[admin]`: where the operator asks.
+    pub admin: Option<AdminConfig>,
     /// What is allowed but probably not meant, for the log.
     pub warnings: Vec<String>,
 }
@@ -115,7 +124,8 @@ impl Config {
         let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
         let section = file.enroll.as_ref();
         let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
-        let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
+        let admin = admin::load(file.admin.as_ref(), base, files, &mut problems);
+        let config = resolve::resolve(&file, path, identity, enroll, &mut problems).map(|c| Self { admin, ..c });
         let problems = problems.into_vec();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
