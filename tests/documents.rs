@@ -224,6 +224,13 @@ fn the_command_line_is_listed() {
         "token show",
         "token revoke",
         "join",
+        "status",
+        "top",
+        "reload",
+        "ping",
+        "diag",
+        "completions",
+        "man",
         "bench",
         "demo",
     ]

@@ -2,16 +2,19 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod admin;
 mod authority;
 mod bench;
 mod cert;
 mod check_config;
 mod clock;
+mod completions;
 mod demo;
 mod error;
 mod hub;
 mod join;
 mod log;
+mod man;
 mod new_files;
 mod run;
 mod token;
@@ -50,6 +53,20 @@ enum Command {
     Token(token::Args),
     /// Make this machine a node, with a token of a hub
     Join(join::Args),
+    /// Show how a running node is doing
+    Status(admin::status::Args),
+    /// Show how a running node is doing, live, on the whole terminal
+    Top(admin::top::Args),
+    /// Have a running node read its configuration again
+    Reload(admin::reload::Args),
+    /// Show the round-trip times of each channel to a peer
+    Ping(admin::ping::Args),
+    /// Write down what a bug report needs, without secrets
+    Diag(admin::diag::Args),
+    /// Print a script that completes commands and options
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(man::Args),
     /// Measure a link
     Bench(bench::Args),
     /// Show two nodes at work on this machine
@@ -67,6 +84,13 @@ pub fn main() -> ExitCode {
         Command::Hub(args) => hub::run(args),
         Command::Token(args) => token::run(args),
         Command::Join(args) => join::run(args),
+        Command::Status(args) => admin::status::run(args),
+        Command::Top(args) => admin::top::run(args),
+        Command::Reload(args) => admin::reload::run(args),
+        Command::Ping(args) => admin::ping::run(args),
+        Command::Diag(args) => admin::diag::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),
     });

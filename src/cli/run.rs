@@ -19,7 +19,7 @@ use self::manager::Manager;
 use self::reload::Running;
 use super::CliError;
 use super::log::LogFilter;
-use crate::admin::Control;
+use crate::admin::{AdminServer, AdminSettings, Control};
 use crate::config::Config;
 use crate::crypto::identity::{TlsSettings, default_provider};
 use crate::enroll::EnrollPoint;
@@ -55,10 +55,12 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let (gateway, enrolment, tls) = signals.unless_told(start(config.clone())).await.ok_or_else(stopped_early)??;
     let gateway = Arc::new(gateway);
     let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
+    let admin = AdminServer::start(Arc::clone(&running), AdminSettings::default()).await;
+    let _admin = admin.context("[admin] cannot be started")?;
     tracing::info!("ready");
     manager.ready();
     let name = signals.until_told(&running).await;
-    manager.stopping();
+    running.stop();
     let shutdown_timeout = running.config().node.shutdown_timeout;
     tracing::info!(
         signal = name,

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::resolve::value;
-use super::{Files, file, values};
+use super::secret_file::read_public;
+use super::{ConfigError, Files, file, values};
 use crate::base::Secret;
 use crate::channel::{Address, UnixOptions};
 
@@ -95,6 +96,37 @@ pub(super) fn load(
     let mode = value(section.mode.as_ref(), values::mode, MODE, problems);
     let unix = AdminSocket { mode, uid: number(&section.uid), gid: number(&section.gid) };
     Some(AdminConfig { listen, token_file, token, unix })
+}
+
+/// Where a node answers its operator, of a file of which nothing else is looked at: whoever asks need not be allowed to
+/// read the node's key.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminPlace {
+    pub(crate) listen: Vec<Address>,
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl AdminPlace {
+    /// Reads `path`.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |problem| ConfigError::new(path, "", vec![problem]);
+        let bytes = read_public(path).map_err(|error| failed(Problem::new(error.to_string())))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| failed(Problem::new("the file is not UTF-8")))?;
+        let file: file::File = toml::from_str(text).map_err(|error| failed(Problem::new(error.to_string())))?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        let Some(section) = file.admin else {
+            let help = "add it with an address to listen on, and restart the node";
+            return Err(failed(Problem::new("there is no [admin] section: the node answers nobody").help(help)));
+        };
+        let section = section.get_ref();
+        let mut problems = Problems::default();
+        let listen = section.listen.get_ref().iter().filter_map(|text| address(text, base, &mut problems)).collect();
+        let token_file = section.token_file.as_ref().map(|text| base.join(text.get_ref()));
+        match problems.into_vec() {
+            problems if problems.is_empty() => Ok(Self { listen, token_file }),
+            problems => Err(ConfigError::new(path, text, problems)),
+        }
+    }
 }
 
 /// Nothing is encrypted there, and reading needs no token: only what does not leave the machine is taken.

@@ -31,7 +31,8 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
-pub use admin::{AdminConfig, AdminToken};
+pub(crate) use admin::AdminPlace;
+pub use admin::{AdminConfig, AdminSocket, AdminToken};
 pub use changes::{Changes, FixedOptions};
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};

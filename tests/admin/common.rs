@@ -131,6 +131,11 @@ impl Program {
         kill_process(id, signal).unwrap();
     }
 
+    /// Ends it as a crash does.
+    pub async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     pub async fn exit_code(&mut self) -> Option<i32> {
         soon(self.process.wait()).await.unwrap().code()
     }
@@ -185,4 +190,42 @@ pub async fn connect_to(port: u16, name: u8) -> TcpStream {
 /// Whether a connection goes on.
 pub async fn answers(stream: &mut TcpStream) -> bool {
     stream.write_all(b"?").await.is_ok() && soon(stream.read_u8()).await.is_ok_and(|byte| byte == b'?')
+}
+
+/// Nodes `a` and `b` with a link, a service `one` whose target says `x`, a forward to it, and admin addresses.
+pub struct Pair {
+    pub a: Program,
+    pub b: Program,
+    pub front: u16,
+    pub admin_of_a: u16,
+    pub admin_of_b: u16,
+    /// The configuration of `a`, without its identity.
+    pub sections_of_a: String,
+}
+
+impl Pair {
+    /// Starts both, and waits until `a` is ready for clients.
+    pub async fn start(place: &Place) -> Self {
+        let target = echo("x").await;
+        let admin = |name: &str| {
+            let socket = place.path(name);
+            format!("[admin]\nlisten = [\"tcp://127.0.0.1:0\", \"unix://{}\"]\n", socket.display())
+        };
+        let service = format!("[[service]]\nname = \"one\"\ntarget = \"tcp://127.0.0.1:{target}\"\n");
+        let listen = "[[listen]]\naddress = \"tcp://127.0.0.1:0\"\n";
+        let mut b = place.start("b", &format!("{}{listen}{service}", admin("b.sock")));
+        let entrance = b.port("listening").await;
+        let admin_of_b = b.port("admin listening").await;
+        let front = free_port().await;
+        let sections_of_a = format!(
+            "{}[[link]]\npeer = \"b\"\naddresses = [\"tcp://127.0.0.1:{entrance}\"]\n\
+             [[forward]]\nlisten = \"tcp://127.0.0.1:{front}\"\npeer = \"b\"\nservice = \"one\"\n",
+            admin("a.sock")
+        );
+        let mut a = place.start("a", &sections_of_a);
+        let admin_of_a = a.port("admin listening").await;
+        a.logged("ready").await;
+        drop(connect_to(front, b'x').await);
+        Self { a, b, front, admin_of_a, admin_of_b, sections_of_a }
+    }
 }

@@ -4,5 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
+mod commands;
 mod common;
+mod http;
 mod reload;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Mutex, watch};
 
@@ -24,6 +25,7 @@ pub(super) struct Running {
     filter: LogFilter,
     manager: Manager,
     config: watch::Sender<Arc<Config>>,
+    is_stopping: AtomicBool,
     /// One reload at a time.
     reloading: Mutex<()>,
 }
@@ -41,7 +43,22 @@ impl Running {
     ) -> Arc<Self> {
         let path = config.path.clone();
         let (config, _) = watch::channel(Arc::new(config));
-        Arc::new(Self { path, gateway, tls, filter, manager, config, reloading: Mutex::default() })
+        Arc::new(Self {
+            path,
+            gateway,
+            tls,
+            filter,
+            manager,
+            config,
+            is_stopping: AtomicBool::new(false),
+            reloading: Mutex::default(),
+        })
+    }
+
+    /// The node takes nothing new from now on.
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.manager.stopping();
     }
 
     /// Reads the configuration again and applies it: a line for each change.
@@ -134,6 +151,10 @@ impl Control for Running {
 
     fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     async fn reload(&self) -> Result<Vec<String>, ReloadError> {
