@@ -1,4 +1,4 @@
-//! The live page: three files in the program, and nothing from elsewhere.
+//! The live page: four files in the program, and nothing from elsewhere.
 
 use std::time::Duration;
 
@@ -17,6 +17,10 @@ pub(super) fn script() -> Response {
 
 pub(super) fn style() -> Response {
     answer(StatusCode::OK, "text/css; charset=utf-8", include_str!("page/page.css"))
+}
+
+pub(super) fn icon() -> Response {
+    answer(StatusCode::OK, "image/svg+xml", include_str!("page/icon.svg"))
 }
 
 /// How often a stream of events shows that it is there, so that both ends notice when the other one is gone.

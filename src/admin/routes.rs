@@ -36,6 +36,7 @@ pub(super) fn router<C: Control>(control: Arc<C>, monitor: Arc<Monitor>, setting
         .route("/", get(async || page::html()))
         .route("/page.js", get(async || page::script()))
         .route("/page.css", get(async || page::style()))
+        .route("/icon.svg", get(async || page::icon()))
         .route("/health", get(async || text(StatusCode::OK, "ok\n")))
         .route("/ready", get(ready::<C>))
         .route("/status", get(status_of::<C>))
