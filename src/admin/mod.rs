@@ -17,7 +17,7 @@ mod status;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use self::server::{AdminServer, AdminSettings};
+pub use self::server::{AdminServer, AdminSettings, Source};
 use crate::config::Config;
 use crate::service::Gateway;
 

@@ -80,7 +80,9 @@ async fn ready<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
 }
 
 async fn status_of<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
-    json_of(StatusCode::OK, &status::status(&*sources.control, &sources.monitor, sources.started))
+    let measurements = sources.settings.measurements.as_ref().map(|measure| measure());
+    let status = status::status(&*sources.control, &sources.monitor, sources.started);
+    json_of(StatusCode::OK, &status::Measured { status, measurements })
 }
 
 async fn history<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
@@ -92,7 +94,7 @@ async fn config<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response 
 }
 
 async fn metrics<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
-    match sources.settings.metrics.and_then(|render| render()) {
+    match sources.settings.metrics.as_ref().and_then(|render| render()) {
         Some(body) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body),
         None => text(StatusCode::NOT_FOUND, "this node has no metrics here\n"),
     }

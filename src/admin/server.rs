@@ -23,11 +23,16 @@ use super::monitor::Monitor;
 use super::routes;
 use crate::channel::{Accepted, Address, AdmissionLimits, Io, ListenError, ListenOptions, Listener};
 
-/// What else the pages show.
-#[derive(Clone, Copy, Debug, Default)]
+/// Makes something when it is asked for.
+pub type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// What others know of the node, and the pages show.
+#[derive(Clone, Default)]
 pub struct AdminSettings {
-    /// Renders the metrics in Prometheus's text format; without it `/metrics` answers 404.
-    pub metrics: Option<fn() -> Option<String>>,
+    /// The metrics in Prometheus's text format; without any, `/metrics` answers 404.
+    pub metrics: Option<Source<Option<String>>>,
+    /// Windows and histograms, as `measurements` of `/status`.
+    pub measurements: Option<Source<serde_json::Value>>,
 }
 
 /// Answers the operator until it is dropped.

@@ -17,6 +17,14 @@ use crate::session::{LaneKind, LaneState};
 /// The version of the JSON: another one when a field changes its meaning or goes.
 pub(super) const VERSION: u32 = 1;
 
+/// A status, and what telemetry has measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Measured {
+    #[serde(flatten)]
+    pub(super) status: Status,
+    pub(super) measurements: Option<serde_json::Value>,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     version: u32,

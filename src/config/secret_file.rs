@@ -80,3 +80,18 @@ fn read(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 
 /// A configuration of thousands of services fits.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_may_be_readable_by_access_list() {
+        let directory = Some(std::ffi::OsStr::new("/run/credentials/x.service"));
+        let key = Path::new("/run/credentials/x.service/node.key");
+        assert!(is_credential(key, 0o440, directory));
+        assert!(!is_credential(key, 0o444, directory) && !is_credential(key, 0o460, directory));
+        assert!(!is_credential(Path::new("/etc/node.key"), 0o440, directory));
+        assert!(!is_credential(key, 0o440, None));
+    }
+}

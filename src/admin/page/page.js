@@ -170,12 +170,60 @@ function showChannels(status) {
   fill("channels", living.concat(dead));
 }
 
-function showHistogram(id, values, bounds, label) {
+function counted(values, bounds) {
   const counts = new Array(bounds.length + 1).fill(0);
   for (const value of values) {
     const place = bounds.findIndex((bound) => value <= bound);
     counts[place < 0 ? bounds.length : place] += 1;
   }
+  return counts;
+}
+
+// What the node has measured itself, of all links together; nothing if it measures nothing.
+function measured(status, name) {
+  const all = (status.measurements?.links || []).map((link) => link[name]).filter(Boolean);
+  if (all.length === 0) return null;
+  const bounds = all[0].boundaries;
+  return { bounds, counts: all[0].counts.map((_, at) => all.reduce((sum, one) => sum + (one.counts[at] || 0), 0)) };
+}
+
+function showHistograms(status) {
+  const all = [...series.values()];
+  const latency = measured(status, "latency");
+  const loss = measured(status, "loss");
+  if (latency) {
+    showHistogram("latency", latency.counts, latency.bounds.map((seconds) => Math.round(seconds * 1e6) / 1e3), (ms) => `${ms} ms`);
+  } else {
+    const values = all.flatMap((of) => of.rtt).filter((value) => value !== null);
+    showHistogram("latency", counted(values, RTT_BOUNDS), RTT_BOUNDS, (ms) => `${ms} ms`);
+  }
+  const share = (value) => `${Math.round(value * 1e6) / 1e4} %`;
+  if (loss) showHistogram("loss", loss.counts, loss.bounds, share);
+  else showHistogram("loss", counted(all.flatMap((of) => of.loss), LOSS_BOUNDS), LOSS_BOUNDS, share);
+  byId("latency-note").textContent = latency
+    ? "Every measurement of all links since the node was started."
+    : "How often, looking once a second at each channel, in the last five minutes.";
+  byId("loss-note").textContent = loss
+    ? "Share of lost packets, window by window, of all links since the node was started."
+    : "Share of the sent bytes that had to go out again, second by second.";
+}
+
+function showWindows(status) {
+  const links = status.measurements?.links || [];
+  byId("windows-section").hidden = links.length === 0;
+  const share = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(2)} %`);
+  fill("windows", links.flatMap((link) => link.windows.map((of) => ({
+    key: `${link.peer} ${of.window_seconds}`,
+    cells: [
+      `${link.peer}, ${of.window_seconds} s`, rate(of.sent_bytes_per_second), rate(of.received_bytes_per_second),
+      `${of.packets_sent} / ${of.packets_received}`, `${of.fragments_sent} / ${of.fragments_received}`,
+      milliseconds(of.latency_mean_seconds === null ? null : of.latency_mean_seconds * 1000), share(of.loss_ratio),
+      bytes(of.retransmitted_bytes + of.reinjected_bytes), share(of.padding_ratio),
+    ],
+  }))));
+}
+
+function showHistogram(id, counts, bounds, label) {
   const names = counts.map((_, at) => (at < bounds.length ? `≤ ${label(bounds[at])}` : `> ${label(bounds[bounds.length - 1])}`));
   let first = counts.findIndex((count) => count > 0);
   let end = counts.length - 1;
@@ -183,7 +231,7 @@ function showHistogram(id, values, bounds, label) {
   if (first < 0) { first = 0; end = 0; }
   [first, end] = [Math.max(0, first - 1), Math.min(counts.length - 1, end + 1)];
   const most = Math.max(1, ...counts);
-  const total = Math.max(1, values.length);
+  const total = Math.max(1, counts.reduce((sum, count) => sum + count, 0));
   const height = (end - first + 1) * 20 + 8;
   const drawing = element("svg:svg", { class: "bars", viewBox: `0 0 400 ${height}`, "aria-hidden": "true" });
   const words = [];
@@ -235,9 +283,8 @@ function show(status) {
   showHead(status);
   showLinks(status);
   showChannels(status);
-  const all = [...series.values()];
-  showHistogram("latency", all.flatMap((of) => of.rtt).filter((value) => value !== null), RTT_BOUNDS, (ms) => `${ms} ms`);
-  showHistogram("loss", all.flatMap((of) => of.loss), LOSS_BOUNDS, (share) => `${share * 100} %`);
+  showWindows(status);
+  showHistograms(status);
   showServices(status);
   showCertificates(status);
 }
