@@ -256,13 +256,16 @@ fn a_reload_tells_each_change() {
     let check = |text: &str| place.check("a.toml", &format!("{IDENTITY}{text}")).unwrap();
     let old = check(
         "[[listen]]\naddress = 'tcp://127.0.0.1:1'\n[[link]]\npeer = 'b'\naddresses = ['tcp://b:1']\n\
-         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\n[[service]]\nname = 'old'\ntarget = 'tcp://127.0.0.1:81'\n\
+         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\n\
+         [[service]]\nname = 'old'\ntarget = 'tcp://127.0.0.1:81'\n\
          [[forward]]\nlisten = 'tcp://127.0.0.1:5'\npeer = 'b'\nservice = 'x'\n",
     );
     let new = check(
-        "[log]\nfilter = 'debug'\n[[listen]]\naddress = 'tcp://127.0.0.1:1'\n[[link]]\npeer = 'b'\naddresses = ['tcp://b:2']\n\
+        "[log]\nfilter = 'debug'\n[[listen]]\naddress = 'tcp://127.0.0.1:1'\n\
+         [[link]]\npeer = 'b'\naddresses = ['tcp://b:2']\n\
          padding = 'none'\n[[link]]\npeer = 'c'\naddresses = ['tcp://c:1']\n\
-         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\nallow = []\n[[service]]\nname = 'new'\ntarget = 'tcp://127.0.0.1:81'\n\
+         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\nallow = []\n\
+         [[service]]\nname = 'new'\ntarget = 'tcp://127.0.0.1:81'\n\
          [[forward]]\nlisten = 'tcp://127.0.0.1:5'\npeer = 'b'\nservice = 'y'\nsession_timeout = '1s'\n",
     );
     let lines = Changes::between(&old, &new).unwrap().lines();

@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn written_reads_the_same(mut message: FrameMessage) {
     let Some(clear) = clear(&message.body) else {
-        if let Body::SealedHandshake(sealed) | Body::Sealed(sealed) = &mut message.body {
+        if let Body::SealedEarly(sealed) | Body::SealedHandshake(sealed) | Body::Sealed(sealed) = &mut message.body {
             let (header, ciphertext) = sealed.parts_mut();
             assert!(!header.is_empty() && ciphertext.len() >= limits::SEAL_TAG_BYTES);
         }
@@ -50,6 +50,6 @@ fn clear(body: &Body) -> Option<ClearMessage> {
         Body::VersionList(versions) => ClearMessage::VersionList(versions.clone()),
         Body::Refused => ClearMessage::Refused,
         Body::SessionReset(token) => ClearMessage::SessionReset(*token),
-        Body::SealedHandshake(_) | Body::Sealed(_) | Body::Plain(_) => return None,
+        Body::SealedEarly(_) | Body::SealedHandshake(_) | Body::Sealed(_) | Body::Plain(_) => return None,
     })
 }

@@ -1,5 +1,5 @@
-//! `/config`: what the configuration came to, defaults included, without secrets. Certificates, keys and tokens are named
-//! by their files; their contents are not here.
+//! `/config`: what the configuration came to, defaults included, without secrets. Certificates, keys and tokens are
+//! named by their files; their contents are not here.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(super) fn config(config: &Config) -> Value {
             "id": config.node.id.to_string(),
             "shutdown_timeout_ms": milliseconds(config.node.shutdown_timeout),
             "survive_ms": milliseconds(config.node.survive),
+            "max_session_age_ms": milliseconds(config.node.session_age_max),
             "memory_max_bytes": config.node.memory_bytes_max,
         },
         "log": { "filter": config.log_filter },
@@ -88,6 +89,7 @@ fn link(link: &LinkConfig) -> Value {
             Seal::Auto => "auto",
             Seal::Always => "always",
         },
+        "early_data": link.early_data,
         "connect_timeout_ms": milliseconds(link.dial.timeout),
         "bind": link.dial.tcp.bind,
         "tcp": tcp(&link.dial.tcp),
@@ -104,6 +106,7 @@ fn service(service: &ServiceConfig) -> Value {
         "connections_max": service.connections_max,
         "connect_timeout_ms": milliseconds(service.connect_timeout),
         "priority": format!("{:?}", service.priority).to_lowercase(),
+        "replay_safe": service.replay_safe,
         "datagrams": datagrams(&service.datagrams),
     })
 }
@@ -117,6 +120,7 @@ fn forward(forward: &ForwardConfig) -> Value {
         "connections_max": forward.connections_max,
         "session_timeout_ms": milliseconds(forward.session_timeout),
         "priority": format!("{:?}", forward.priority).to_lowercase(),
+        "replay_safe": forward.replay_safe,
         "datagrams": datagrams(&forward.datagrams),
         "unix": unix(&forward.unix),
     })

@@ -1,6 +1,6 @@
-//! Who may ask what. Looking is free for whoever reaches the address; what changes something needs the admin token, or the
-//! permission to write to the Unix socket. Pages of other origins get nothing: neither by a name that they have resolve to
-//! this machine, nor by sending a browser here.
+//! Who may ask what. Looking is free for whoever reaches the address; what changes something needs the admin token, or
+//! the permission to write to the Unix socket. Pages of other origins get nothing: neither by a name that they have
+//! resolve to this machine, nor by sending a browser here.
 
 use std::net::IpAddr;
 

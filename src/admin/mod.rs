@@ -1,9 +1,9 @@
 //! What a running node answers to its operator: whether it lives, whether it is ready, how everything is doing.
 //!
 //! HTTP on loopback addresses and Unix sockets (`server`), which routes lead to what (`routes`), who may ask what
-//! (`guard`), the answers (`status`, `effective`), what happened lately (`monitor`), and the live page (`page`). `client` asks.
-//! The node itself is behind [`Control`]; nothing here knows how it was started or how a change is applied. The route table
-//! and the JSON are documented in `docs/reference/admin.md`.
+//! (`guard`), the answers (`status`, `effective`), what happened lately (`monitor`), and the live page (`page`).
+//! `client` asks. The node itself is behind [`Control`]; nothing here knows how it was started or how a change is
+//! applied. The route table and the JSON are documented in `docs/reference/admin.md`.
 
 pub(crate) mod client;
 mod effective;

@@ -1,5 +1,5 @@
-//! What happened lately: looks at every session four times a second, tells what has changed, and remembers some minutes of
-//! rates. Looking costs a short lock of each session, and nothing while there is none.
+//! What happened lately: looks at every session four times a second, tells what has changed, and remembers some
+//! minutes of rates. Looking costs a short lock of each session, and nothing while there is none.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

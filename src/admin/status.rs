@@ -1,5 +1,5 @@
-//! `/status`: everything about a node at one moment, as JSON, and whether it is ready. `docs/reference/admin.md` has every
-//! field; what is there is only added to within one [`VERSION`].
+//! `/status`: everything about a node at one moment, as JSON, and whether it is ready. `docs/reference/admin.md` has
+//! every field; what is there is only added to within one [`VERSION`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

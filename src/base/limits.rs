@@ -52,6 +52,30 @@ pub const EARLY_WINDOW_BYTES: u64 = 64 << 10;
 /// Streams of each direction that it takes by then.
 pub const EARLY_STREAMS: u64 = 16;
 
+/// What a server holds of early data until its client's handshake is complete: all that may come early, and the frames
+/// around it. More: `FLOW_CONTROL_ERROR`.
+pub const EARLY_HELD_BYTES_MAX: usize = 2 * EARLY_WINDOW_BYTES as usize;
+
+/// Bytes of early packets that a server throws away when it does not accept them: what a client may send, in small
+/// packets and padded. More: the socket is closed.
+pub const EARLY_SKIPPED_BYTES_MAX: usize = 4 * EARLY_WINDOW_BYTES as usize;
+
+/// Tickets for each complete handshake: one for a session, and one for another that is begun beside it.
+pub const TICKETS_PER_HANDSHAKE: u32 = 2;
+
+/// Tickets that a server keeps of one client: those of its last sessions. The oldest goes.
+pub const TICKETS_PER_PEER_MAX: usize = 16;
+
+/// Tickets that a server keeps in all, of 2 KiB each: 32 MiB. The oldest goes.
+pub const TICKETS_MAX: usize = 16 * 1024;
+
+/// Tickets that a client keeps for one server and kind of channel. The oldest goes.
+pub const TICKETS_KEPT_MAX: usize = 8;
+
+/// How long after a full handshake its tickets, and those that follow from them, are good for (RFC 8446 §4.6.1 allows
+/// seven days): within it a node that left the trust domain is noticed at the latest.
+pub const TICKET_LINEAGE_TIME: Duration = Duration::from_secs(86_400);
+
 /// From a join's first byte to the verified answer.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -199,6 +223,13 @@ pub const STALL_MIN: Duration = Duration::from_millis(25);
 
 /// Time without any channel after which a session's streams fail.
 pub const SURVIVE: Duration = Duration::from_secs(120);
+
+/// The longest life of a session: its keys step on, but whoever got hold of them once follows every step.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(86_400);
+
+/// A session that a certificate ends sooner than that is replaced before its end if it lives for as long as this at least:
+/// one that follows would live for a tenth of it only, unless the certificate was renewed meanwhile.
+pub const SESSION_AGE_REPLACED_MIN: Duration = Duration::from_secs(60);
 
 /// Sent packets that are remembered for a dead lane, so that a late acknowledgement still saves a repetition.
 pub const DEAD_LANE_MEMORY: Duration = Duration::from_secs(60);

@@ -32,6 +32,8 @@ pub struct ListenOptions {
     pub quic: QuicOptions,
     /// Bounds on handshakes.
     pub admission: AdmissionLimits,
+    /// Whether clients that come back may send early data (0-RTT). The channel leaves that to what is above it.
+    pub early_data: bool,
 }
 
 /// Accepts channels at one address.

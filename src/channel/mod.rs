@@ -34,7 +34,7 @@ pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};
 pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
 pub use quic::{
-    Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicError, QuicIo, QuicListener, QuicOptions,
-    RetryPolicy, dial_quic,
+    Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicDialled, QuicEarly, QuicError, QuicIo,
+    QuicListener, QuicOptions, RetryPolicy, dial_quic, dial_quic_early,
 };
 pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

@@ -1,5 +1,5 @@
-//! What differs between the configuration that a node runs with and the one that follows it, and which of that cannot be
-//! changed while it runs. `examples/config/full.toml` says the same for each option, and a test compares the two.
+//! What differs between the configuration that a node runs with and the one that follows it, and which of that cannot
+//! be changed while it runs. `examples/config/full.toml` says the same for each option, and a test compares the two.
 
 use std::fmt;
 
@@ -134,8 +134,8 @@ fn is_same_link(old: &LinkConfig, new: &LinkConfig) -> bool {
     bare(old) == bare(new)
 }
 
-/// Whether two forwards are one: they listen at the same place. Port 0 is another port each time, so that what they lead
-/// to has to be the same, too.
+/// Whether two forwards are one: they listen at the same place. Port 0 is another port each time, so that what they
+/// lead to has to be the same, too.
 fn is_same_forward(old: &ForwardConfig, new: &ForwardConfig) -> bool {
     let is_any = match &old.listen {
         Endpoint::Stream(Address::Tcp { port, .. }) | Endpoint::Datagrams(UdpAddress { port, .. }) => *port == 0,
@@ -181,19 +181,22 @@ macro_rules! differing {
 
 fn link_names(old: &LinkConfig, new: &LinkConfig) -> Vec<&'static str> {
     differing!(old, new, addresses "addresses", required "required", prefer "prefer", entrances "entrances",
-        scheduler "scheduler", padding "padding", survive "survive", seal "seal", dial.timeout "connect_timeout",
+        scheduler "scheduler", padding "padding", survive "survive", seal "seal", early_data "early_data",
+        dial.timeout "connect_timeout",
         dial.tcp "TCP options", dial.quic "QUIC options")
 }
 
 fn service_names(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
     differing!(old, new, target "target", allow "allow", proxy_protocol "proxy_protocol",
-        connections_max "connections_max", connect_timeout "connect_timeout", priority "priority",
+        connections_max "connections_max", connect_timeout "connect_timeout",
+        priority "priority", replay_safe "replay_safe",
         datagrams "options of datagrams")
 }
 
 fn forward_names(old: &ForwardConfig, new: &ForwardConfig) -> Vec<&'static str> {
     differing!(old, new, peer "peer", service "service", accepts_proxy_protocol "proxy_protocol",
-        connections_max "connections_max", session_timeout "session_timeout", priority "priority",
+        connections_max "connections_max", session_timeout "session_timeout",
+        priority "priority", replay_safe "replay_safe",
         datagrams "options of datagrams")
 }
 
@@ -206,7 +209,9 @@ fn push_all(fixed: &mut Vec<String>, section: &str, names: &[&str]) {
 }
 
 fn node(old: &NodeConfig, new: &NodeConfig, fixed: &mut Vec<String>) {
-    push_all(fixed, "[node]", &differing!(old, new, survive "survive", memory_bytes_max "memory_max"));
+    let names = differing!(old, new, survive "survive", session_age_max "max_session_age",
+        memory_bytes_max "memory_max");
+    push_all(fixed, "[node]", &names);
     if old.id != new.id {
         fixed.push(format!("[identity] certificate (it names {}, the node is {})", new.id, old.id));
     }

@@ -38,6 +38,7 @@ pub(super) struct Node {
     pub(super) name: Text,
     pub(super) shutdown_timeout: Text,
     pub(super) survive: Text,
+    pub(super) max_session_age: Text,
     pub(super) memory_max: Text,
 }
 
@@ -98,6 +99,7 @@ pub(super) struct Listen {
     pub(super) gid: Number,
     pub(super) allow_uids: Numbers,
     pub(super) allow_gids: Numbers,
+    pub(super) early_data: Option<bool>,
 }
 
 /// `quic` of a `[[listen]]` or a `[[link]]`
@@ -141,6 +143,7 @@ pub(super) struct Link {
     pub(super) notsent_lowat: Text,
     pub(super) mark: Number,
     pub(super) quic: Option<Spanned<Quic>>,
+    pub(super) early_data: Option<bool>,
 }
 
 /// One address of a link: a URL alone, or a table.
@@ -167,6 +170,7 @@ pub(super) struct Service {
     pub(super) datagram_age_max: Text,
     pub(super) connect_timeout: Text,
     pub(super) priority: Text,
+    pub(super) replay_safe: Option<bool>,
 }
 
 /// `[[forward]]`
@@ -188,6 +192,7 @@ pub(super) struct Forward {
     pub(super) gid: Number,
     pub(super) allow_uids: Numbers,
     pub(super) allow_gids: Numbers,
+    pub(super) replay_safe: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for LinkAddress {

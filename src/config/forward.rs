@@ -54,7 +54,8 @@ pub(super) fn resolve(
     let mut usual = ForwardConfig::new(listen?, peer?, &service?);
     let timeout = section.session_timeout.as_ref();
     usual.session_timeout = value(timeout, values::duration_above_zero, usual.session_timeout, problems);
-    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, ..usual })
+    let replay_safe = section.replay_safe.unwrap_or(false);
+    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, replay_safe, ..usual })
 }
 
 fn accepts(text: &str) -> Result<bool, String> {

@@ -38,8 +38,12 @@ pub struct LinkConfig {
     pub survive: Duration,
     /// When packets are sealed inside channels that are encrypted already.
     pub seal: Seal,
+    /// The longest life of its sessions.
+    pub session_age_max: Duration,
     /// How channels are dialled.
     pub dial: DialOptions,
+    /// Whether replay-safe streams may send early data.
+    pub early_data: bool,
 }
 
 /// When packets are sealed inside channels that are encrypted already.
@@ -92,9 +96,23 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     let scheduler = value(section.scheduler.as_ref(), str::parse, Policy::default(), problems);
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
+    let early_data = section.early_data.unwrap_or(false);
     let peer = peer(&section.peer, &node.id, problems)?;
     let required = section.required.unwrap_or(true);
-    Some(LinkConfig { peer, required, addresses, prefer, entrances, scheduler, padding, survive, seal, dial })
+    Some(LinkConfig {
+        peer,
+        required,
+        addresses,
+        prefer,
+        entrances,
+        scheduler,
+        padding,
+        survive,
+        seal,
+        session_age_max: node.session_age_max,
+        dial,
+        early_data,
+    })
 }
 
 fn addresses(

@@ -44,6 +44,7 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         unix: unix.resolve(problems),
         quic: quic_options,
         admission: admission(section),
+        early_data: section.early_data.unwrap_or(false),
     };
     let address = address?;
     check_kind(section, &address, &tcp, &unix, problems);

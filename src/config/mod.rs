@@ -81,6 +81,8 @@ pub struct NodeConfig {
     pub shutdown_timeout: Duration,
     /// How long streams wait without any channel; links may say otherwise.
     pub survive: Duration,
+    /// The longest life of a session.
+    pub session_age_max: Duration,
     /// Memory for the buffers of all sessions.
     pub memory_bytes_max: u64,
 }

@@ -79,6 +79,12 @@ fn node(section: &file::Node, own: &NodeId, is_known: bool, problems: &mut Probl
         id: own.clone(),
         shutdown_timeout: value(section.shutdown_timeout.as_ref(), values::duration, SHUTDOWN_TIMEOUT, problems),
         survive: value(section.survive.as_ref(), values::duration, limits::SURVIVE, problems),
+        session_age_max: value(
+            section.max_session_age.as_ref(),
+            values::duration_above_zero,
+            limits::SESSION_AGE_MAX,
+            problems,
+        ),
         memory_bytes_max: memory,
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn resolve(
         datagrams,
         connect_timeout,
         priority,
+        replay_safe: section.replay_safe.unwrap_or(false),
     })
 }
 

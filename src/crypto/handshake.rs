@@ -161,6 +161,40 @@ impl Handshake {
         self.keys.as_ref().map(|keys| packet_key(&keys.remote))
     }
 
+    /// The key of early data, while it may be used: at a client that offers some, and at a server that accepts it.
+    #[must_use]
+    pub fn early_key(&self) -> Option<Arc<dyn quic::PacketKey>> {
+        self.connection.zero_rtt_keys().map(|keys| Arc::from(keys.packet))
+    }
+
+    /// At a client with a complete handshake: whether the server has taken early data.
+    #[must_use]
+    pub fn is_early_data_accepted(&self) -> bool {
+        matches!(&self.connection, quic::Connection::Client(client) if client.is_early_data_accepted())
+    }
+
+    /// Tickets that a client got.
+    #[must_use]
+    pub fn tickets_received(&self) -> u32 {
+        match &self.connection {
+            quic::Connection::Client(client) => client.tls13_tickets_received(),
+            quic::Connection::Server(_) => 0,
+        }
+    }
+
+    /// The peer's certificates, leaf first, as far as they are known: a server that accepts early data has them from the
+    /// ticket.
+    #[must_use]
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.connection.peer_certificates()
+    }
+
+    /// The peer's transport parameters, as far as they are known: authenticated once the handshake is complete.
+    #[must_use]
+    pub fn peer_parameters(&self) -> Option<&[u8]> {
+        self.connection.quic_transport_parameters()
+    }
+
     /// Whether the handshake is complete on this side: the peer's Finished was verified.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -65,17 +65,25 @@ pub struct EpochKeys {
 pub struct OpeningKeys {
     current: Epoch,
     previous: Option<Arc<dyn PacketKey>>,
-    keys: [Arc<dyn PacketKey>; 2],
+    /// Of the current epoch and the next one; none before the handshake is complete.
+    keys: Option<[Arc<dyn PacketKey>; 2]>,
 }
 
 impl OpeningKeys {
+    /// No keys, before there are some: they open nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { current: Epoch(0), previous: None, keys: None }
+    }
+
     /// The key for packets of an epoch, if packets of that epoch are acceptable now.
     #[must_use]
     pub fn key(&self, epoch: Epoch) -> Option<&Arc<dyn PacketKey>> {
+        let [current, next] = self.keys.as_ref()?;
         if epoch == self.current {
-            Some(&self.keys[0])
+            Some(current)
         } else if Some(epoch) == self.current.next() {
-            Some(&self.keys[1])
+            Some(next)
         } else if epoch.next() == Some(self.current) {
             self.previous.as_ref()
         } else {
@@ -131,7 +139,7 @@ impl KeySchedule {
         OpeningKeys {
             current: self.current.epoch,
             previous: self.previous.as_ref().map(|keys| Arc::clone(&keys.remote)),
-            keys: [Arc::clone(&self.current.remote), Arc::clone(&self.next.remote)],
+            keys: Some([Arc::clone(&self.current.remote), Arc::clone(&self.next.remote)]),
         }
     }
 

@@ -94,6 +94,12 @@ impl LaneOpener {
         Self { lane_id, expected: Some(PacketNumber(0)), epoch: Epoch(0), keys }
     }
 
+    /// The same, for a lane some packets of which came before.
+    #[must_use]
+    pub fn starting_at(self, expected: PacketNumber) -> Self {
+        Self { expected: Some(expected), ..self }
+    }
+
     /// Whether the keys at hand can open a packet of an epoch; else newer ones have to be
     /// [given](Self::set_keys) first.
     #[must_use]

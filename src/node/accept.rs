@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
+use super::early::Unfinished;
 use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
@@ -21,11 +22,12 @@ use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, accept_tls,
+    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, QuicEarly, accept_tls,
 };
 use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
-use crate::session::{EstablishError, Established, Establishing, LaneSetup, Progress};
-use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, encode_clear};
+use crate::crypto::{LaneOpener, OpeningKeys};
+use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneSetup, Progress};
+use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, decode_packet, encode_clear};
 
 /// What all channels of a node's listeners share.
 pub(super) struct Acceptor {
@@ -49,6 +51,8 @@ struct Fresh {
     peer_address: String,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
+    /// Whether its listener takes early data.
+    early_data: bool,
 }
 
 /// The lane that brought a channel into a session. The channel's other lanes have to be of the same one.
@@ -60,11 +64,11 @@ struct FirstLane {
 
 impl Acceptor {
     /// Takes a channel through its first seconds. Errors are for the log: the peer gets the generic answer, or none.
-    pub(super) async fn take(self: Arc<Self>, accepted: Accepted) {
+    pub(super) async fn take(self: Arc<Self>, accepted: Accepted, early_data: bool) {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.open(connection)).await {
+        let outcome = match tokio::time::timeout(timeout, self.open(connection, early_data)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
@@ -75,10 +79,10 @@ impl Acceptor {
     }
 
     /// Takes a QUIC channel through its first seconds, and then the lanes that its peer opens.
-    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted) {
+    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted, early_data: bool) {
         let peer_address = accepted.peer;
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted)).await {
+        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted, early_data)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
@@ -88,15 +92,112 @@ impl Acceptor {
         }
     }
 
-    async fn receive_quic(&self, accepted: QuicAccepted) -> Result<(QuicConnection, FirstLane), ConnectError> {
-        let tls = self.tls.server_config(ALPN_QUIC)?;
-        let (connection, permit) = accepted.handshake(tls, quic_initial_suite()).await?;
+    async fn receive_quic(
+        &self,
+        accepted: QuicAccepted,
+        early_data: bool,
+    ) -> Result<(QuicConnection, FirstLane), ConnectError> {
+        let tls = self.tls.resuming_server_config(ALPN_QUIC, early_data)?;
+        let (mut early, permit) = accepted.begin(&tls, quic_initial_suite())?;
+        let connection = early.connection().clone();
+        let lane = tokio::select! {
+            biased;
+            outcome = &mut early => outcome.map(|_| None)?,
+            lane = connection.accept_lane(), if early_data => lane.map_or(None, Some),
+        };
+        // Without a ticket nobody is known by now, and nothing counts.
+        let lane = match lane {
+            Some(lane) if !connection.known_certificates().is_empty() => {
+                let (shared, lane, connection) = self.receive_early_quic(early, lane).await?;
+                spawn_carrier(&shared, lane, connection.clone());
+                drop(permit);
+                return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
+            }
+            Some(lane) => {
+                early.await?;
+                Some(lane)
+            }
+            None => None,
+        };
+        let connection = connection.completed();
+        if let Some(lane) = lane {
+            let (shared, lane) = self.receive(Fresh::new(lane, Some(connection.outer().clone()))).await?;
+            spawn_carrier(&shared, lane, connection.clone());
+            drop(permit);
+            return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
+        }
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
         let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
         let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
         spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
         Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }))
+    }
+
+    /// A session that a client begins with early data, and then the end of its handshake.
+    async fn receive_early_quic(
+        &self,
+        mut handshake: QuicEarly,
+        lane: Connection,
+    ) -> Result<(Arc<Shared>, LaneId, QuicConnection), ConnectError> {
+        let connection = handshake.connection().clone();
+        let mut fresh = Fresh::new(lane, None);
+        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
+        let (message, _) =
+            first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
+        let FrameMessage { head, body: Body::Start(parameters) } = message else {
+            return Err(EstablishError::Violation("early data that begins no session").into());
+        };
+        let session_id = head.session_id.ok_or(EstablishError::Violation("start without a session id"))?;
+        if !self.config.session.versions.contains(&head.version) {
+            // It is told when it can be: the client has to be there.
+            handshake.await?;
+            fresh.writer.write_all(&Establishing::unsupported_version(&self.config.session, &head)).await?;
+            let ours = self.config.session.versions.clone();
+            return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
+        }
+        let session = Established::early_over_channel(
+            session_id,
+            head.version,
+            &parameters,
+            self.config.session.clone(),
+            LaneSetup::new(lane_kind(fresh.kind)),
+            self.reset_token(session_id),
+            Instant::now(),
+        )?;
+        let peer_certificates = connection.known_certificates();
+        let unfinished = self.begin_early(&mut fresh, EarlyEstablished { session, peer_certificates }).await?;
+        let mut opener = LaneOpener::new(LaneId::FIRST, OpeningKeys::none());
+        let mut frames = Vec::new();
+        loop {
+            let (FrameMessage { head, body }, size) = tokio::select! {
+                biased;
+                outcome = &mut handshake => {
+                    outcome?;
+                    break;
+                }
+                message = fresh.reader.next() => message.map_err(std::io::Error::from)?,
+            };
+            let Body::Plain(content) = body else {
+                return Err(EstablishError::Violation("early data that is no packet").into());
+            };
+            opener.accept_plain(&head).map_err(EstablishError::from)?;
+            decode_packet(&content, &mut frames).map_err(EstablishError::from)?;
+            if !unfinished.handle_packet(&head, false, &mut frames, size) {
+                return Err(EstablishError::Violation("early data that must not be").into());
+            }
+        }
+        let connection = connection.completed();
+        let (secrets, suite) = outer_secrets(connection.outer(), session_id)?;
+        fresh.writer.write_all(&Established::started_message(&self.config.session, session_id)).await?;
+        let completed: Result<_, ConnectError> = unfinished.complete(|session, now| {
+            session.complete_handshake(&secrets, suite, true, now);
+            Ok(())
+        });
+        let shared = completed?;
+        tracing::info!(session = %session_id, "client of an early session is authenticated");
+        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
+        Ok((shared, LaneId::FIRST, connection))
     }
 
     /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
@@ -132,20 +233,25 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection) -> Result<(), ConnectError> {
+    async fn open(&self, connection: Connection, early_data: bool) -> Result<(), ConnectError> {
         let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
-            let config = self.tls.server_config(ALPN_TLS)?;
+            // Without early data: tokio-rustls hands it out only when the handshake is complete.
+            let config = self.tls.resuming_server_config(ALPN_TLS, false)?;
             let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             (tls.connection, Some(tls.outer))
         } else {
             (connection, None)
         };
-        self.receive(Fresh::new(connection, outer)).await.map(|_| ())
+        self.receive(Fresh { early_data, ..Fresh::new(connection, outer) }).await.map(|_| ())
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
-        let config = &self.config.session;
-        let tls = self.tls.server_config(ALPN_SESSION)?;
+        let mut config = self.config.session.clone();
+        if fresh.early_data {
+            config = config.granting_early();
+        }
+        let config = &config;
+        let tls = self.tls.resuming_server_config(ALPN_SESSION, fresh.early_data)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
             Ok(establishing) => establishing,
             Err(error @ EstablishError::NoCommonVersion { .. }) => {
@@ -157,25 +263,67 @@ impl Acceptor {
                 return Err(error.into());
             }
         };
-        let mut next = first;
+        let session_id = establishing.session_id();
+        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let (mut next, mut size) = (first, 0);
+        let mut early: Option<Unfinished> = None;
+        let mut frames = Vec::new();
         loop {
-            let progress = match establishing.handle_message(next) {
-                Ok(progress) => progress,
+            if matches!(next.body, Body::SealedEarly(_)) {
+                let outcome = establishing.open_early(next, &mut frames);
+                let taken = outcome.map(|head| Some((head?, early.as_ref()?))).map(|packet| {
+                    packet.is_none_or(|(head, session)| session.handle_packet(&head, true, &mut frames, size))
+                });
+                match taken {
+                    Ok(true) => {}
+                    Ok(false) => return Err(EstablishError::Violation("early data that must not be").into()),
+                    Err(error) => {
+                        fresh.refuse().await;
+                        return Err(error.into());
+                    }
+                }
+            } else {
+                let progress = match establishing.handle_message(next) {
+                    Ok(progress) => progress,
+                    Err(error) => {
+                        fresh.refuse().await;
+                        return Err(error.into());
+                    }
+                };
+                while let Some(message) = establishing.poll_output() {
+                    fresh.writer.write_all(&message).await?;
+                }
+                if progress == Progress::Complete {
+                    break;
+                }
+                if fresh.early_data && early.is_none() {
+                    let token = self.reset_token(session_id);
+                    let made = establishing.early_session(config.clone(), setup, token, Instant::now());
+                    early = match made {
+                        Ok(Some(made)) => Some(self.begin_early(&mut fresh, made).await?),
+                        Ok(None) => None,
+                        Err(error) => {
+                            fresh.refuse().await;
+                            return Err(error.into());
+                        }
+                    };
+                }
+            }
+            (next, size) = fresh.reader.next().await.map_err(std::io::Error::from)?;
+        }
+        if let Some(early) = early {
+            let completed = early.complete(|session, now| establishing.finish_early(session, now));
+            let shared = match completed {
+                Ok(shared) => shared,
                 Err(error) => {
                     fresh.refuse().await;
                     return Err(error.into());
                 }
             };
-            while let Some(message) = establishing.poll_output() {
-                fresh.writer.write_all(&message).await?;
-            }
-            if progress == Progress::Complete {
-                break;
-            }
-            next = fresh.reader.next().await.map_err(std::io::Error::from)?.0;
+            tracing::info!(session = %session_id, "client of an early session is authenticated");
+            spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
+            return Ok((shared, LaneId::FIRST));
         }
-        let session_id = establishing.session_id();
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
         let made = establishing.finish(config.clone(), setup, self.reset_token(session_id), Instant::now());
         let made = match made {
             Ok(made) => made,
@@ -239,18 +387,46 @@ impl Acceptor {
             fresh.refuse().await;
             return Err(ConnectError::NotJoinable);
         }
-        let id = session.id();
-        tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, "session accepted");
+        let shared = self.register(&mut fresh, session, peer).await?;
+        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
+        self.hand_out(&shared)?;
+        Ok((shared, LaneId::FIRST))
+    }
+
+    /// A session whose client has sent early data: the application gets it at once.
+    async fn begin_early(&self, fresh: &mut Fresh, made: EarlyEstablished) -> Result<Unfinished, ConnectError> {
+        if self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
+            fresh.refuse().await;
+            return Err(ConnectError::NotJoinable);
+        }
+        let peer = PeerIdentity::from_chain(&made.peer_certificates)?;
+        let shared = self.register(fresh, made.session, peer).await?;
+        let unfinished = Unfinished::new(Arc::clone(&shared));
+        self.hand_out(&shared)?;
+        Ok(unfinished)
+    }
+
+    async fn register(
+        &self,
+        fresh: &mut Fresh,
+        mut session: crate::session::Session,
+        peer: PeerIdentity,
+    ) -> Result<Arc<Shared>, ConnectError> {
+        let (id, early) = (session.id(), session.is_early());
+        session.limit_life(self.tls.life_of(peer.not_after_unix));
+        tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, early, "session accepted");
         let shared = Shared::new(session, peer, None);
         if !self.registry.insert(id, &shared) {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
-        spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
-        let session = Session::new(Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    fn hand_out(&self, shared: &Arc<Shared>) -> Result<(), ConnectError> {
+        let session = Session::new(Arc::clone(shared));
         // A full backlog refuses: an application that takes no sessions must not make this node hold them all.
-        self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)?;
-        Ok((shared, LaneId::FIRST))
+        self.sessions.try_send(session).map_err(|_| ConnectError::NotJoinable)
     }
 
     async fn join(&self, mut fresh: Fresh, head: &Head, join: &Join) -> Result<(Arc<Shared>, LaneId), ConnectError> {
@@ -317,7 +493,7 @@ impl Fresh {
         let (read, writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
         let ChannelInfo { kind, peer: peer_address, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, first: None }
+        Self { reader, writer, abort, kind, outer, peer_address, first: None, early_data: false }
     }
 
     /// The one answer that strangers get.

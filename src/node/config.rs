@@ -86,6 +86,9 @@ pub struct LinkConfig {
     pub dial: DialOptions,
     /// Longest pause between attempts when the peer cannot be reached.
     pub backoff_max: Duration,
+    /// Whether what streams say that are replay-safe may leave with the first flight, before the peer is heard. Somebody on
+    /// the way can then record it and have it delivered once more, and who has the keys of the peer's memory can read it.
+    pub early_data: bool,
 }
 
 impl LinkConfig {
@@ -99,6 +102,7 @@ impl LinkConfig {
             session: SessionConfig::default(),
             dial: DialOptions::default(),
             backoff_max: Duration::from_secs(10),
+            early_data: false,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The dialling side: a channel that makes a session, and channels that join it.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use super::carrier::spawn_carrier;
@@ -12,15 +14,15 @@ use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
 use super::session::{self, Unclaimed};
-use super::shared::{LaneEvent, Shared};
+use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, TlsError, connect_tls, dial,
-    dial_quic,
+    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, Io, OuterTls, QuicConnection, QuicDialled,
+    QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
 };
 use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{
-    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, VerifyFailure, quic_initial_suite,
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, ResumingClient, TlsSettings, VerifyFailure, quic_initial_suite,
 };
 use crate::session::{
     CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
@@ -33,7 +35,8 @@ const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// A channel that was dialled, its own TLS finished where it has one.
 pub(super) struct Dialled {
-    connection: Connection,
+    /// `None` when its lane is in use already.
+    connection: Option<Connection>,
     outer: Option<OuterTls>,
     /// Where further lanes are opened, on a channel that has several.
     quic: Option<QuicConnection>,
@@ -44,29 +47,71 @@ pub(super) struct Dialler {
     pub(super) tls: TlsSettings,
     pub(super) config: LinkConfig,
     pub(super) registry: Arc<Registry>,
+    /// What the peer's tickets are used by, for each kind of handshake.
+    clients: [OnceLock<ResumingClient>; 3],
 }
 
 impl Dialler {
+    pub(super) fn new(tls: TlsSettings, config: LinkConfig, registry: Arc<Registry>) -> Self {
+        Self { tls, config, registry, clients: Default::default() }
+    }
+
+    /// The TLS configuration for a kind of channel, with its tickets.
+    fn client(&self, kind: ChannelKind) -> Result<&ResumingClient, ConnectError> {
+        // Without early data on TLS channels: tokio-rustls hands it out only when the handshake is complete.
+        let (index, alpn, early_data) = match kind {
+            ChannelKind::Tcp | ChannelKind::Unix => (0, ALPN_SESSION, self.config.early_data),
+            ChannelKind::Tls => (1, ALPN_TLS, false),
+            ChannelKind::Quic => (2, ALPN_QUIC, self.config.early_data),
+        };
+        if let Some(client) = self.clients[index].get() {
+            return Ok(client);
+        }
+        let client = self.tls.resuming_client(&self.config.peer, alpn, early_data)?;
+        Ok(self.clients[index].get_or_init(|| client))
+    }
+
     /// Dials an address, within `timeout`.
     pub(super) async fn dial(&self, address: &Address, timeout: Duration) -> Result<Dialled, ConnectError> {
         let options = DialOptions { timeout, ..self.config.dial.clone() };
         let dialling = async {
             if address.kind() == ChannelKind::Quic {
-                let tls = self.tls.client_config(Some(&self.config.peer), ALPN_QUIC)?;
+                let tls = Arc::clone(&self.client(ChannelKind::Quic)?.config);
                 let quic = dial_quic(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
-                let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
-                let (connection, outer) = (lane, Some(quic.outer().clone()));
-                return Ok(Dialled { connection, outer, quic: Some(quic) });
+                return self.first_lane(quic).await;
             }
             let connection = dial(address, &options).await?;
             if connection.info.kind != ChannelKind::Tls {
-                return Ok(Dialled { connection, outer: None, quic: None });
+                return Ok(Dialled { connection: Some(connection), outer: None, quic: None });
             }
-            let config = self.tls.client_config(Some(&self.config.peer), ALPN_TLS)?;
+            let config = Arc::clone(&self.client(ChannelKind::Tls)?.config);
             let tls = connect_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
-            Ok(Dialled { connection: tls.connection, outer: Some(tls.outer), quic: None })
+            Ok(Dialled { connection: Some(tls.connection), outer: Some(tls.outer), quic: None })
         };
         tokio::time::timeout(timeout, dialling).await.map_err(|_| ConnectError::TimedOut(timeout))?
+    }
+
+    /// Dials an address for a session, which may begin before the channel's own handshake is complete.
+    async fn dial_early(&self, address: &Address) -> Result<Either, ConnectError> {
+        let timeout = limits::HANDSHAKE_TIMEOUT;
+        // Who seals inside the channel has no keys for that by then.
+        let is_early = self.config.early_data && !self.config.session.seal_always;
+        if address.kind() != ChannelKind::Quic || !is_early || self.client(ChannelKind::Quic)?.tickets.count() == 0 {
+            return self.dial(address, timeout).await.map(Either::Ready);
+        }
+        let options = DialOptions { timeout, ..self.config.dial.clone() };
+        let tls = Arc::clone(&self.client(ChannelKind::Quic)?.config);
+        let dialled = dial_quic_early(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
+        match dialled {
+            QuicDialled::Early(quic) => Ok(Either::Early(Box::new(quic))),
+            QuicDialled::Ready(quic) => self.first_lane(quic).await.map(Either::Ready),
+        }
+    }
+
+    async fn first_lane(&self, quic: QuicConnection) -> Result<Dialled, ConnectError> {
+        let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
+        let (connection, outer) = (lane, Some(quic.outer().clone()));
+        Ok(Dialled { connection: Some(connection), outer, quic: Some(quic) })
     }
 
     /// Makes a session on a fresh channel, and waits until the peer has accepted it: the session, and what happens to its
@@ -80,29 +125,51 @@ impl Dialler {
         let establishing = async {
             let mut version = preferred_version(&self.config.session);
             loop {
-                let dialled = self.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
                 let mut session_id = SessionId([0; 16]);
                 SystemEntropy::new().fill(&mut session_id.0);
-                let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
-                let attempt = Attempt { dialler: self, session_id, version, setup };
-                let quic = dialled.quic.as_ref();
-                let made = match dialled.outer.clone() {
-                    None => attempt.over_raw(dialled.connection).await?,
-                    Some(outer) => {
-                        attempt.over_tls(dialled.connection, &outer).await.map_err(|error| told(error, quic))?
+                let mut early = None;
+                let dialled = match self.dial_early(address).await? {
+                    Either::Ready(dialled) => dialled,
+                    Either::Early(quic) => {
+                        let setup = LaneSetup { usage, ..LaneSetup::new(LaneKind::Quic) };
+                        let attempt = Attempt { dialler: self, session_id, version, setup };
+                        let (dialled, begun) = attempt.over_early_quic(*quic, &show_early).await?;
+                        early = Some(begun);
+                        dialled
                     }
                 };
-                let (session, peer, io, awaited) = match made {
-                    Made::Session(made) => *made,
+                let quic = dialled.quic.as_ref();
+                let made = match (early, dialled.connection, dialled.outer.clone()) {
+                    (Some(begun), ..) => Made::Begun(begun),
+                    (None, None, _) => return Err(ConnectError::NotJoinable),
+                    (None, Some(connection), outer) => {
+                        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
+                        let attempt = Attempt { dialler: self, session_id, version, setup };
+                        match outer {
+                            None => attempt.over_raw(connection, &show_early).await?,
+                            Some(outer) => {
+                                attempt.over_tls(connection, &outer).await.map_err(|error| told(error, quic))?
+                            }
+                        }
+                    }
+                };
+                let begun = match made {
+                    Made::Session(made) => {
+                        let (session, peer, io, awaited) = *made;
+                        let begun = self.begin(session, peer, None);
+                        spawn_lane(&begun.shared, io, awaited);
+                        show_early(Some(begun.session.clone()));
+                        begun
+                    }
+                    Made::Begun(begun) => begun,
                     Made::Retry(other) => {
                         version = other;
                         continue;
                     }
                 };
-                // Of its own: the end of one that was not accepted concerns no other.
-                let (listener, events) = mpsc::unbounded_channel();
-                match self.start(session, peer, io, awaited, listener, &show_early).await {
-                    Ok((shared, session)) => {
+                let client = begun.client.clone();
+                match self.accepted(begun).await {
+                    Ok((shared, session, events)) => {
                         self.use_fully(&shared, LaneId::FIRST, dialled.quic, usage);
                         return Ok((session, events));
                     }
@@ -112,7 +179,12 @@ impl Dialler {
                         version = *common.ok_or(error)?;
                         show_early(None);
                     }
-                    Err(error) => return Err(told(error, dialled.quic.as_ref())),
+                    Err(error) => {
+                        if let Some(client) = client {
+                            client.tickets.purge();
+                        }
+                        return Err(told(error, dialled.quic.as_ref()));
+                    }
                 }
             }
         };
@@ -129,8 +201,9 @@ impl Dialler {
         timeout: Duration,
     ) -> Result<LaneId, ConnectError> {
         let dialled = self.dial(address, timeout).await?;
-        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(dialled.connection.info.kind)) };
-        let lane_id = join_over(shared, dialled.connection, dialled.outer.as_ref(), setup).await?;
+        let connection = dialled.connection.ok_or(ConnectError::NotJoinable)?;
+        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
+        let lane_id = join_over(shared, connection, dialled.outer.as_ref(), setup).await?;
         self.use_fully(shared, lane_id, dialled.quic, usage);
         Ok(lane_id)
     }
@@ -156,23 +229,25 @@ impl Dialler {
         });
     }
 
-    async fn start(
-        &self,
-        session: Session,
-        peer: PeerIdentity,
-        io: LaneIo,
-        awaited: Awaited,
-        listener: mpsc::UnboundedSender<LaneEvent>,
-        show_early: impl Fn(Option<session::Session>),
-    ) -> Result<(Arc<Shared>, Unclaimed), ConnectError> {
+    fn begin(&self, mut session: Session, peer: PeerIdentity, client: Option<&ResumingClient>) -> Begun {
+        // Of its own: the end of one that was not accepted concerns no other.
+        let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
+        session.limit_life(self.tls.life_of(peer.not_after_unix));
         let shared = Shared::new(session, peer, Some(listener));
         self.registry.insert(id, &shared);
-        spawn_lane(&shared, io, awaited);
-        let registry = Arc::clone(&self.registry);
-        let unclaimed = session::Session::new(Arc::clone(&shared));
-        show_early(Some(unclaimed.clone()));
-        let unclaimed = Unclaimed::new(unclaimed);
+        let session = session::Session::new(Arc::clone(&shared));
+        Begun { shared, unclaimed: Unclaimed::new(session.clone()), session, events, client: client.cloned() }
+    }
+
+    /// Waits until the peer has accepted a session.
+    async fn accepted(
+        &self,
+        begun: Begun,
+    ) -> Result<(Arc<Shared>, Unclaimed, mpsc::UnboundedReceiver<LaneEvent>), ConnectError> {
+        let Begun { shared, unclaimed, session, events, client: _ } = begun;
+        let id = session.id();
+        drop(session);
         // The peer's word that it has verified us: before it, a refused certificate looks like success (the client of
         // a TLS 1.3 handshake is done before the server has seen its certificate).
         let connected = std::future::poll_fn(|context| {
@@ -196,9 +271,9 @@ impl Dialler {
         })
         .await;
         match connected {
-            Ok(()) => Ok((shared, unclaimed)),
+            Ok(()) => Ok((shared, unclaimed, events)),
             Err(error) => {
-                registry.remove(id);
+                self.registry.remove(id);
                 Err(error)
             }
         }
@@ -223,7 +298,7 @@ async fn join_over(
     let request = shared
         .with_timer(|inner| inner.session.begin_join(setup, &binding, &mut SystemEntropy::new(), Instant::now()))
         .ok_or(ConnectError::NotJoinable)?;
-    let mut message = bytes::BytesMut::new();
+    let mut message = BytesMut::new();
     encode_clear(&mut message, &request.head, &ClearMessage::Join(request.join.clone()));
     let lane_id = request.head.lane_id;
     let abort = connection.abort_handle();
@@ -241,9 +316,44 @@ async fn join_over(
     Ok(lane_id)
 }
 
+/// A session that may send, and that the peer has not accepted yet.
+struct Begun {
+    shared: Arc<Shared>,
+    unclaimed: Unclaimed,
+    session: session::Session,
+    events: mpsc::UnboundedReceiver<LaneEvent>,
+    /// Whose tickets it may have begun with.
+    client: Option<ResumingClient>,
+}
+
+/// What dialling for a session gave.
+enum Either {
+    Ready(Dialled),
+    Early(Box<QuicEarly>),
+}
+
 enum Made {
     Session(Box<(Session, PeerIdentity, LaneIo, Awaited)>),
+    /// It has been shown, and its lane runs.
+    Begun(Begun),
     Retry(u32),
+}
+
+/// A QUIC channel's first lane, which may have to be given up for another one.
+struct FirstLaneIo {
+    whole: Io,
+    reader: MessageReader,
+    writer: WriteHalf,
+    abort: AbortHandle,
+}
+
+impl FirstLaneIo {
+    fn new(lane: Connection) -> Self {
+        let (whole, abort) = (lane.io.clone(), lane.abort_handle());
+        let (read, writer) = lane.io.split();
+        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        Self { whole, reader, writer, abort }
+    }
 }
 
 /// One attempt to make a session.
@@ -255,13 +365,31 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn over_raw(&self, connection: Connection) -> Result<Made, ConnectError> {
+    async fn over_raw(
+        &self,
+        connection: Connection,
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<Made, ConnectError> {
         let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
-        let tls = self.dialler.tls.client_config(Some(&self.dialler.config.peer), ALPN_SESSION)?;
+        let client = self.dialler.client(connection.info.kind)?;
+        let tls = Arc::clone(&client.config);
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
         let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
         let mut establishing = Establishing::client(tls, config, self.session_id, self.version)?;
+        let early = establishing.early_session(config.clone(), self.setup, [0; 16], Instant::now())?;
+        if let (Some(early), Some(server)) = (early, client.tickets.server()) {
+            let begun = self.dialler.begin(early.session, server, Some(client));
+            let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
+            let outcome = self.complete_early(establishing, &begun, io, show_early).await;
+            if outcome.is_err() {
+                // What made this session may fail every other one that the tickets would begin.
+                client.tickets.purge();
+                begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));
+                self.dialler.registry.remove(self.session_id);
+            }
+            return Ok(outcome?.map_or(Made::Begun(begun), Made::Retry));
+        }
         loop {
             while let Some(message) = establishing.poll_output() {
                 writer.write_all(&message).await?;
@@ -290,6 +418,137 @@ impl Attempt<'_> {
         Ok(Made::Session(Box::new((made.session, peer, io, Awaited::Nothing))))
     }
 
+    /// Begins a session with early data over QUIC, and waits for the end of the handshake.
+    async fn over_early_quic(
+        &self,
+        mut handshake: QuicEarly,
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<(Dialled, Begun), ConnectError> {
+        let client = self.dialler.client(ChannelKind::Quic)?;
+        let server = client.tickets.server().ok_or(ConnectError::NotJoinable)?;
+        let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
+        let start = Established::start_message(&config, self.session_id, self.version);
+        let quic = handshake.connection().clone();
+        let session = Session::early_client(self.session_id, config, self.setup, Instant::now());
+        let begun = self.dialler.begin(session, server, Some(client));
+        let outcome = async {
+            let lane = quic.open_lane().await?;
+            let mut io = FirstLaneIo::new(lane);
+            let control = LaneControl::new(io.abort.clone());
+            begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
+            show_early(Some(begun.session.clone()));
+            let is_accepted = self.send_early(&mut handshake, &mut io, &start, &begun.shared, &control).await?;
+            let quic = quic.completed();
+            let refused = |error| told(error, Some(&quic));
+            self.check_peer(quic.outer().peer_certificates())?;
+            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
+            if !is_accepted {
+                io.whole.forsake();
+                io = FirstLaneIo::new(quic.open_lane().await.map_err(|error| refused(error.into()))?);
+                io.writer.write_all(&start).await.map_err(|error| refused(error.into()))?;
+            }
+            begun.shared.with_timer(|inner| {
+                inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
+            });
+            let FirstLaneIo { reader, writer, abort, .. } = io;
+            let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
+            spawn_lane(&begun.shared, io, Awaited::Started(self.version));
+            Ok(quic)
+        };
+        match outcome.await {
+            Ok(quic) => Ok((Dialled { connection: None, outer: Some(quic.outer().clone()), quic: Some(quic) }, begun)),
+            Err(error) => {
+                client.tickets.purge();
+                begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));
+                self.dialler.registry.remove(self.session_id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes what leaves early, until the handshake is complete: whether the server has taken it.
+    async fn send_early(
+        &self,
+        handshake: &mut QuicEarly,
+        io: &mut FirstLaneIo,
+        start: &[u8],
+        shared: &Shared,
+        control: &LaneControl,
+    ) -> Result<bool, ConnectError> {
+        let mut packet = BytesMut::from(start);
+        loop {
+            // A lane whose data was rejected takes nothing; the handshake tells.
+            let is_written = packet.is_empty() || io.writer.write_all(&packet).await.is_ok();
+            packet.clear();
+            let next = || shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
+            if is_written && let Some(transmission) = next() {
+                transmission.encode(&mut packet).map_err(std::io::Error::other)?;
+                continue;
+            }
+            if control.is_closed.load(Ordering::Acquire) {
+                return Err(ConnectError::Closed(shared.closed().unwrap_or(CloseReason::NotAccepted)));
+            }
+            tokio::select! {
+                biased;
+                outcome = &mut *handshake => return Ok(outcome?),
+                () = control.wake.notified(), if is_written => {}
+            }
+        }
+    }
+
+    /// Runs the handshake of a session that sends by then. Returns another version, if the peer wants one.
+    async fn complete_early(
+        &self,
+        mut establishing: Establishing,
+        begun: &Begun,
+        mut io: LaneIo,
+        show_early: impl Fn(Option<session::Session>),
+    ) -> Result<Option<u32>, ConnectError> {
+        let control = LaneControl::new(io.abort.clone());
+        begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
+        show_early(Some(begun.session.clone()));
+        let mut packet = BytesMut::new();
+        loop {
+            while let Some(message) = establishing.poll_output() {
+                io.writer.write_all(&message).await?;
+            }
+            let next = || begun.shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
+            while let Some(transmission) = next() {
+                packet.clear();
+                transmission.encode(&mut packet).map_err(std::io::Error::other)?;
+                io.writer.write_all(&packet).await?;
+            }
+            if control.is_closed.load(Ordering::Acquire) {
+                let reason = begun.shared.closed().unwrap_or(CloseReason::NotAccepted);
+                return Err(ConnectError::Closed(reason));
+            }
+            let message = tokio::select! {
+                message = io.reader.next() => message.map_err(std::io::Error::from)?.0,
+                () = control.wake.notified() => continue,
+            };
+            match establishing.handle_message(message) {
+                Ok(Progress::Continue) => {}
+                Ok(Progress::Complete) => break,
+                Ok(Progress::Retry(version)) => {
+                    show_early(None);
+                    return Ok(Some(version));
+                }
+                Err(error) => {
+                    let _ = io.writer.write_all(&Establishing::refusal()).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        while let Some(message) = establishing.poll_output() {
+            io.writer.write_all(&message).await?;
+        }
+        let finish = |inner: &mut Inner| establishing.finish_early(&mut inner.session, Instant::now());
+        let certificates = begun.shared.with_timer(finish)?;
+        self.check_peer(&certificates)?;
+        spawn_lane(&begun.shared, io, Awaited::Nothing);
+        Ok(None)
+    }
+
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
         let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
@@ -308,6 +567,10 @@ impl Attempt<'_> {
         let expected = &self.dialler.config.peer;
         if peer.node_id != *expected {
             return Err(ConnectError::WrongPeer { expected: expected.clone(), got: peer.node_id });
+        }
+        // A session that was resumed did not see it again.
+        if self.dialler.tls.now_unix().is_some_and(|now| now >= peer.not_after_unix) {
+            return Err(ConnectError::Expired { peer: peer.node_id });
         }
         Ok(peer)
     }

@@ -114,6 +114,12 @@ pub enum ConnectError {
         /// The node that answered.
         got: NodeId,
     },
+    /// The session was resumed, and the peer's certificate has expired since it was shown.
+    #[error("the certificate of {peer} has expired")]
+    Expired {
+        /// The peer.
+        peer: NodeId,
+    },
     /// The session ended before it was connected.
     #[error("session ended: {0}")]
     Closed(CloseReason),
@@ -153,6 +159,7 @@ impl ConnectError {
             Self::OuterTls(_)
                 | Self::Establish(_)
                 | Self::WrongPeer { .. }
+                | Self::Expired { .. }
                 | Self::Identity(_)
                 | Self::Dial(DialError::Tls { .. } | DialError::Quic { .. })
         )

@@ -74,7 +74,10 @@ pub(super) enum Awaited {
 pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, awaited: Awaited) {
     let control = LaneControl::new(io.abort);
     shared.with_timer(|inner| inner.add_lane(io.id, control.clone()));
-    let opener = LaneOpener::new(io.id, shared.look(|inner| inner.session.opening_keys()));
+    let opener = shared.look(|inner| {
+        // Some packets of a lane that began with early data have come already.
+        LaneOpener::new(io.id, inner.session.opening_keys()).starting_at(inner.session.expected_packet(io.id))
+    });
     let lane =
         Reading { shared: Arc::clone(shared), id: io.id, kind: io.kind, reader: io.reader, opener, frames: Vec::new() };
     tokio::spawn(lane.run(awaited));

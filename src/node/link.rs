@@ -7,6 +7,7 @@
 //! again: with a growing, jittered pause (`slot`) while others carry the data, and at once and side by side while none
 //! does, because then streams wait. Dialling afresh during an outage beats waiting for the timers of old connections.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,7 @@ impl Link {
         let (sender, status) = watch::channel(LinkStatus::default());
         let (alive, stopped) = mpsc::channel(1);
         let peer = config.peer.clone();
-        let dialler = Arc::new(Dialler { tls, config, registry });
+        let dialler = Arc::new(Dialler::new(tls, config, registry));
         tokio::spawn(Supervisor { dialler, status: sender, stopped }.run());
         Self { peer, status, _alive: Arc::new(alive) }
     }
@@ -181,7 +182,7 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(mut self) {
-        let places = places(&self.dialler.config);
+        let places: Arc<[Place]> = places(&self.dialler.config).into();
         let mut failure_count = 0;
         loop {
             let dialler = Arc::clone(&self.dialler);
@@ -197,11 +198,8 @@ impl Supervisor {
                     let chosen = &dialler.config.addresses[address].address;
                     tracing::info!(peer = %dialler.config.peer, session = %session.id(), address = %chosen, "session connected");
                     self.status.send_replace(LinkStatus { session: Some(session.clone()), ..LinkStatus::default() });
-                    let pool = Pool::new(&dialler, &places, session, address);
-                    let reason = tokio::select! {
-                        reason = pool.run(events) => reason,
-                        _ = self.stopped.recv() => return,
-                    };
+                    let kept = Kept::new(&dialler, &places, session, address, events);
+                    let Some(reason) = self.keep(kept, &places).await else { return };
                     tracing::warn!(peer = %dialler.config.peer, %reason, "session ended");
                     self.status.send_replace(LinkStatus::default());
                 }
@@ -224,6 +222,93 @@ impl Supervisor {
         }
     }
 }
+
+impl Supervisor {
+    /// Keeps a session up until it ends, and replaces it when its time has come: why the last one has ended, or `None`
+    /// when the link was dropped.
+    async fn keep(&mut self, mut kept: Kept, places: &Arc<[Place]>) -> Option<CloseReason> {
+        let dialler = Arc::clone(&self.dialler);
+        let mut draining = JoinSet::new();
+        let mut failure_count = 0;
+        let mut replaced_at = kept.replaced_at();
+        loop {
+            tokio::select! {
+                reason = &mut kept.keeping => return Some(reason),
+                _ = self.stopped.recv() => return None,
+                Some(_) = draining.join_next(), if !draining.is_empty() => continue,
+                () = sleep_until(replaced_at) => {}
+            }
+            // Nobody waits for it: there is one that works.
+            let attempt = tokio::select! {
+                attempt = race::establish(&dialler, places, failure_count, |_| {}) => attempt,
+                reason = &mut kept.keeping => return Some(reason),
+                _ = self.stopped.recv() => return None,
+            };
+            match attempt {
+                Ok(Won { address, session, events }) => {
+                    failure_count = 0;
+                    let session = session.claim();
+                    tracing::info!(peer = %dialler.config.peer, old = %kept.session.id(), session = %session.id(), "session replaced");
+                    self.status.send_replace(LinkStatus { session: Some(session.clone()), ..LinkStatus::default() });
+                    let next = Kept::new(&dialler, places, session, address, events);
+                    draining.spawn(std::mem::replace(&mut kept, next).drain());
+                    replaced_at = kept.replaced_at();
+                }
+                Err(Lost { error, .. }) => {
+                    failure_count += 1;
+                    let pause = backoff(failure_count, dialler.config.backoff_max);
+                    tracing::warn!(peer = %dialler.config.peer, %error, retry_in_ms = pause.as_millis() as u64, "session cannot be replaced yet");
+                    replaced_at = Some(Instant::now() + pause);
+                }
+            }
+        }
+    }
+}
+
+/// A session and what keeps its channels up.
+struct Kept {
+    session: Session,
+    /// Ends with the session.
+    keeping: Pin<Box<dyn Future<Output = CloseReason> + Send>>,
+}
+
+impl Kept {
+    fn new(
+        dialler: &Arc<Dialler>,
+        places: &Arc<[Place]>,
+        session: Session,
+        address: usize,
+        events: mpsc::UnboundedReceiver<LaneEvent>,
+    ) -> Self {
+        let (dialler, places, kept) = (Arc::clone(dialler), Arc::clone(places), session.clone());
+        let keeping = async move { Pool::new(&dialler, &places, kept, address).run(events).await };
+        Self { session, keeping: Box::pin(keeping) }
+    }
+
+    /// When another session should take its place.
+    fn replaced_at(&self) -> Option<Instant> {
+        self.session.shared().look(|inner| inner.session.replaced_at())
+    }
+
+    /// Lets streams end, as long as the session lives, and then closes it.
+    async fn drain(mut self) {
+        let code = CloseCode::SESSION_EXPIRED;
+        self.session.go_away(code, "another session takes new streams");
+        let drained = async {
+            while self.session.stream_count() > 0 {
+                tokio::time::sleep(DRAINED_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            _ = &mut self.keeping => return,
+            () = drained => self.session.close(code, "another session has taken its place"),
+        }
+        self.keeping.await;
+    }
+}
+
+/// How often a session that was replaced is looked at: whether its last stream has ended.
+const DRAINED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether something works, and since when that is so.
 #[derive(Clone, Copy)]

@@ -26,6 +26,7 @@ mod carrier;
 mod config;
 mod datagrams;
 mod dial;
+mod early;
 mod error;
 mod lane;
 mod link;
@@ -40,6 +41,7 @@ mod send_stream;
 mod session;
 mod shared;
 mod slot;
+mod stream_opener;
 
 pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
@@ -49,6 +51,7 @@ pub use node::{Node, NodeBuilder};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
 pub use session::Session;
+pub use stream_opener::StreamOpener;
 
 pub use crate::session::{LaneStats, SessionStats};
 pub use crate::stream::{DatagramDrop, DatagramStats, Priority};

@@ -67,13 +67,13 @@ impl NodeBuilder {
                 let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
                 tracing::info!(address = %listener.local_address(), "listening");
                 addresses.push(listener.local_address().clone());
-                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor))));
+                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), options.early_data)));
                 continue;
             }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
-            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor))));
+            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), options.early_data)));
         }
         let tasks = std::sync::Mutex::new(tasks);
         Ok(Node(Arc::new(Running { tls: self.tls, registry, accepted: Mutex::new(accepted), addresses, tasks })))
@@ -137,7 +137,8 @@ impl Node {
         Ok((link, session))
     }
 
-    /// The next session that a peer begins; `None` when the node has stopped.
+    /// The next session that a peer begins; `None` when the node has stopped. Where a listener takes early data, a session
+    /// may come before its peer has shown that it is there now: [`Session::is_early`].
     pub async fn accept(&self) -> Option<Session> {
         self.0.accepted.lock().await.recv().await
     }
@@ -179,16 +180,16 @@ fn stop(tasks: &std::sync::Mutex<Vec<JoinHandle<()>>>) {
     tasks.drain(..).for_each(|task| task.abort());
 }
 
-async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>) {
+async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>, early_data: bool) {
     loop {
         let accepted = listener.accept().await;
-        tokio::spawn(Arc::clone(&acceptor).take(accepted));
+        tokio::spawn(Arc::clone(&acceptor).take(accepted, early_data));
     }
 }
 
-async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>) {
+async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, early_data: bool) {
     while let Some(accepted) = listener.accept().await {
-        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted));
+        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted, early_data));
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::error::ReadError;
+use super::error::{ReadError, SessionError};
 use super::shared::{Shared, Wait};
 use crate::base::{StreamCode, StreamId};
 use crate::stream::{self, ReadOutcome};
@@ -36,6 +36,21 @@ impl RecvStream {
     #[must_use]
     pub fn id(&self) -> StreamId {
         self.id
+    }
+
+    /// Whether what was read so far came in early data (0-RTT): the peer has not shown yet that it is there now, and somebody
+    /// may have repeated what it once said.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.shared.look(|inner| inner.session.is_early())
+    }
+
+    /// Waits until the peer has shown that it is there now: then what was read is no repetition.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the session is over before.
+    pub async fn authenticated(&self) -> Result<(), SessionError> {
+        self.shared.connected().await
     }
 
     /// The next bytes without copying them, at most `size_max`; `None` at the end.

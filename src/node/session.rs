@@ -11,6 +11,7 @@ use super::error::SessionError;
 use super::recv_stream::RecvStream;
 use super::send_stream::SendStream;
 use super::shared::Shared;
+use super::stream_opener::StreamOpener;
 use crate::base::{CloseCode, Direction, SessionId, Side, StreamId};
 use crate::crypto::identity::PeerIdentity;
 use crate::session::{CloseReason, OpenError, SessionStats};
@@ -110,19 +111,20 @@ impl Session {
     /// # Errors
     /// [`SessionError::Closed`] when the session is over: why it is.
     pub async fn connected(&self) -> Result<(), SessionError> {
-        poll_fn(|context| {
-            self.0.shared.with(|inner| {
-                if let Some(reason) = inner.closed() {
-                    return Poll::Ready(Err(SessionError::Closed(reason.clone())));
-                }
-                if inner.session.is_connected() {
-                    return Poll::Ready(Ok(()));
-                }
-                inner.wait_connected(context);
-                Poll::Pending
-            })
-        })
-        .await
+        self.0.shared.connected().await
+    }
+
+    /// Whether the peer has not shown yet that it is there now: what was read until then came in early data (0-RTT), and may
+    /// be somebody's repetition of it. Only on accepted sessions, where a listener takes early data;
+    /// [`connected`](Self::connected) waits for the end of that.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.0.shared.look(|inner| inner.session.is_early())
+    }
+
+    /// A stream to be opened, with more to say about it.
+    pub fn stream(&self) -> StreamOpener<'_> {
+        StreamOpener::new(self)
     }
 
     /// Opens a stream for both directions; waits while the peer allows no more.
@@ -138,8 +140,7 @@ impl Session {
     /// # Errors
     /// As [`open_bi`](Self::open_bi).
     pub async fn open_bi_with(&self, priority: Priority) -> Result<(SendStream, RecvStream), SessionError> {
-        let id = self.open(Direction::Bi, priority).await?;
-        Ok(self.both(id))
+        self.stream().priority(priority).open_bi().await
     }
 
     /// Opens a flow of datagrams; the peer gets a stream by [`accept_bi`](Self::accept_bi), and makes a flow of it
@@ -166,8 +167,7 @@ impl Session {
     /// # Errors
     /// As [`open_bi`](Self::open_bi).
     pub async fn open_uni_with(&self, priority: Priority) -> Result<SendStream, SessionError> {
-        let id = self.open(Direction::Uni, priority).await?;
-        Ok(SendStream::new(Arc::clone(&self.0.shared), id))
+        self.stream().priority(priority).open_uni().await
     }
 
     /// The next stream for both directions that the peer opens.
@@ -235,14 +235,22 @@ impl Session {
         self.0.shared.with_timer(|inner| inner.session.update_keys(Instant::now()));
     }
 
-    fn both(&self, id: StreamId) -> (SendStream, RecvStream) {
+    pub(super) fn both(&self, id: StreamId) -> (SendStream, RecvStream) {
         let shared = &self.0.shared;
         (SendStream::new(Arc::clone(shared), id), RecvStream::new(Arc::clone(shared), id))
     }
 
-    async fn open(&self, direction: Direction, priority: Priority) -> Result<StreamId, SessionError> {
+    pub(super) async fn open(
+        &self,
+        direction: Direction,
+        priority: Priority,
+        replay_safe: bool,
+    ) -> Result<StreamId, SessionError> {
+        let open = |session: &mut crate::session::Session| {
+            if replay_safe { session.open_replay_safe(direction, priority) } else { session.open(direction, priority) }
+        };
         poll_fn(|context| {
-            self.0.shared.with(|inner| match inner.session.open(direction, priority) {
+            self.0.shared.with(|inner| match open(&mut inner.session) {
                 Ok(id) => Poll::Ready(Ok(id)),
                 Err(OpenError::Blocked) => {
                     inner.wait_open(direction, context);

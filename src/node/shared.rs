@@ -4,13 +4,15 @@
 //! concern after the lock is released.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::error::SessionError;
 use crate::base::{Direction, LaneId, StreamId};
 use crate::channel::AbortHandle;
 use crate::crypto::identity::PeerIdentity;
@@ -189,6 +191,23 @@ impl Shared {
                 inner.armed = inner.session.next_timeout();
             });
         }
+    }
+
+    /// Waits until both sides are verified.
+    pub(super) async fn connected(&self) -> Result<(), SessionError> {
+        poll_fn(|context| {
+            self.with(|inner| {
+                if let Some(reason) = inner.closed() {
+                    return Poll::Ready(Err(SessionError::Closed(reason.clone())));
+                }
+                if inner.session.is_connected() {
+                    return Poll::Ready(Ok(()));
+                }
+                inner.wait_connected(context);
+                Poll::Pending
+            })
+        })
+        .await
     }
 
     /// Whether the session is over.

@@ -44,6 +44,8 @@ pub struct ForwardConfig {
     pub connections_max: u32,
     /// How datagrams are treated, if it has them.
     pub datagrams: DatagramOptions,
+    /// Whether its requests may happen twice without harm, so that they may leave as early data.
+    pub replay_safe: bool,
     /// How urgent its requests are.
     pub priority: Priority,
     /// How long a client waits for a session with the peer.
@@ -62,6 +64,7 @@ impl ForwardConfig {
             accepts_proxy_protocol: false,
             connections_max: CONNECTIONS_MAX,
             datagrams: DatagramOptions::default(),
+            replay_safe: false,
             priority: Priority::default(),
             session_timeout: SESSION_TIMEOUT,
         }
@@ -224,7 +227,14 @@ impl Shared {
                 (source, destination) = (Some(from), Some(to));
             }
         }
-        let opening = self.peers.open(&config.peer, config.priority);
+        let ForwardConfig { peer, priority, replay_safe, .. } = &*config;
+        let opening = async {
+            if *replay_safe {
+                self.peers.open_replay_safe(peer, *priority).await
+            } else {
+                self.peers.open(peer, *priority).await
+            }
+        };
         let (send, recv) =
             tokio::time::timeout(config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();

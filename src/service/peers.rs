@@ -67,19 +67,31 @@ impl Peers {
     /// Opens a stream to a peer over its newest session that takes one; waits for a session, and for one that allows
     /// a further stream. Cancel safe.
     pub async fn open(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
-        self.open_on(peer, priority, false).await
+        self.open_on(peer, priority, false, false).await
+    }
+
+    /// The same, for a stream on which what is asked for may happen twice: it may leave as early data.
+    pub async fn open_replay_safe(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
+        self.open_on(peer, priority, true, false).await
     }
 
     /// The same, over a connected session: what a stream of datagrams needs.
     pub(super) async fn open_connected(&self, peer: &NodeId, priority: Priority) -> (SendStream, RecvStream) {
-        self.open_on(peer, priority, true).await
+        self.open_on(peer, priority, false, true).await
     }
 
-    async fn open_on(&self, peer: &NodeId, priority: Priority, is_connected: bool) -> (SendStream, RecvStream) {
+    async fn open_on(
+        &self,
+        peer: &NodeId,
+        priority: Priority,
+        replay_safe: bool,
+        is_connected: bool,
+    ) -> (SendStream, RecvStream) {
         loop {
             let (id, session) = self.wait(peer).await;
             let ready = if is_connected { session.connected().await } else { Ok(()) };
             let opened = match ready {
+                Ok(()) if replay_safe => session.stream().priority(priority).replay_safe().open_bi().await,
                 Ok(()) => session.open_bi_with(priority).await,
                 Err(error) => Err(error),
             };

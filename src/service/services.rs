@@ -233,6 +233,9 @@ impl Shared {
         let (request, first) = request.unwrap_or(Err(Refusal::BadRequest)).map_err(nameless)?;
         let service = self.services.read().unwrap_or_else(PoisonError::into_inner).get(&request.service).cloned();
         let Some(service) = service else { return Err((Refusal::UnknownService, request.service)) };
+        if !service.config().replay_safe && recv.authenticated().await.is_err() {
+            return Err((Refusal::BadRequest, request.service));
+        }
         match service.connect(peer, request.datagrams).await {
             Ok((target, guard)) => Ok(Prepared { service, target, guard, request, first }),
             Err(refusal) => {

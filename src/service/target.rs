@@ -90,6 +90,8 @@ pub struct ServiceConfig {
     pub connect_timeout: Duration,
     /// How urgent its answers are.
     pub priority: Priority,
+    /// Whether what is asked of it may happen twice without harm: then early data reaches it at once.
+    pub replay_safe: bool,
 }
 
 impl ServiceConfig {
@@ -105,6 +107,7 @@ impl ServiceConfig {
             datagrams: DatagramOptions::default(),
             connect_timeout: CONNECT_TIMEOUT,
             priority: Priority::default(),
+            replay_safe: false,
         }
     }
 }

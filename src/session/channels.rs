@@ -91,8 +91,8 @@ impl Session {
             .max(super::transmit::PACKET_BYTES_MIN)
     }
 
-    /// Whether a lane gets nothing because its channel is full, or holds something up while others of its channel carry what there
-    /// is.
+    /// Whether a lane gets nothing because its channel is full, or holds something up while others of its channel carry
+    /// what there is.
     pub(super) fn is_spared(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
         let others_carry = || self.channel_lanes(lane.channel()).any(|lane| self.is_usable(lane) && !lane.is_late());

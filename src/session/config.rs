@@ -26,6 +26,8 @@ pub struct SessionConfig {
     pub seal_always: bool,
     /// How long streams wait when there is no channel.
     pub survive: Duration,
+    /// The longest life of a session. Certificates may end it earlier.
+    pub age_max: Duration,
     /// Silence after which a lane is pinged.
     pub ping_interval: Duration,
     /// Silence after which a lane is given up.
@@ -51,6 +53,7 @@ impl Default for SessionConfig {
             packet_bytes_max: limits::FRAME_MESSAGE_BYTES_MAX,
             seal_always: false,
             survive: limits::SURVIVE,
+            age_max: limits::SESSION_AGE_MAX,
             ping_interval: limits::PING_INTERVAL,
             idle_timeout: limits::LANE_IDLE_TIMEOUT,
             dead_timeout: limits::DEAD_TIMEOUT_MIN,

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn copies_are_bounded_and_given_out_as_far_as_they_fit() {
-        let frame = Frame::StreamOpen { stream_id: StreamId(4), priority: 0 };
+        let frame = Frame::StreamOpen { stream_id: StreamId(4), priority: 0, replay_safe: false };
         let mut copies = Copies::default();
         for _ in 0..COPIES_BYTES_MAX {
             copies.push(frame.clone());

@@ -23,6 +23,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::config::SessionConfig;
+use super::early::{EarlyKey, SessionKeys};
 use super::lane::LaneSetup;
 use super::state::{Session, SessionParts};
 use crate::base::{PacketNumber, SessionId, Side, limits};
@@ -93,6 +94,14 @@ pub struct Established {
     pub peer_certificates: Vec<CertificateDer<'static>>,
 }
 
+/// A session before its handshake is complete, and whose it is.
+pub struct EarlyEstablished {
+    /// The session.
+    pub session: Session,
+    /// At a server the client's certificates, leaf first, from the handshake that its ticket comes from. Empty at a client.
+    pub peer_certificates: Vec<CertificateDer<'static>>,
+}
+
 /// A handshake in progress on a raw channel.
 pub struct Establishing {
     side: Side,
@@ -105,6 +114,12 @@ pub struct Establishing {
     output: VecDeque<BytesMut>,
     scratch: Vec<Frame>,
     is_opened: bool,
+    /// At a server, once it is complete: TLS messages that hold the client's tickets.
+    tickets: Vec<HandshakeData>,
+    /// Bytes of early packets that were thrown away.
+    skipped_bytes: usize,
+    /// The early packet that comes next.
+    early_received: PacketNumber,
 }
 
 impl Establishing {
@@ -168,6 +183,9 @@ impl Establishing {
             output: VecDeque::new(),
             scratch: Vec::new(),
             is_opened: false,
+            tickets: Vec::new(),
+            skipped_bytes: 0,
+            early_received: PacketNumber(0),
         }
     }
 
@@ -228,14 +246,104 @@ impl Establishing {
         let parts = SessionParts {
             side: self.side,
             session_id: self.session_id,
-            secrets: complete.secrets,
-            suite: complete.suite,
+            keys: SessionKeys::Complete { secrets: complete.secrets, suite: complete.suite },
             peer_parameters: parameters,
             first_lane,
             reset_token,
         };
-        let session = Session::new(parts, config, now);
+        let mut session = Session::new(parts, config, now);
+        self.hand_over_tickets(&mut session);
         Ok(Established { session, peer_certificates: complete.peer_certificates })
+    }
+
+    /// The session that may be used before the handshake is complete: a client's when it resumes and the server takes
+    /// early data, a server's when it has accepted some. [`finish_early`](Self::finish_early) completes it.
+    ///
+    /// # Errors
+    /// [`EstablishError`] when the client's parameters are wrong.
+    pub fn early_session(
+        &self,
+        config: SessionConfig,
+        first_lane: LaneSetup,
+        reset_token: [u8; 16],
+        now: Instant,
+    ) -> Result<Option<EarlyEstablished>, EstablishError> {
+        let Some(key) = self.handshake.early_key() else { return Ok(None) };
+        let session_id = self.session_id;
+        let (peer_parameters, peer_certificates) = match self.side {
+            Side::Client => (TransportParameters::early(config.versions.clone(), session_id), Vec::new()),
+            Side::Server => {
+                let parameters = self.handshake.peer_parameters().unwrap_or_default();
+                let certificates = self.handshake.peer_certificates().unwrap_or_default().to_vec();
+                (check_parameters(parameters, session_id, &config, self.version)?, certificates)
+            }
+        };
+        let keys = SessionKeys::Pending(Some(EarlyKey(key)));
+        let parts = SessionParts { side: self.side, session_id, keys, peer_parameters, first_lane, reset_token };
+        Ok(Some(EarlyEstablished { session: Session::new(parts, config, now), peer_certificates }))
+    }
+
+    /// Completes an early session. Returns the peer's certificates, leaf first, verified.
+    ///
+    /// # Errors
+    /// [`EstablishError`] when the peer's parameters are wrong or grant less than everybody has to; the session has to be
+    /// closed.
+    pub fn finish_early(
+        self,
+        session: &mut Session,
+        now: Instant,
+    ) -> Result<Vec<CertificateDer<'static>>, EstablishError> {
+        let complete = self.handshake.complete(self.session_id)?;
+        let parameters = check_parameters(&complete.peer_parameters, self.session_id, session.config(), self.version)?;
+        if self.side == Side::Client {
+            if !parameters.grants_early() {
+                return Err(EstablishError::Violation("server that grants less than every server does"));
+            }
+            session.take_peer_parameters(parameters);
+        }
+        let is_accepted = self.handshake.is_early_data_accepted();
+        session.complete_handshake(&complete.secrets, complete.suite, is_accepted, now);
+        self.hand_over_tickets(session);
+        Ok(complete.peer_certificates)
+    }
+
+    /// Opens an early packet of a client: its frames are `frames` then. `None` when early data is not accepted: the
+    /// client sends it again.
+    ///
+    /// # Errors
+    /// [`EstablishError`] when it was forged, or is more than a client may send.
+    pub fn open_early(
+        &mut self,
+        message: FrameMessage,
+        frames: &mut Vec<Frame>,
+    ) -> Result<Option<Head>, EstablishError> {
+        let FrameMessage { head, body: Body::SealedEarly(sealed) } = message else {
+            return Err(EstablishError::Violation("message that is no early packet"));
+        };
+        let Some(key) = self.handshake.early_key() else {
+            self.skipped_bytes += sealed.ciphertext_len();
+            let is_allowed = self.side == Side::Server && self.is_opened;
+            return if is_allowed && self.skipped_bytes <= limits::EARLY_SKIPPED_BYTES_MAX {
+                Ok(None)
+            } else {
+                Err(EstablishError::Violation("early packets that no client sends"))
+            };
+        };
+        if head.packet_number != self.early_received || head.lane_id.0 != 0 || self.side == Side::Client {
+            return Err(EstablishError::Violation("early packet out of order"));
+        }
+        let content = open_with(&*key, &head, sealed)?;
+        self.early_received = head.packet_number.next().ok_or(EstablishError::Violation("packet number"))?;
+        decode_packet(&content, frames)?;
+        Ok(Some(head))
+    }
+
+    /// Tickets are given and taken in packets of the session.
+    fn hand_over_tickets(self, session: &mut Session) {
+        match self.side {
+            Side::Client => session.take_tickets_with(self.handshake),
+            Side::Server => session.send_tickets(self.tickets),
+        }
     }
 
     fn handle_packet(&mut self, content: &Bytes) -> Result<(), EstablishError> {
@@ -300,8 +408,11 @@ impl Establishing {
                 seal_with(key, &head, &mut out[layout.message], layout.header_len)
                     .map_err(|source| HandshakeError::Tls { source, alert: None })?;
             }
-            // Tickets come with resumption; until then the configurations ask for none.
-            HandshakeLevel::Traffic => return Ok(()),
+            // For the client, in packets of the session.
+            HandshakeLevel::Traffic => {
+                self.tickets.push(part);
+                return Ok(());
+            }
         }
         self.output.push_back(out);
         Ok(())
@@ -327,6 +438,26 @@ impl Established {
         out
     }
 
+    /// The server's session on a channel whose own handshake is under way, when the client has sent its start as early
+    /// data.
+    ///
+    /// # Errors
+    /// As [`over_tls`](Self::over_tls).
+    pub fn early_over_channel(
+        session_id: SessionId,
+        version: u32,
+        peer_parameters: &[u8],
+        config: SessionConfig,
+        first_lane: LaneSetup,
+        reset_token: [u8; 16],
+        now: Instant,
+    ) -> Result<Session, EstablishError> {
+        let peer_parameters = check_parameters(peer_parameters, session_id, &config, version)?;
+        let (side, keys) = (Side::Server, SessionKeys::Pending(None));
+        let parts = SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token };
+        Ok(Session::new(parts, config.granting_early(), now))
+    }
+
     /// The server's session on a channel whose own handshake is over. `secrets` and `suite` come from the channel's
     /// exporter and cipher suite, `peer_parameters` from the client's start.
     ///
@@ -348,8 +479,8 @@ impl Established {
         now: Instant,
     ) -> Result<Session, EstablishError> {
         let peer_parameters = check_parameters(peer_parameters, session_id, &config, version)?;
-        let side = Side::Server;
-        let parts = SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token };
+        let (side, keys) = (Side::Server, SessionKeys::Complete { secrets, suite });
+        let parts = SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token };
         Ok(Session::new(parts, config.granting_early(), now))
     }
 }
@@ -368,7 +499,8 @@ impl Established {
     ) -> Session {
         let peer_parameters = TransportParameters::early(config.versions.clone(), session_id);
         let (side, reset_token) = (Side::Client, [0; 16]);
-        let parts = SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token };
+        let keys = SessionKeys::Complete { secrets, suite };
+        let parts = SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token };
         Session::new(parts, config, now)
     }
 }

@@ -94,6 +94,9 @@ pub enum CloseReason {
     /// The first channel ended before the peer had accepted the session.
     #[error("the peer ended the channel instead of accepting the session; its log says why")]
     NotAccepted,
+    /// The client did not complete its handshake.
+    #[error("the client did not complete its handshake")]
+    Unauthenticated,
     /// The peer does not know the session any more.
     #[error("peer does not know the session: it was restarted")]
     Reset,

@@ -107,6 +107,7 @@ impl Session {
         if self.side != Side::Client || !self.is_connected() || self.lane_count() >= limits::LANES_MAX as usize {
             return None;
         }
+        let join_key = self.join_key.clone()?;
         let lane_id = self.lane_credit.next()?;
         self.lane_credit.take(lane_id);
         let mut nonce = [0; 16];
@@ -126,7 +127,7 @@ impl Session {
             nonce,
             channel_binding: channel_binding.to_vec().into(),
             lane_count: 1,
-            mac: transcript.client_mac(&self.join_key),
+            mac: transcript.client_mac(&join_key),
             usage: setup.usage,
         };
         let head = Head { version: transcript.version, session_id: Some(self.id), lane_id, ..Head::default() };
@@ -140,7 +141,8 @@ impl Session {
     /// Takes the server's answer to a join. Returns whether its proof is right and the lane still wanted; else the lane
     /// has to be removed.
     pub fn complete_join(&mut self, request: &JoinRequest, joined: &Joined) -> bool {
-        let expected = request.transcript.server_mac(&self.join_key, &joined.nonce);
+        let Some(join_key) = &self.join_key else { return false };
+        let expected = request.transcript.server_mac(join_key, &joined.nonce);
         if !equal_in_constant_time(&expected, &joined.mac) {
             return false;
         }
@@ -188,7 +190,8 @@ impl Session {
         if self.side != Side::Server {
             return Err(JoinRefused::WrongSide);
         }
-        if !equal_in_constant_time(&transcript.client_mac(&self.join_key), &join.mac) {
+        let join_key = self.join_key.clone().ok_or(JoinRefused::NotOpen)?;
+        if !equal_in_constant_time(&transcript.client_mac(&join_key), &join.mac) {
             return Err(JoinRefused::WrongProof);
         }
         if !matches!(self.state, State::Connected) {
@@ -211,7 +214,7 @@ impl Session {
         }
         let mut nonce = [0; 16];
         entropy.fill(&mut nonce);
-        let mac = transcript.server_mac(&self.join_key, &nonce);
+        let mac = transcript.server_mac(&join_key, &nonce);
         self.insert_lane(head.lane_id, LaneSetup { usage: join.usage, ..setup }, LaneState::Active, now);
         if let Some(lane) = self.lanes.last_mut() {
             lane.expected_confirmation = Some(nonce);
@@ -227,7 +230,7 @@ impl Session {
     pub(super) fn insert_lane(&mut self, id: LaneId, setup: LaneSetup, state: LaneState, now: Instant) {
         let protection = if self.config.seal_always { Protection::Sealed } else { setup.kind.protection() };
         let mut lane = Lane::new(id, setup, protection, state, now);
-        lane.received_epoch = self.keys.epoch();
+        lane.received_epoch = self.epoch();
         self.repeat_acks(now);
         self.lanes.push(lane);
         self.alone_since = None;

@@ -7,7 +7,7 @@
 //! Sealing and opening happen outside, by the keys that [`Transmission`] and [`Session::opening_keys`] give: the
 //! session's state is meant to be behind one short lock.
 //!
-//! * [`Establishing`]: the handshake on the first lane, which ends in a session.
+//! * [`Establishing`]: the handshake on the first lane, which ends in a session; `early`: what may be said before that.
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
@@ -20,6 +20,7 @@ mod channels;
 mod config;
 mod copies;
 mod datagrams;
+mod early;
 mod establish;
 mod event;
 mod join;
@@ -38,7 +39,8 @@ mod transmit;
 
 pub use config::SessionConfig;
 pub use datagrams::DatagramTransmission;
-pub use establish::{EstablishError, Established, Establishing, Progress};
+pub use early::{EarlyKey, SessionKeys};
+pub use establish::{EarlyEstablished, EstablishError, Established, Establishing, Progress};
 pub use event::{CloseReason, Event, LaneEnd, SessionFault};
 pub use join::{JoinRefused, JoinRequest};
 pub use lane::{LaneKind, LaneSetup, LaneState, Protection};

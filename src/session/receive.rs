@@ -55,7 +55,8 @@ impl Session {
                 break;
             }
         }
-        if needs_ack {
+        // A server says nothing before the handshake is complete.
+        if needs_ack && self.early.is_none() {
             self.schedule_ack(head.lane_id, data_bytes, now);
         }
         self.idle_frames.earn((data_bytes / limits::BYTES_PER_IDLE_FRAME) as u32);
@@ -64,12 +65,12 @@ impl Session {
     }
 
     fn on_epoch(&mut self, epoch: Epoch, now: Instant) -> Result<(), SessionFault> {
-        if Some(epoch) == self.keys.epoch().next() {
+        if self.keys.is_some() && Some(epoch) == self.epoch().next() {
             // Each step derives keys: a peer that steps with each packet would have us do nothing else.
             self.limit_idle(now, "key updates")?;
             self.step_keys(now);
         }
-        if epoch == self.keys.epoch() {
+        if epoch == self.epoch() {
             self.key_use.on_opened_current();
         }
         Ok(())
@@ -94,9 +95,19 @@ impl Session {
     }
 
     fn handle_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
-        if matches!(self.state, State::Connecting) && !matches!(frame, Frame::Accepted { .. } | Frame::Close { .. }) {
-            return Err(SessionFault::Violation("frame in front of the accept"));
+        if !matches!(self.state, State::Connecting) {
+            return self.apply_frame(now, lane_id, frame);
         }
+        match self.side {
+            Side::Server => self.handle_early_frame(now, lane_id, frame),
+            Side::Client if self.early.is_none() && matches!(frame, Frame::Accepted { .. } | Frame::Close { .. }) => {
+                self.apply_frame(now, lane_id, frame)
+            }
+            Side::Client => Err(SessionFault::Violation("frame in front of the accept")),
+        }
+    }
+
+    pub(super) fn apply_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
         let round_trip = self.round_trip();
         match frame {
             Frame::Stream(data) => {
@@ -105,8 +116,8 @@ impl Session {
                 }
                 self.streams.handle_data(&data, now, round_trip)?;
             }
-            Frame::StreamOpen { stream_id, priority } => {
-                self.streams.handle_open(stream_id, Priority::from_wire(priority))?;
+            Frame::StreamOpen { stream_id, priority, replay_safe } => {
+                self.streams.handle_open(stream_id, Priority::from_wire(priority), replay_safe)?;
             }
             Frame::StreamReset { stream_id, code, final_size } => {
                 self.limit_resets(now)?;
@@ -148,12 +159,12 @@ impl Session {
             // The acknowledgement of the ping has measured the round trip already.
             Frame::Pong { .. } => {}
             Frame::KeyUpdate { epoch } => {
-                if epoch > self.keys.epoch() {
+                if epoch > self.epoch() {
                     return Err(SessionFault::Violation("key update that its own packet does not follow"));
                 }
                 self.limit_idle(now, "key updates")?;
             }
-            Frame::Handshake(_) => return Err(SessionFault::Violation("handshake bytes that were not asked for")),
+            Frame::Handshake(data) => self.on_ticket(&data)?,
             Frame::Accepted { reset_token } => self.on_accepted(lane_id, reset_token)?,
             Frame::MaxLanes { maximum } => {
                 self.require_from(Side::Server)?;

@@ -6,6 +6,7 @@ use super::event::{CloseReason, Event};
 use super::lane::Protection;
 use super::state::Session;
 use crate::base::{PacketNumber, limits};
+use crate::crypto::KeySchedule;
 use crate::wire::Frame;
 
 /// How much the current keys were used.
@@ -46,7 +47,7 @@ impl Session {
     /// One step at a time: the peer has the current keys, and no lane needs the ones before. Else a second step would
     /// take them from packets that are still on their way.
     fn may_step(&self) -> bool {
-        !self.is_ending() && self.key_use.is_confirmed && self.key_use.previous_until.is_none()
+        !self.is_ending() && self.keys.is_some() && self.key_use.is_confirmed && self.key_use.previous_until.is_none()
     }
 
     /// Before a packet is sealed: steps the keys when they were used enough.
@@ -57,21 +58,21 @@ impl Session {
             || now.saturating_duration_since(used.since) >= self.config.key_age_max;
         if is_due && self.may_step() {
             self.step_keys(now);
-        } else if used.packets >= self.keys.confidentiality_limit() {
+        } else if self.keys.as_ref().is_some_and(|keys| used.packets >= keys.confidentiality_limit()) {
             self.become_closed(CloseReason::KeysExhausted, now);
         }
     }
 
     /// The peer sealed with the next keys, or we want to: both directions step together.
     pub(super) fn step_keys(&mut self, now: Instant) {
-        if !self.keys.advance() {
+        if !self.keys.as_mut().is_some_and(KeySchedule::advance) {
             self.become_closed(CloseReason::KeysExhausted, now);
             return;
         }
         let timeout = self.lanes.iter().map(|lane| lane.round_trip.suspect_timeout()).max().unwrap_or_default() * 3;
         self.key_use =
             KeyUse { previous_until: Some(now + timeout.max(limits::PREVIOUS_KEY_TIME)), ..KeyUse::new(now) };
-        let epoch = self.keys.epoch();
+        let epoch = self.epoch();
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_alive() && lane.protection == Protection::Sealed) {
             lane.epoch_start = lane.next_number.unwrap_or(PacketNumber::MAX);
             lane.is_switched = false;
@@ -90,12 +91,14 @@ impl Session {
 
     pub(super) fn drop_previous_keys(&mut self, now: Instant) {
         let Some(until) = self.key_use.previous_until else { return };
-        let epoch = self.keys.epoch();
+        let epoch = self.epoch();
         let mut sealed = self.lanes.iter().filter(|lane| lane.is_alive() && lane.protection == Protection::Sealed);
         let is_switched = sealed.all(|lane| lane.is_switched && lane.received_epoch == epoch);
         if until <= now || is_switched {
             self.key_use.previous_until = None;
-            self.keys.forget_previous();
+            if let Some(keys) = &mut self.keys {
+                keys.forget_previous();
+            }
         }
     }
 

@@ -71,6 +71,10 @@ impl RoundTrip {
 /// them until a packet is acknowledged.
 const ALLOWANCE_TIME: Duration = Duration::from_millis(500);
 
+/// A lane that carries this in [`ALLOWANCE_TIME`] is not bounded, in bytes: twice what a socket takes beyond its congestion
+/// window. What else is on its way is the window's concern, and what repairs take: with losses, several round trips.
+const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
+
 /// What may be on its way, in bytes, before anything is known of a lane.
 const ALLOWANCE_UNMEASURED: u64 = 64 * 1024;
 
@@ -157,11 +161,15 @@ impl DeliveryRate {
     }
 
     /// Bytes that may be on their way, so that what follows them, and the word that they have arrived, need not wait for
-    /// long: what the lane carries in some time. As long as that is not known it may carry some times what it has
+    /// long: what a slow lane carries in some time. As long as that is not known it may carry some times what it has
     /// carried, beyond a few packets.
     pub(super) fn allowance(&self, round_trip: Duration) -> u64 {
-        let time = (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64();
-        let known = self.bytes_per_second.map_or(0.0, |rate| rate.max(self.peak) * time) as u64;
+        let rate = self.bytes_per_second.unwrap_or_default();
+        if rate * ALLOWANCE_TIME.as_secs_f64() >= ALLOWANCE_BYTES_MAX as f64 {
+            return u64::MAX;
+        }
+        let peak = if rate > 0.0 { rate.max(self.peak) } else { 0.0 };
+        let known = (peak * (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64()) as u64;
         let is_measured = self.bytes_per_second.is_some() && !self.is_least;
         let least =
             if is_measured { 2 * PACKET_BYTES_UNMEASURED } else { ALLOWANCE_UNMEASURED + 4 * self.delivered_bytes };

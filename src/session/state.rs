@@ -4,18 +4,20 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustls::quic::Suite;
 
 use super::config::SessionConfig;
 use super::datagrams::Carriers;
+use super::early::{EarlyPhase, SessionKeys};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
 use super::tier::Tiers;
-use crate::base::{CloseCode, Direction, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits};
-use crate::crypto::{KeySchedule, OpeningKeys, SessionSecrets};
+use crate::base::{
+    CloseCode, Direction, Epoch, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits,
+};
+use crate::crypto::{Handshake, KeySchedule, OpeningKeys};
 use crate::stream::{Priority, ReadError, ReadOutcome, Streams, WriteError};
 use crate::wire::{Frame, TransportParameters};
 
@@ -34,7 +36,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Debug)]
 pub(super) enum State {
-    /// A client that was not accepted yet.
+    /// A client that was not accepted yet, or a server whose client has not completed the handshake.
     Connecting,
     Connected,
     /// The peer is being told.
@@ -53,10 +55,8 @@ pub struct SessionParts {
     pub side: Side,
     /// The session's name.
     pub session_id: SessionId,
-    /// From the handshake's exporter.
-    pub secrets: SessionSecrets,
-    /// The negotiated packet protection.
-    pub suite: Suite,
+    /// What protects its packets.
+    pub keys: SessionKeys,
     /// What the peer told about itself.
     pub peer_parameters: TransportParameters,
     /// The lane that carried the handshake.
@@ -85,9 +85,14 @@ pub struct Session {
     pub(super) id: SessionId,
     pub(super) config: SessionConfig,
     pub(super) state: State,
-    pub(super) keys: KeySchedule,
+    /// `None` until the handshake is complete.
+    pub(super) keys: Option<KeySchedule>,
+    /// `Some` until then.
+    pub(super) early: Option<EarlyPhase>,
+    /// At a client: what takes its tickets.
+    pub(super) ticket_intake: Option<Box<Handshake>>,
     pub(super) key_use: KeyUse,
-    pub(super) join_key: Secret<32>,
+    pub(super) join_key: Option<Secret<32>>,
     pub(super) reset_token: Secret<16>,
     pub(super) peer_parameters: TransportParameters,
     pub(super) streams: Streams,
@@ -112,6 +117,9 @@ pub struct Session {
     pub(super) resumed_at: Instant,
     /// When a lane was last added while no other one worked.
     pub(super) rescued_at: Instant,
+    pub(super) began_at: Instant,
+    /// When it has to end.
+    pub(super) expires_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
@@ -125,7 +133,13 @@ impl Session {
     /// is connecting until then, but may open streams and write: what it sends leaves with the first flight.
     #[must_use]
     pub fn new(parts: SessionParts, config: SessionConfig, now: Instant) -> Self {
-        let SessionParts { side, session_id, secrets, suite, peer_parameters, first_lane, reset_token } = parts;
+        let SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token } = parts;
+        let (keys, join_key, early) = match keys {
+            SessionKeys::Complete { secrets, suite } => {
+                (Some(KeySchedule::new(suite, side, &secrets)), Some(secrets.join_key().clone()), None)
+            }
+            SessionKeys::Pending(key) => (None, None, Some(EarlyPhase::new(key))),
+        };
         let mut streams = Streams::new(side, config.streams.clone());
         streams.set_peer_limits(
             peer_parameters.max_data,
@@ -137,10 +151,12 @@ impl Session {
         let mut session = Self {
             side,
             id: session_id,
-            state: if side == Side::Client { State::Connecting } else { State::Connected },
-            keys: KeySchedule::new(suite, side, &secrets),
+            state: State::Connecting,
+            keys,
+            early,
+            ticket_intake: None,
             key_use: KeyUse::new(now),
-            join_key: secrets.join_key().clone(),
+            join_key,
             reset_token: Secret::new(reset_token),
             lane_credit: LaneCredit::new(match side {
                 Side::Client => peer_parameters.max_lanes,
@@ -161,6 +177,8 @@ impl Session {
             ran_at: now,
             resumed_at: now,
             rescued_at: now,
+            began_at: now,
+            expires_at: now + config.age_max,
             alone_since: None,
             peer_goes_away: None,
             ping_sequence: 0,
@@ -174,10 +192,8 @@ impl Session {
         };
         session.insert_lane(LaneId::FIRST, LaneSetup { usage, ..first_lane }, LaneState::Active, now);
         session.on_lane_works(0, now);
-        if side == Side::Server {
-            let reset_token = session.reset_token.clone();
-            session.lanes[0].control.push_back(Frame::Accepted { reset_token });
-            session.events.push_back(Event::Connected);
+        if side == Side::Server && session.early.is_none() {
+            session.accept_client();
         }
         session.events.push_back(Event::LaneUp(LaneId::FIRST));
         session
@@ -198,6 +214,11 @@ impl Session {
     }
 
     // ---- Getters ----
+
+    /// The epoch that this side sends in.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.keys.as_ref().map_or(Epoch(0), KeySchedule::epoch)
+    }
 
     /// What was chosen for the session.
     pub(super) fn config(&self) -> &SessionConfig {
@@ -246,7 +267,7 @@ impl Session {
     /// A snapshot of the keys that open packets.
     #[must_use]
     pub fn opening_keys(&self) -> OpeningKeys {
-        self.keys.opening_keys()
+        self.keys.as_ref().map_or_else(OpeningKeys::none, KeySchedule::opening_keys)
     }
 
     /// Lanes that live.
@@ -303,15 +324,29 @@ impl Session {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&mut self, direction: Direction, priority: Priority) -> Result<StreamId, OpenError> {
+        self.check_open()?;
+        let id = self.streams.open(direction, priority, false);
+        self.wake_lanes();
+        id.ok_or(OpenError::Blocked)
+    }
+
+    /// Opens a stream of which the peer may take what is sent in early data at once: that it is sent twice, by somebody
+    /// who has recorded it, does no harm.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_replay_safe(&mut self, direction: Direction, priority: Priority) -> Result<StreamId, OpenError> {
+        self.check_open()?;
+        let id = self.streams.open(direction, priority, true);
+        self.wake_lanes();
+        id.ok_or(OpenError::Blocked)
+    }
+
+    fn check_open(&self) -> Result<(), OpenError> {
         if let Some(reason) = self.close_reason() {
             return Err(OpenError::Closed(reason.clone()));
         }
-        if let Some(code) = self.peer_goes_away {
-            return Err(OpenError::GoingAway(code));
-        }
-        let id = self.streams.open(direction, priority);
-        self.wake_lanes();
-        id.ok_or(OpenError::Blocked)
+        self.peer_goes_away.map_or(Ok(()), |code| Err(OpenError::GoingAway(code)))
     }
 
     /// The next stream that the peer opened.
@@ -381,6 +416,26 @@ impl Session {
         outcome
     }
 
+    /// Ends the session after `life`, unless it ends earlier by its age: a certificate that was shown is over by then.
+    pub fn limit_life(&mut self, life: Duration) {
+        self.expires_at = self.expires_at.min(self.began_at + life);
+    }
+
+    /// How long the session lives in all, and when it began.
+    #[must_use]
+    pub fn life(&self) -> (Duration, Instant) {
+        (self.expires_at.saturating_duration_since(self.began_at), self.began_at)
+    }
+
+    /// When another session should take the place of this one: a tenth of its life before the end. `None` when a certificate
+    /// ends it too soon for that.
+    #[must_use]
+    pub fn replaced_at(&self) -> Option<Instant> {
+        let (life, began_at) = self.life();
+        let is_worth_it = life >= limits::SESSION_AGE_REPLACED_MIN.min(self.config.age_max);
+        is_worth_it.then(|| began_at + life - life / 10)
+    }
+
     /// The streams, for questions that change nothing.
     #[must_use]
     pub fn streams(&self) -> &Streams {
@@ -444,7 +499,7 @@ impl Session {
         if self.is_ending() {
             return;
         }
-        if self.lane_count() == 0 {
+        if self.lane_count() == 0 || self.keys.is_none() {
             self.become_closed(reason, now);
             return;
         }

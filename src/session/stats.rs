@@ -115,7 +115,7 @@ impl Session {
             reinjected_bytes: sum(|counters| counters.reinjected_bytes),
             datagrams: self.streams.datagram_stats(),
             lanes_lost: self.lanes_lost,
-            epoch: self.keys.epoch(),
+            epoch: self.epoch(),
             round_trip: self
                 .lanes
                 .iter()

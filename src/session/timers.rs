@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::event::{CloseReason, Event, LaneEnd};
 use super::lane::{Lane, LaneState};
 use super::state::{Session, State};
-use crate::base::LaneId;
+use crate::base::{CloseCode, LaneId};
 use crate::wire::Frame;
 
 /// How often the round trip of a lane without data is measured while others carry some: a path that improves is back
@@ -31,6 +31,7 @@ impl Session {
                 let survive = self.alone_since.map(|since| since + self.config.survive);
                 [
                     survive,
+                    Some(self.expires_at),
                     self.previous_keys_deadline(),
                     self.late_deadline(),
                     self.return_deadline(),
@@ -77,6 +78,10 @@ impl Session {
         self.on_running(now);
         if self.alone_since.is_some_and(|since| since + self.config.survive <= now) {
             self.become_closed(CloseReason::ChannelsLost { after: self.config.survive }, now);
+            return;
+        }
+        if self.expires_at <= now {
+            self.close(CloseCode::SESSION_EXPIRED, "session reached its age", now);
             return;
         }
         self.streams.on_datagram_timeout(now);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::early::EarlyPhase;
 use super::lane::{Lane, Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
@@ -35,6 +36,7 @@ pub struct Transmission {
     frames: Vec<Frame>,
     padding: PaddingPolicy,
     message_bytes_max: usize,
+    kind: SealedKind,
     key: Option<SealedKeys>,
 }
 
@@ -44,8 +46,8 @@ impl Transmission {
     /// # Errors
     /// What the AEAD reports: it has none for messages of an allowed size.
     pub fn encode(&self, out: &mut BytesMut) -> Result<SealedLayout, rustls::Error> {
-        let kind = if self.key.is_some() { SealedKind::Traffic } else { SealedKind::Plain };
-        let layout = encode_packet_message(out, &self.head, kind, &self.frames, self.padding, self.message_bytes_max);
+        let layout =
+            encode_packet_message(out, &self.head, self.kind, &self.frames, self.padding, self.message_bytes_max);
         if let Some(key) = &self.key {
             key.seal(&self.head, &mut out[layout.message.clone()], layout.header_len)?;
         }
@@ -75,6 +77,10 @@ impl Session {
                 vec![frame]
             }
             State::Closed(_) => return None,
+            State::Connecting if self.early.is_some() => {
+                self.on_running(now);
+                self.gather_early(index)
+            }
             State::Connecting | State::Connected => {
                 self.on_running(now);
                 self.gather(now, index, &mut copied)
@@ -319,8 +325,14 @@ impl Session {
 
     fn record(&mut self, now: Instant, index: usize, frames: Vec<Frame>) -> Option<Transmission> {
         let seal = self.lanes[index].protection == Protection::Sealed;
-        let key = seal.then(|| SealedKeys(self.keys.current().local.clone()));
-        let epoch = if seal { self.keys.epoch() } else { Epoch(0) };
+        let (kind, key) = match (&self.keys, &self.early) {
+            _ if !seal => (SealedKind::Plain, None),
+            (Some(keys), _) => (SealedKind::Traffic, Some(SealedKeys(keys.current().local.clone()))),
+            (None, Some(EarlyPhase { key: Some(key), .. })) => (SealedKind::Early, Some(SealedKeys(key.clone()))),
+            // There is no key to seal with: nothing was gathered.
+            (None, _) => return None,
+        };
+        let epoch = if seal { self.epoch() } else { Epoch(0) };
         let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
         let time = self.packet_time(index, bytes as u32);
         if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
@@ -367,6 +379,7 @@ impl Session {
             frames,
             padding: self.config.padding,
             message_bytes_max: self.message_bytes_max(),
+            kind,
             key,
         })
     }

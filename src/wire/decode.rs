@@ -53,7 +53,8 @@ fn decode(message: BytesMut) -> Result<FrameMessage, WireError> {
     let (start, end) = (delimiter_len + body.start, delimiter_len + body.end);
     let sealed = |message| Sealed { message, header_len: start };
     let body = match kind {
-        9 | 10 if end - start < limits::SEAL_TAG_BYTES => return Err(WireError::Missing("tag")),
+        7 | 9 | 10 if end - start < limits::SEAL_TAG_BYTES => return Err(WireError::Missing("tag")),
+        7 => Body::SealedEarly(sealed(message)),
         9 => Body::SealedHandshake(sealed(message)),
         10 => Body::Sealed(sealed(message)),
         _ => decode_clear(kind, &message.freeze().slice(start..end))?,
@@ -67,7 +68,7 @@ fn decode_head(message: &[u8]) -> Result<(Head, u64, std::ops::Range<usize>), Wi
     let mut head = Head::default();
     let mut seen = 0u32;
     while let Some((number, value)) = reader.next()? {
-        if (8..=18).contains(&number) {
+        if (7..=18).contains(&number) {
             let Value::Bytes(range) = value else { return Err(WireError::WireType(number)) };
             return if range.end == message.len() {
                 Ok((head, number, range))

@@ -13,6 +13,8 @@ use crate::base::{SessionId, limits};
 /// Which keys protect a packet, as the number of its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealedKind {
+    /// The keys of early data.
+    Early = 7,
     /// The handshake keys.
     Handshake = 9,
     /// The traffic keys.
@@ -26,7 +28,7 @@ impl SealedKind {
     #[must_use]
     pub fn tag_len(self) -> usize {
         match self {
-            Self::Handshake | Self::Traffic => limits::SEAL_TAG_BYTES,
+            Self::Early | Self::Handshake | Self::Traffic => limits::SEAL_TAG_BYTES,
             Self::Plain => 0,
         }
     }

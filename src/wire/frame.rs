@@ -109,7 +109,7 @@ pub struct Ack {
 #[expect(missing_docs, reason = "the fields are documented in proto/longhaul.proto")]
 pub enum Frame {
     Stream(StreamData),
-    StreamOpen { stream_id: StreamId, priority: u8 },
+    StreamOpen { stream_id: StreamId, priority: u8, replay_safe: bool },
     StreamReset { stream_id: StreamId, code: StreamCode, final_size: u64 },
     StreamStop { stream_id: StreamId, code: StreamCode },
     Ack(Ack),
@@ -233,7 +233,9 @@ impl Frame {
                 varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin)), NONE],
                 bytes: Some((4, ByteString::Many(&frame.data))),
             },
-            Self::StreamOpen { stream_id, priority } => varints(2, [(1, stream_id.0), (2, u64::from(*priority)), NONE]),
+            Self::StreamOpen { stream_id, priority, replay_safe } => {
+                varints(2, [(1, stream_id.0), (2, u64::from(*priority)), (3, u64::from(*replay_safe))])
+            }
             Self::StreamReset { stream_id, code, final_size } => {
                 varints(3, [(1, stream_id.0), (2, code.0), (3, *final_size)])
             }
@@ -313,12 +315,13 @@ impl Frame {
                 Self::Stream(StreamData { stream_id, offset, fin, data: data.into() })
             }
             2 => {
-                let fields = read(TWO)?;
+                let fields = read(THREE)?;
                 let priority = fields.varint(2);
                 if priority > PRIORITY_MAX {
                     return Err(WireError::Range("priority"));
                 }
-                Self::StreamOpen { stream_id: stream_id(&fields)?, priority: priority as u8 }
+                let replay_safe = fields.flag(3, "replay safe")?;
+                Self::StreamOpen { stream_id: stream_id(&fields)?, priority: priority as u8, replay_safe }
             }
             3 => {
                 let fields = read(THREE)?;

@@ -34,6 +34,8 @@ pub struct FrameMessage {
 pub enum Body {
     /// TLS bytes in the clear.
     Handshake(HandshakeData),
+    /// A packet under the keys of early data.
+    SealedEarly(Sealed),
     /// A packet under the handshake keys.
     SealedHandshake(Sealed),
     /// A packet under the traffic keys.

@@ -53,12 +53,11 @@ async fn status_has_links_channels_services_and_counters() {
     let channel = &session["channels"][0];
     assert_eq!((&channel["kind"], &channel["state"]), (&"tcp".into(), &"active".into()));
     assert!(channel["bytes_sent"].as_u64().unwrap() > 0);
-    assert_eq!((&of_a["forwards"][0]["open"], &of_a["forwards"][0]["bytes_to_peer"]), (&1.into(), &1.into()));
-    let service = &of_b["services"][0];
-    assert_eq!(
-        (&service["name"], &service["open"], &service["bytes_from_peer"]),
-        (&"one".into(), &1.into(), &1.into())
-    );
+    // The connection before may not have ended everywhere yet.
+    let (forward, service) = (&of_a["forwards"][0], &of_b["services"][0]);
+    assert!(forward["open"].as_u64().unwrap() > 0 && service["open"].as_u64().unwrap() > 0);
+    assert_eq!((&forward["bytes_to_peer"], &service["bytes_from_peer"]), (&1.into(), &1.into()));
+    assert_eq!(service["name"], "one");
     assert!(of_b["certificate"]["not_after_unix"].as_u64().unwrap() > 1_700_000_000);
     // Without the peer the node is alive and not ready, and says why.
     assert_eq!(get(pair.admin_of_a, "/ready").await.0, 200);

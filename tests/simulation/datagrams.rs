@@ -412,7 +412,7 @@ fn only_whole_datagrams_come_over_a_carrier() {
     let wrong = [
         Frame::Ping { sequence: 1 },
         Frame::Datagram(Datagram { stream_id, piece, data: vec![0; 2000].into() }),
-        Frame::StreamOpen { stream_id, priority: 1 },
+        Frame::StreamOpen { stream_id, priority: 1, replay_safe: false },
     ];
     for frame in wrong {
         let (mut world, _) = connected_by_tls();

@@ -114,7 +114,7 @@ fn frames_on_streams_that_forbid_them() {
         Frame::StreamStop { stream_id: server_bi, code: StreamCode(0) },
         Frame::MaxStreamData { stream_id: uni, maximum: 10 },
         Frame::MaxStreamData { stream_id: server_bi, maximum: 10 },
-        Frame::StreamOpen { stream_id: server_bi, priority: 0 },
+        Frame::StreamOpen { stream_id: server_bi, priority: 0, replay_safe: false },
     ];
     for frame in wrong {
         check(SERVER, vec![frame], CloseCode::STREAM_STATE_ERROR);

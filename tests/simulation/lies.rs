@@ -19,7 +19,7 @@ fn draw_frame(random: &mut Random) -> Frame {
             let data = vec![1; random.sized(12) as usize];
             Frame::Stream(StreamData { stream_id, offset, fin: random.one_in(8), data: data.into() })
         }
-        6 => Frame::StreamOpen { stream_id, priority: random.below(8) as u8 },
+        6 => Frame::StreamOpen { stream_id, priority: random.below(8) as u8, replay_safe: random.one_in(2) },
         7 => Frame::StreamReset { stream_id, code: StreamCode(code), final_size: offset },
         8 => Frame::StreamStop { stream_id, code: StreamCode(code) },
         9 => Frame::Ack(Ack {

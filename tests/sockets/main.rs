@@ -21,6 +21,7 @@ mod mixed;
 mod outages;
 mod proxy;
 mod quic;
+mod resumption;
 mod rogue;
 mod tampering;
 mod transfer;

@@ -36,16 +36,30 @@ impl QuicConnection {
             peer: peer.to_string(),
             peer_ip: Some(peer.ip().to_canonical()),
         };
-        let certificates = connection
-            .peer_identity()
-            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .map(|certificates| *certificates)
-            .unwrap_or_default();
+        let certificates = certificates_of(&connection);
         let suite = suites.iter().find(|suite| suite.suite() == PACKET_SUITE).copied();
         let suite = suite.ok_or_else(|| QuicError::Settings { reason: format!("{PACKET_SUITE:?} is missing") })?;
         let common = Common::new(&connection);
         let outer = OuterTls::of_quic(connection.clone(), certificates, suite);
         Ok(Self { connection, info, outer, common })
+    }
+
+    /// The same, once a handshake is complete that was not when this was made.
+    #[must_use]
+    pub fn completed(&self) -> Self {
+        let (certificates, suite) = (certificates_of(&self.connection), self.outer.cipher_suite());
+        Self { outer: OuterTls::of_quic(self.connection.clone(), certificates, suite), ..self.clone() }
+    }
+
+    /// The peer's certificates as far as they are known; while the handshake is under way those of a ticket.
+    #[must_use]
+    pub fn known_certificates(&self) -> Vec<CertificateDer<'static>> {
+        certificates_of(&self.connection)
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(super) fn ended(&self) -> Option<quinn::ConnectionError> {
+        self.connection.close_reason()
     }
 
     /// What the handshake left.
@@ -133,6 +147,14 @@ impl QuicConnection {
         let io = QuicIo::new(self.connection.clone(), &self.common, send, receive);
         Connection { io: Io::Quic(io), info: self.info.clone() }
     }
+}
+
+fn certificates_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|certificates| *certificates)
+        .unwrap_or_default()
 }
 
 /// What protects the packets of raw channels that join a session which began over QUIC: quinn does not tell which suite

@@ -3,12 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use quinn::ClientConfig;
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connecting};
 use rustls::quic::Suite;
 
 use super::connection::QuicConnection;
-use super::discreet::Discreet;
+use super::discreet::{Discreet, Words};
+use super::early::{QuicDialled, QuicEarly};
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::QuicOptions;
@@ -40,12 +41,70 @@ pub async fn dial_quic(
     race(&name, addresses, attempt, options.timeout, deadline).await
 }
 
+/// As [`dial_quic`], and does not wait for the handshake when early data may be sent. Of a name with several addresses the
+/// first that answers is wanted, which takes its answer: no early data then.
+///
+/// # Errors
+///
+/// See [`DialError`].
+pub async fn dial_quic_early(
+    address: &Address,
+    options: &DialOptions,
+    tls: Arc<rustls::ClientConfig>,
+    initial: Suite,
+) -> Result<QuicDialled, DialError> {
+    let deadline = tokio::time::Instant::now() + options.timeout;
+    let Address::Quic { host, port } = address else {
+        return dial_quic(address, options, tls, initial).await.map(QuicDialled::Ready);
+    };
+    let addresses = resolve(host, *port, deadline).await?;
+    if addresses.len() > 1 {
+        return dial_quic(address, options, tls, initial).await.map(QuicDialled::Ready);
+    }
+    let begin = |peer: SocketAddr| {
+        let begun = begin(peer, &options.quic, Arc::clone(&tls), initial);
+        let suites = &tls.crypto_provider().cipher_suites;
+        async move {
+            let Begun { connecting, local, words } = begun?;
+            match connecting.into_0rtt() {
+                Ok((connection, accepted)) => {
+                    let connection = QuicConnection::new(connection, local, suites)?;
+                    Ok(QuicDialled::Early(QuicEarly::new(connection, accepted, words)))
+                }
+                Err(connecting) => {
+                    let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
+                    Ok(QuicDialled::Ready(QuicConnection::new(connection, local, suites)?))
+                }
+            }
+        }
+    };
+    race(&address.to_string(), addresses, begin, options.timeout, deadline).await
+}
+
+/// A connection whose handshake has begun.
+struct Begun {
+    connecting: Connecting,
+    local: SocketAddr,
+    words: Words,
+}
+
 async fn attempt(
     peer: SocketAddr,
     options: &QuicOptions,
     tls: Arc<rustls::ClientConfig>,
     initial: Suite,
 ) -> Result<QuicConnection, AttemptError> {
+    let Begun { connecting, local, words } = begin(peer, options, Arc::clone(&tls), initial)?;
+    let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
+    QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
+}
+
+fn begin(
+    peer: SocketAddr,
+    options: &QuicOptions,
+    tls: Arc<rustls::ClientConfig>,
+    initial: Suite,
+) -> Result<Begun, AttemptError> {
     let any = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -55,7 +114,7 @@ async fn attempt(
         let text = format!("the local address {local} is of the other family");
         return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, text).into());
     }
-    let crypto = QuicClientConfig::with_initial(Arc::clone(&tls), initial)
+    let crypto = QuicClientConfig::with_initial(tls, initial)
         .map_err(|error| QuicError::Settings { reason: error.to_string() })?;
     let (crypto, words) = Discreet::new(crypto);
     let mut config = ClientConfig::new(crypto);
@@ -67,8 +126,7 @@ async fn attempt(
     })?;
     let local = endpoint.local_addr()?;
     let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
-    let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
-    QuicConnection::new(connection, local, &tls.crypto_provider().cipher_suites).map_err(AttemptError::from)
+    Ok(Begun { connecting, local, words })
 }
 
 /// Stands where TLS wants a server's name; neither sent nor verified. `.invalid` is never resolved (RFC 6761 §6.4).

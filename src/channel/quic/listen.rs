@@ -16,6 +16,7 @@ use tokio::net::lookup_host;
 
 use super::connection::QuicConnection;
 use super::discreet::{Discreet, Words};
+use super::early::QuicEarly;
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::{QuicOptions, RetryPolicy};
@@ -176,6 +177,25 @@ impl QuicAccepted {
         let connection = connecting.await.map_err(|error| QuicError::new(error, words.take()))?;
         let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
         Ok((connection, self.permit))
+    }
+}
+
+impl QuicAccepted {
+    /// Begins the server's side of the handshake: clients that resume may send data by then.
+    ///
+    /// # Errors
+    ///
+    /// See [`QuicError`].
+    pub fn begin(self, tls: &Arc<rustls::ServerConfig>, initial: Suite) -> Result<(QuicEarly, Permit), QuicError> {
+        let (config, words) = server_config(Arc::clone(tls), initial, &self.options, self.peer)?;
+        let connecting =
+            self.incoming.accept_with(Arc::new(config)).map_err(|error| QuicError::new(error, words.take()))?;
+        // At this side it always can.
+        let (connection, complete) = connecting
+            .into_0rtt()
+            .map_err(|_| QuicError::Settings { reason: "the handshake cannot be used early".to_owned() })?;
+        let connection = QuicConnection::new(connection, self.local, &tls.crypto_provider().cipher_suites)?;
+        Ok((QuicEarly::new(connection, complete, words), self.permit))
     }
 }
 

@@ -9,6 +9,7 @@ mod congestion;
 mod connection;
 mod dial;
 mod discreet;
+mod early;
 mod endpoint;
 mod error;
 mod lane;
@@ -21,7 +22,8 @@ mod unsent;
 
 pub use congestion::QuicCongestion;
 pub use connection::QuicConnection;
-pub use dial::dial_quic;
+pub use dial::{dial_quic, dial_quic_early};
+pub use early::{QuicDialled, QuicEarly};
 pub use error::QuicError;
 pub use lane::QuicIo;
 pub(crate) use lane::WeakQuicIo;

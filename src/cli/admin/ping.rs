@@ -1,4 +1,5 @@
-//! `longhaul ping`: round-trip times to a peer, channel by channel, as the session's own pings and acknowledgements have it.
+//! `longhaul ping`: round-trip times to a peer, channel by channel, as the session's own pings and acknowledgements
+//! have it.
 
 use std::io::{self, Write};
 use std::time::Duration;

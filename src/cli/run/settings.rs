@@ -6,7 +6,7 @@ use crate::session::SessionConfig;
 
 pub(super) fn node(config: &NodeConfig) -> node::NodeConfig {
     node::NodeConfig {
-        session: SessionConfig { survive: config.survive, ..SessionConfig::default() },
+        session: SessionConfig { survive: config.survive, age_max: config.session_age_max, ..SessionConfig::default() },
         memory_bytes_max: config.memory_bytes_max,
         ..node::NodeConfig::default()
     }
@@ -18,6 +18,7 @@ pub(in crate::cli) fn link(config: LinkConfig) -> node::LinkConfig {
         scheduler: config.scheduler,
         seal_always: config.seal == Seal::Always,
         survive: config.survive,
+        age_max: config.session_age_max,
         ..SessionConfig::default()
     };
     let usual = node::LinkConfig::new(config.peer, []);
@@ -27,6 +28,7 @@ pub(in crate::cli) fn link(config: LinkConfig) -> node::LinkConfig {
         entrances: config.entrances,
         session,
         dial: config.dial,
+        early_data: config.early_data,
         ..usual
     }
 }

@@ -34,7 +34,10 @@ fn settings(identity: Identity, anchors: TrustAnchors) -> TlsSettings {
 }
 
 /// Both ends after a handshake, or the first error with the side that found it.
-fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<(Connection, Connection), (Side, Error)> {
+pub(super) fn shake(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+) -> Result<(Connection, Connection), (Side, Error)> {
     let params = b"parameters".to_vec();
     let client = ClientConnection::new(client, Version::V1, server_name(), params.clone());
     let mut client = Connection::Client(client.map_err(|error| (Side::Client, error))?);
@@ -60,7 +63,7 @@ fn carry(from: &mut Connection, to: &mut Connection) -> Result<(), Error> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Side {
+pub(super) enum Side {
     Client,
     Server,
 }

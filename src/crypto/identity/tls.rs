@@ -1,9 +1,10 @@
-//! rustls configurations of a node: TLS 1.3 only, both sides authenticated, no resumption.
+//! rustls configurations of a node: TLS 1.3 only, both sides authenticated; with and without tickets.
 //!
 //! The same configurations serve `rustls::quic` (sessions on raw channels), quinn and tokio-rustls; the ALPN keeps
 //! their handshakes apart, since one key signs in all of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -14,7 +15,11 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::WithAuthority;
-use super::{Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+use super::{
+    ClientTickets, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust, TrustAnchors,
+    VerifyFailure,
+};
+use crate::base::limits;
 
 /// ALPN of a session's handshake on raw channels.
 pub const ALPN_SESSION: &[u8] = b"longhaul/1";
@@ -42,6 +47,16 @@ pub struct TlsSettings {
     trust: Arc<Trust>,
     provider: Arc<CryptoProvider>,
     time: Arc<dyn TimeProvider>,
+    tickets: Arc<TicketStore>,
+}
+
+/// What a client resumes with: a configuration, and the tickets that it uses.
+#[derive(Clone, Debug)]
+pub struct ResumingClient {
+    /// Tickets are bound to this one.
+    pub config: Arc<ClientConfig>,
+    /// What servers have given.
+    pub tickets: Arc<ClientTickets>,
 }
 
 impl TlsSettings {
@@ -56,7 +71,9 @@ impl TlsSettings {
         time: Arc<dyn TimeProvider>,
     ) -> Result<Self, IdentityError> {
         let trust = Trust::new(identity.node_id().trust_domain(), anchors, Arc::clone(&provider))?;
-        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust: Arc::new(trust), provider, time })
+        let trust = Arc::new(trust);
+        let tickets = Arc::new(TicketStore::new(Arc::clone(&trust), Arc::clone(&time)));
+        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust, provider, time, tickets })
     }
 
     /// The identity in use.
@@ -69,6 +86,25 @@ impl TlsSettings {
     #[must_use]
     pub fn trust(&self) -> &Arc<Trust> {
         &self.trust
+    }
+
+    /// The tickets that this node has given to its clients; shared by clones.
+    #[must_use]
+    pub fn tickets(&self) -> &Arc<TicketStore> {
+        &self.tickets
+    }
+
+    /// The time in use, in seconds since 1970; `None` without a clock.
+    #[must_use]
+    pub fn now_unix(&self) -> Option<u64> {
+        self.time.current_time().map(|now| now.as_secs())
+    }
+
+    /// How long the own certificate, and one that ends at `not_after_unix`, still hold; nothing without a clock.
+    #[must_use]
+    pub fn life_of(&self, not_after_unix: u64) -> Duration {
+        let end = not_after_unix.min(self.identity().not_after_unix());
+        Duration::from_secs(self.now_unix().map_or(0, |now| end.saturating_sub(now)))
     }
 
     /// The cryptography in use.
@@ -94,14 +130,37 @@ impl TlsSettings {
         PeerVerifier::new(Arc::clone(&self.trust), None).verify_chain(self.identity().chain(), now).map(|_| ())
     }
 
-    /// For the dialling side. Keep it as long as the peer is dialled: later, tickets are bound to it.
+    /// For the dialling side, without tickets.
     ///
     /// `expected` is the node that has to answer; without it any trusted node may.
     ///
     /// # Errors
     /// If rustls refuses the provider, which then lacks our suites or key exchanges.
     pub fn client_config(&self, expected: Option<&NodeId>, alpn: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
-        let verifier = PeerVerifier::new(Arc::clone(&self.trust), expected.cloned());
+        self.client_config_with(PeerVerifier::new(Arc::clone(&self.trust), expected.cloned()), alpn).map(Arc::new)
+    }
+
+    /// For the dialling side, with tickets for the node that has to answer. Keep it as long as the peer is dialled: tickets
+    /// are bound to it. With `early_data` the client may send some when it resumes.
+    ///
+    /// # Errors
+    /// As [`TlsSettings::client_config`].
+    pub fn resuming_client(
+        &self,
+        expected: &NodeId,
+        alpn: &[u8],
+        early_data: bool,
+    ) -> Result<ResumingClient, IdentityError> {
+        let (trust, resolver) = (Arc::clone(&self.trust), Arc::clone(&self.resolver));
+        let tickets = Arc::new(ClientTickets::new(trust, resolver, Arc::clone(&self.time)));
+        let verifier = PeerVerifier::new(Arc::clone(&self.trust), Some(expected.clone()));
+        let mut config = self.client_config_with(verifier.with_witness(tickets.clone()), alpn)?;
+        config.resumption = Resumption::store(tickets.clone());
+        config.enable_early_data = early_data;
+        Ok(ResumingClient { config: Arc::new(config), tickets })
+    }
+
+    fn client_config_with(&self, verifier: PeerVerifier, alpn: &[u8]) -> Result<ClientConfig, IdentityError> {
         let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
@@ -110,30 +169,46 @@ impl TlsSettings {
             .with_client_cert_resolver(self.resolver.clone());
         config.alpn_protocols = vec![alpn.to_vec()];
         config.enable_sni = false;
-        // The client's ticket store comes together with 0-RTT.
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 
-    /// For the accepting side: any trusted node may dial.
+    /// For the accepting side, without tickets: any trusted node may dial.
     ///
     /// # Errors
     /// As [`TlsSettings::client_config`].
     pub fn server_config(&self, alpn: &[u8]) -> Result<Arc<ServerConfig>, IdentityError> {
+        self.server_config_with(PeerVerifier::new(Arc::clone(&self.trust), None), alpn).map(Arc::new)
+    }
+
+    /// For one connection of the accepting side: the client may resume with a ticket of
+    /// [`tickets`](Self::tickets), and gets some. With `early_data` it may send some.
+    ///
+    /// # Errors
+    /// As [`TlsSettings::client_config`].
+    pub fn resuming_server_config(&self, alpn: &[u8], early_data: bool) -> Result<Arc<ServerConfig>, IdentityError> {
+        let tickets = self.tickets.for_connection();
         let verifier = PeerVerifier::new(Arc::clone(&self.trust), None);
+        let mut config = self.server_config_with(verifier.with_witness(tickets.clone()), alpn)?;
+        config.session_storage = tickets;
+        config.send_tls13_tickets = limits::TICKETS_PER_HANDSHAKE as usize;
+        // The one value that QUIC allows; what may come is bounded above TLS.
+        config.max_early_data_size = if early_data { u32::MAX } else { 0 };
+        Ok(Arc::new(config))
+    }
+
+    fn server_config_with(&self, verifier: PeerVerifier, alpn: &[u8]) -> Result<ServerConfig, IdentityError> {
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(self.resolver.clone());
         config.alpn_protocols = vec![alpn.to_vec()];
-        // The server's ticket store comes together with 0-RTT: rustls checks nothing again on resumption
-        // (CVE-2025-23419), so that the store has to decline what expired, was revoked or lost its authority.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 
     /// For an enrolment point: whoever dials has no certificate yet, and finds the authority in the chain.

@@ -5,6 +5,8 @@
 //! name. The DNS name that rustls passes is not looked at. Revocation is left to the denylist of the node.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,13 +18,14 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
 use super::leaf::Leaf;
-use super::{IdentityError, NodeId, TrustAnchors, VerifyFailure};
+use super::{IdentityError, NodeId, PeerIdentity, TrustAnchors, VerifyFailure};
 
 /// The allowed trust domains with the anchors of each; shared by all verifiers of a node and replaceable.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     domains: RwLock<BTreeMap<String, Domain>>,
+    generation: AtomicU64,
 }
 
 /// The anchors of a domain, and webpki's verifier for clients over them.
@@ -42,7 +45,7 @@ impl Trust {
         anchors: TrustAnchors,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, IdentityError> {
-        let trust = Self { provider, domains: RwLock::default() };
+        let trust = Self { provider, domains: RwLock::default(), generation: AtomicU64::new(0) };
         trust.set(trust_domain, anchors)?;
         Ok(trust)
     }
@@ -58,7 +61,14 @@ impl Trust {
                 .map_err(|error| IdentityError::Tls { reason: error.to_string() })?;
         let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
         domains.insert(trust_domain.to_owned(), Domain { anchors, clients });
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Counts the changes: what was verified under another number may have lost its anchor.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn domain_of(&self, peer: &NodeId) -> Result<Domain, VerifyFailure> {
@@ -79,13 +89,45 @@ impl Trust {
 pub struct PeerVerifier {
     trust: Arc<Trust>,
     expected: Option<NodeId>,
+    witness: Option<Arc<dyn Witness>>,
+}
+
+/// Hears of the peers that were verified in handshakes.
+pub(super) trait Witness: fmt::Debug + Send + Sync {
+    /// A chain was accepted, leaf first, under the anchors of this generation. That the peer has its key is shown later.
+    fn on_verified(&self, peer: PeerIdentity, chain: Vec<CertificateDer<'static>>, trust_generation: u64);
 }
 
 impl PeerVerifier {
     /// Accepts nodes that `trust` allows; only `expected`, if given.
     #[must_use]
     pub fn new(trust: Arc<Trust>, expected: Option<NodeId>) -> Self {
-        Self { trust, expected }
+        Self { trust, expected, witness: None }
+    }
+
+    /// The same, of which `witness` hears.
+    pub(super) fn with_witness(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// Verifies in a handshake.
+    fn verify_for_handshake(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), Error> {
+        // Before it is used: a change meanwhile makes what follows from it void.
+        let generation = self.trust.generation();
+        self.verify(end_entity, intermediates, now, role)?;
+        if let Some(witness) = &self.witness {
+            let chain: Vec<_> =
+                [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
+            let peer = PeerIdentity::from_chain(&chain).map_err(VerifyFailure::NoSpiffeName)?;
+            witness.on_verified(peer, chain, generation);
+        }
+        Ok(())
     }
 
     /// Verifies a chain outside a handshake, as an accepting side would do with a dialling node's.
@@ -188,7 +230,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, Role::Server)?;
+        self.verify_for_handshake(end_entity, intermediates, now, Role::Server)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -227,7 +269,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, Role::Client)?;
+        self.verify_for_handshake(end_entity, intermediates, now, Role::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 

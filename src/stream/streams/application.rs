@@ -11,7 +11,7 @@ use crate::wire::Frame;
 
 impl Streams {
     /// Opens a stream, if the peer allows one more; else a [`StreamNotice::Available`](super::StreamNotice) will tell.
-    pub fn open(&mut self, direction: Direction, priority: Priority) -> Option<StreamId> {
+    pub fn open(&mut self, direction: Direction, priority: Priority, replay_safe: bool) -> Option<StreamId> {
         let ids = &mut self.local[direction as usize];
         let Some(id) = ids.open() else {
             if let Some(limit) = ids.poll_blocked() {
@@ -20,7 +20,8 @@ impl Streams {
             return None;
         };
         self.insert(id, priority);
-        self.control.push_back(Frame::StreamOpen { stream_id: id, priority: priority.to_wire() });
+        self.mark_replay_safe(id, replay_safe);
+        self.control.push_back(Frame::StreamOpen { stream_id: id, priority: priority.to_wire(), replay_safe });
         Some(id)
     }
 
@@ -33,6 +34,18 @@ impl Streams {
     pub fn set_priority(&mut self, id: StreamId, priority: Priority) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.priority = priority;
+        }
+    }
+
+    /// Whether what the stream's opener asks for may happen twice.
+    #[must_use]
+    pub fn is_replay_safe(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.replay_safe)
+    }
+
+    pub(super) fn mark_replay_safe(&mut self, id: StreamId, replay_safe: bool) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.replay_safe = replay_safe;
         }
     }
 

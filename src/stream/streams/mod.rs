@@ -187,6 +187,8 @@ struct Receiving {
 #[derive(Debug)]
 struct Stream {
     priority: Priority,
+    /// It may carry early data, and be read before the handshake is complete.
+    replay_safe: bool,
     /// `None` once it is over, or where the direction has none.
     sending: Option<Sending>,
     receiving: Option<Receiving>,
@@ -289,7 +291,7 @@ impl Streams {
             reset: None,
             is_stopped: false,
         });
-        self.streams.insert(id, Stream { priority, sending, receiving });
+        self.streams.insert(id, Stream { priority, replay_safe: false, sending, receiving });
     }
 
     /// Checks that the peer may refer to a stream, and opens it when that is how it opens.
@@ -416,7 +418,7 @@ mod tests {
     #[test]
     fn lost_bytes_do_not_wait_for_the_sessions_credit() {
         let mut streams = streams(100);
-        let id = streams.open(Direction::Uni, Priority::default()).expect("ten streams are allowed");
+        let id = streams.open(Direction::Uni, Priority::default(), false).expect("ten streams are allowed");
         streams.write(id, &[1; 150]).expect("there is room");
         let (_, piece) = streams.poll_piece(1000, |_, _| true).expect("150 bytes wait");
         assert_eq!(piece.new_bytes, 100);

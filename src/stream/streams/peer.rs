@@ -51,9 +51,10 @@ impl Streams {
     ///
     /// # Errors
     /// [`StreamFault`]; the session has to be closed.
-    pub fn handle_open(&mut self, id: StreamId, priority: Priority) -> Result<(), StreamFault> {
+    pub fn handle_open(&mut self, id: StreamId, priority: Priority, replay_safe: bool) -> Result<(), StreamFault> {
         self.check_use(id, id.initiator() == self.side, "opening a stream of ours")?;
         self.set_priority(id, priority);
+        self.mark_replay_safe(id, replay_safe);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::wire::{
 };
 
 const MAX: usize = limits::FRAME_MESSAGE_BYTES_MAX;
-const KINDS: [SealedKind; 3] = [SealedKind::Handshake, SealedKind::Traffic, SealedKind::Plain];
+const KINDS: [SealedKind; 4] = [SealedKind::Early, SealedKind::Handshake, SealedKind::Traffic, SealedKind::Plain];
 const POLICIES: [PaddingPolicy; 7] = [
     PaddingPolicy::None,
     PaddingPolicy::Block32,
@@ -187,7 +187,8 @@ fn packet_is_prosts_and_reads_back(head: &Head, kind: SealedKind, frames: &[Fram
     assert_eq!(&head_read, head);
     let content = match (body, kind) {
         (Body::Plain(content), SealedKind::Plain) => content,
-        (Body::SealedHandshake(mut sealed), SealedKind::Handshake)
+        (Body::SealedEarly(mut sealed), SealedKind::Early)
+        | (Body::SealedHandshake(mut sealed), SealedKind::Handshake)
         | (Body::Sealed(mut sealed), SealedKind::Traffic) => {
             assert_eq!(sealed.parts_mut().0.len(), layout.header_len);
             let len = sealed.ciphertext_len() - limits::SEAL_TAG_BYTES;
@@ -208,6 +209,7 @@ fn prosts_packet(head: &Head, kind: SealedKind, frames: &[Frame], layout: &Seale
     }
     content.resize(content.len() + kind.tag_len(), 0);
     let body = match kind {
+        SealedKind::Early => frame_message::Body::SealedEarly(content.into()),
         SealedKind::Handshake => frame_message::Body::SealedHandshake(content.into()),
         SealedKind::Traffic => frame_message::Body::Sealed(content.into()),
         SealedKind::Plain => frame_message::Body::Plain(content.into()),

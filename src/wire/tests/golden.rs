@@ -102,7 +102,9 @@ fn write(meaning: &Meaning) -> Vec<u8> {
 fn content(body: Body, kind: SealedKind) -> Bytes {
     match (body, kind) {
         (Body::Plain(content), SealedKind::Plain) => content,
-        (Body::SealedHandshake(sealed), SealedKind::Handshake) | (Body::Sealed(sealed), SealedKind::Traffic) => {
+        (Body::SealedEarly(sealed), SealedKind::Early)
+        | (Body::SealedHandshake(sealed), SealedKind::Handshake)
+        | (Body::Sealed(sealed), SealedKind::Traffic) => {
             let len = sealed.ciphertext_len() - kind.tag_len();
             sealed.into_plaintext(len).freeze()
         }
@@ -177,6 +179,10 @@ fn packets() -> Vec<(&'static str, &'static str, Meaning)> {
             Meaning::Packet(Head::default(), SealedKind::Handshake, vec![Frame::Handshake(finished)])
         ),
         vector!(
+            "message-sealed-early",
+            Meaning::Packet(Head::default(), SealedKind::Early, vec![Frame::Ping { sequence: 9 }])
+        ),
+        vector!(
             "message-sealed",
             Meaning::Packet(head(1, 70_000), SealedKind::Traffic, vec![stream_data(), Frame::Ping { sequence: 9 }])
         ),
@@ -195,7 +201,11 @@ fn frames() -> Vec<(&'static str, &'static str, Meaning)> {
     let ticket = HandshakeData { level: HandshakeLevel::Traffic, offset: 300, data: Bytes::from_static(b"ticket") };
     vec![
         vector!("frame-stream-data", Meaning::Frame(stream_data())),
-        vector!("frame-stream-open", Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7 })),
+        vector!("frame-stream-open", Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7, replay_safe: false })),
+        vector!(
+            "frame-stream-open-replay-safe",
+            Meaning::Frame(Frame::StreamOpen { stream_id, priority: 7, replay_safe: true })
+        ),
         vector!(
             "frame-stream-reset",
             Meaning::Frame(Frame::StreamReset { stream_id, code: StreamCode::CONNECTION_RESET, final_size: 1 << 40 })

@@ -19,8 +19,8 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
             fin: frame.fin,
             data: frame.data.to_bytes(),
         }),
-        Frame::StreamOpen { stream_id, priority } => {
-            Kind::StreamOpen(proto::StreamOpen { stream_id: stream_id.0, priority: priority.into() })
+        Frame::StreamOpen { stream_id, priority, replay_safe } => {
+            Kind::StreamOpen(proto::StreamOpen { stream_id: stream_id.0, priority: priority.into(), replay_safe })
         }
         Frame::StreamReset { stream_id, code, final_size } => {
             Kind::StreamReset(proto::StreamReset { stream_id: stream_id.0, code: code.0, final_size })
@@ -102,6 +102,7 @@ pub(super) fn with_head(head: &Head, body: frame_message::Body) -> proto::FrameM
 /// What our decoder gave, as prost would give it.
 pub(super) fn decoded(mut message: FrameMessage) -> proto::FrameMessage {
     let body = match &mut message.body {
+        Body::SealedEarly(sealed) => frame_message::Body::SealedEarly(copy(sealed.parts_mut().1)),
         Body::SealedHandshake(sealed) => frame_message::Body::SealedHandshake(copy(sealed.parts_mut().1)),
         Body::Sealed(sealed) => frame_message::Body::Sealed(copy(sealed.parts_mut().1)),
         Body::Plain(content) => frame_message::Body::Plain(content.clone()),
@@ -121,7 +122,7 @@ pub(super) fn as_clear(body: &Body) -> Option<ClearMessage> {
         Body::VersionList(versions) => ClearMessage::VersionList(versions.clone()),
         Body::Refused => ClearMessage::Refused,
         Body::SessionReset(token) => ClearMessage::SessionReset(*token),
-        Body::SealedHandshake(_) | Body::Sealed(_) | Body::Plain(_) => return None,
+        Body::SealedEarly(_) | Body::SealedHandshake(_) | Body::Sealed(_) | Body::Plain(_) => return None,
     })
 }
 

@@ -71,7 +71,11 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
     let streams = || number(60);
     prop_oneof![
         stream,
-        (stream_id(), 0..8u8).prop_map(|(stream_id, priority)| Frame::StreamOpen { stream_id, priority }),
+        (stream_id(), 0..8u8, any::<bool>()).prop_map(|(stream_id, priority, replay_safe)| Frame::StreamOpen {
+            stream_id,
+            priority,
+            replay_safe
+        }),
         (stream_id(), number(64), number(62)).prop_map(|(stream_id, code, final_size)| Frame::StreamReset {
             stream_id,
             code: StreamCode(code),
