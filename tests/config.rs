@@ -8,9 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longhaul::base::SystemEntropy;
 use longhaul::channel::{Address, ChannelKind, Congestion};
 use longhaul::config::{Changes, Config, ConfigError};
-use longhaul::crypto::identity::default_provider;
+use longhaul::crypto::identity::{PeerIdentity, default_provider};
+use longhaul::crypto::token::JoinToken;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{Entrances, LaneRole};
 use longhaul::service::{Allow, DatagramOptions};
@@ -36,6 +38,8 @@ impl Place {
         fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
         write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
         write_private(&place.path("certs/admin.token"), &"x".repeat(40));
+        let token = JoinToken::generate(place.authority.spki_sha256(), &mut SystemEntropy::new());
+        write_private(&place.path("certs/guest.token"), &token.to_text());
         for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
             place.issue(name, files, day());
         }
@@ -107,7 +111,8 @@ fn every_example_is_a_valid_configuration() {
 #[test]
 fn the_full_example_has_every_option_in_its_section() {
     let place = Place::new();
-    let full = full_with_everything();
+    // A guest has other options under [identity] than a node, and a file of its own.
+    let full = format!("{}\n{}", full_with_everything(), example("guest.toml"));
     let sections = [
         "[node]",
         "[log]",
@@ -167,6 +172,7 @@ fn another(section: &str, option: &str, value: &str) -> String {
         (_, "name" | "service") => value.replace(['w', 'r', 'd'], "x"),
         (_, "peer" | "allow") => value.replace("dc-b", "dc-c"),
         (_, "bind") => value.replace("0.1", "0.2"),
+        (_, "allow_addresses") => value.replace("10.0.0.0/8", "10.0.0.0/9"),
         (_, "mode") => "\"0640\"".to_owned(),
         (_, "allow_uids" | "allow_gids") => "[7]".to_owned(),
         (_, "certificate" | "key" | "trust_anchors" | "directory" | "token_file") => {
@@ -374,7 +380,7 @@ fn values_mean_what_they_say() {
     assert_eq!(link.addresses[0].address, "tls://[::1]:443".parse::<Address>().unwrap());
     let (service, open) = (&config.services[0], &config.services[1]);
     assert_eq!(service.priority, Priority::Urgent);
-    let node = |name: &str| config.node.id.relative(name).unwrap();
+    let node = |name: &str| PeerIdentity::unverified(config.node.id.relative(name).unwrap());
     assert!(service.allow.allows(&node("b")) && service.allow.allows(&node("c")) && !service.allow.allows(&node("d")));
     assert_eq!(open.allow, Allow::Everyone);
 }
@@ -402,6 +408,56 @@ fn unix_sockets_have_the_same_options_wherever_they_are_listened_on() {
             let part = format!("{name} is an option of unix addresses; tcp");
             assert!(mistakes.len() == 1 && mistakes[0].starts_with(&part), "{section}{option}\n{mistakes:?}");
         }
+    }
+}
+
+#[test]
+fn a_guest_has_a_token_in_place_of_files() {
+    let place = Place::new();
+    let token = fs::read_to_string(place.root.path().join("certs/guest.token")).unwrap();
+    write_private(&place.root.path().join("token"), &token);
+    let link = "[[link]]\npeer = 'hub'\naddress = ['tcp://x:1']\n";
+    let guest = "[identity]\ntoken_file = 'token'\ntrust_domain = 'example'\n";
+    let config = place.check("a.toml", &format!("{guest}{link}")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.node.id.to_string(), "spiffe://example/guest/guest");
+    assert_eq!(config.links[0].peer.to_string(), "spiffe://example/node/hub");
+    assert!(config.identity.guest.is_some() && !format!("{config:?}").contains(&token[24..40]));
+    let service = "[[service]]\nname = 's'\ntarget = 'tcp://x:1'\n";
+    write_private(&place.root.path().join("cut"), &token[..60]);
+    fs::write(place.root.path().join("open"), &token).unwrap();
+    for (text, part) in [
+        (format!("{guest}{link}[[listen]]\naddress = 'tcp://x:1'\n"), "a guest has no [[listen]]"),
+        (format!("{guest}{link}{service}"), "a guest has no [[service]]"),
+        (format!("{guest}certificate = 'a.crt'\n{link}"), "in place of a certificate"),
+        (format!("[identity]\ntoken_file = 'token'\n{link}"), "missing field `trust_domain`"),
+        (format!("[identity]\ntoken_file = 'cut'\ntrust_domain = 'example'\n{link}"), "the token is cut"),
+        (format!("[identity]\ntoken_file = 'open'\ntrust_domain = 'example'\n{link}"), "others than its owner"),
+        (format!("{IDENTITY}trust_domain = 'example'\n{link}"), "trust_domain is an option of guests"),
+        (format!("{IDENTITY}[[listen]]\naddress = 'tcp://x:1'\nguests = true\n"), "nobody to judge the tokens"),
+    ] {
+        let error = place.check("a.toml", &text).unwrap_err();
+        assert!(error.problems()[0].message().contains(part), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn listeners_list_where_peers_may_come_from() {
+    let place = Place::new();
+    let listen = |address: &str, list: &str| format!("[[listen]]\naddress = '{address}'\nallow_addresses = {list}\n");
+    let text = listen("tcp://x:1", "['10.0.0.0/8', '2001:db8::/32', '192.0.2.7']");
+    let config = place.check("a.toml", &format!("{IDENTITY}{text}")).unwrap_or_else(|error| panic!("{error}"));
+    let ranges = &config.listeners[0].options.admission.allow_addresses;
+    let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]);
+    for (address, list, part) in [
+        ("tcp://x:1", "['10.0.0.1/8']", "bits behind its prefix"),
+        ("quic://x:1", "['hub.example']", "no address range"),
+        ("tls://x:1", "[]", "nobody could dial in"),
+        ("tcp://x:1", "['192.0.2.7', '192.0.2.7/32']", "allowed already"),
+        ("unix:///run/x", "['10.0.0.0/8']", "allow_addresses is an option of tcp and tls"),
+    ] {
+        let mistakes = place.mistakes(&listen(address, list));
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{list}: {mistakes:?}");
     }
 }
 

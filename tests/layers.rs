@@ -21,8 +21,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
-    // Beside the node: lets machines in before they have a session. Of the channels it uses addresses and admission.
-    ("enroll", &["base", "wire", "crypto", "channel", "issue"]),
+    // Lets machines in before they have a session, and guests of a node's sessions. Of the channels it uses addresses and
+    // admission, of the node what judges guests.
+    ("enroll", &["base", "wire", "crypto", "channel", "node", "issue"]),
     (
         "config",
         &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node", "service", "issue", "enroll"],

@@ -9,7 +9,7 @@ use super::status::VERSION;
 use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
 use crate::config::{Config, LinkConfig, ListenConfig, Seal};
 use crate::node::LaneRole;
-use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig};
+use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig, Who};
 
 /// The configuration in force.
 pub(super) fn config(config: &Config) -> Value {
@@ -36,6 +36,7 @@ pub(super) fn config(config: &Config) -> Value {
             "certificate": files.certificate,
             "key": files.key,
             "trust_anchors": files.trust_anchors,
+            "guest": config.identity.guest.is_some(),
         },
         "enroll": config.enroll.as_ref().map(|enroll| json!({
             "listen": enroll.listen.to_string(),
@@ -131,7 +132,16 @@ fn allow(allow: &Allow) -> Value {
     match allow {
         Allow::TrustDomain(domain) => json!({ "trust_domain": domain }),
         Allow::Everyone => json!(["*"]),
-        Allow::Nodes(nodes) => json!(texts(nodes)),
+        Allow::OneOf(list) => json!(list.iter().map(who).collect::<Vec<_>>()),
+    }
+}
+
+fn who(who: &Who) -> String {
+    match who {
+        Who::Node(node) => node.to_string(),
+        Who::Role { role, .. } => format!("role:{role}"),
+        Who::AnyNode => "*".to_owned(),
+        Who::Guest => "guest".to_owned(),
     }
 }
 

@@ -79,6 +79,8 @@ codes! { CloseCode:
     OUT_OF_MEMORY = 0x12, "memory limit reached";
     /// The transport under the channel failed.
     TRANSPORT_ERROR = 0x13, "transport error";
+    /// The proof of a guest was not accepted: the one answer to every reason.
+    GUEST_REFUSED = 0x14, "guest refused";
 }
 
 /// Why a stream was reset or stopped. Values below 0x100 are used by Longhaul's own services.

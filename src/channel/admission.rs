@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::address_range::AddressRange;
 use crate::base::TokenBucket;
 
 /// Bounds on handshakes that are not finished. `None` is no bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionLimits {
+    /// Where peers may come from; empty for everywhere. Peers without an IP address are not looked at.
+    pub allow_addresses: Vec<AddressRange>,
     /// Pending handshakes in total; Unix peers and loopback addresses count.
     pub pending_max: Option<u32>,
     /// Pending handshakes of one source.
@@ -29,12 +32,21 @@ pub struct AdmissionLimits {
 impl Default for AdmissionLimits {
     fn default() -> Self {
         Self {
+            allow_addresses: Vec::new(),
             pending_max: Some(1024),
             pending_per_source_max: Some(16),
             rate_per_source: Some(SourceRate { per_second: 20, burst: 40 }),
             sources_max: 65_536,
             loopback_exempt: true,
         }
+    }
+}
+
+impl AdmissionLimits {
+    /// Whether a peer may come from there at all.
+    fn allows(&self, peer: Option<IpAddr>) -> bool {
+        let ranges = &self.allow_addresses;
+        ranges.is_empty() || peer.is_none_or(|ip| ranges.iter().any(|range| range.contains(ip)))
     }
 }
 
@@ -50,6 +62,9 @@ pub struct SourceRate {
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
+    /// Its address is none of those that are allowed.
+    #[error("its address is not allowed")]
+    Address,
     /// Too many handshakes are pending.
     #[error("too many handshakes are pending")]
     Pending,
@@ -88,6 +103,9 @@ impl Admission {
     ///
     /// The bound that refuses it. Nothing is counted then.
     pub fn admit(&mut self, peer: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
+        if !self.limits.allows(peer) {
+            return Err(Refusal::Address);
+        }
         if self.limits.pending_max.is_some_and(|max| self.pending >= max) {
             return Err(Refusal::Pending);
         }
@@ -109,6 +127,12 @@ impl Admission {
                 self.sources.remove(&source);
             }
         }
+    }
+
+    /// Whether a peer may come from there, whatever is pending.
+    #[must_use]
+    pub fn allows(&self, peer: Option<IpAddr>) -> bool {
+        self.limits.allows(peer)
     }
 
     /// Handshakes that are pending.
@@ -216,6 +240,26 @@ mod tests {
 
     fn second(count: u64) -> Duration {
         Duration::from_secs(count)
+    }
+
+    #[test]
+    fn only_allowed_addresses_are_admitted() {
+        let ranges = ["192.0.2.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap());
+        let limits = AdmissionLimits { allow_addresses: ranges.to_vec(), ..AdmissionLimits::default() };
+        let mut admission = Admission::new(limits);
+        let now = Instant::now();
+        for (ip, is_allowed) in [
+            ("192.0.2.9", true),
+            ("::ffff:192.0.2.9", true),
+            ("2001:db8::1", true),
+            ("127.0.0.1", false),
+            ("::1", false),
+        ] {
+            let outcome = admission.admit(Some(ip.parse().unwrap()), now);
+            assert_eq!(outcome, if is_allowed { Ok(()) } else { Err(Refusal::Address) }, "{ip}");
+        }
+        assert_eq!(admission.admit(None, now), Ok(()), "a Unix socket has no address");
+        assert_eq!(admission.pending(), 4);
     }
 
     #[test]

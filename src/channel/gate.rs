@@ -36,6 +36,16 @@ impl Gate {
         outcome.map(|()| Permit { shared: Arc::clone(&self.0), peer })
     }
 
+    /// Whether a peer may come from there, before anything is done for it. One that may not is counted.
+    #[must_use]
+    pub fn allows(&self, peer: Option<IpAddr>) -> bool {
+        let is_allowed = self.0.lock().allows(peer);
+        if !is_allowed {
+            self.0.counters.count(Err(Refusal::Address));
+        }
+        is_allowed
+    }
+
     /// What was admitted and refused.
     #[must_use]
     pub fn counters(&self) -> &GateCounters {
@@ -74,6 +84,8 @@ impl Drop for Permit {
 pub struct GateCounters {
     /// Admitted by the limits; a Unix peer that is refused for its credentials is among them.
     pub admitted: AtomicU64,
+    /// Refused: [`Refusal::Address`].
+    pub refused_address: AtomicU64,
     /// Refused: [`Refusal::Pending`].
     pub refused_pending: AtomicU64,
     /// Refused: [`Refusal::PendingOfSource`].
@@ -92,6 +104,7 @@ impl GateCounters {
     fn count(&self, outcome: Result<(), Refusal>) {
         let counter = match outcome {
             Ok(()) => &self.admitted,
+            Err(Refusal::Address) => &self.refused_address,
             Err(Refusal::Pending) => &self.refused_pending,
             Err(Refusal::PendingOfSource) => &self.refused_pending_of_source,
             Err(Refusal::Rate) => &self.refused_rate,

@@ -34,6 +34,8 @@ pub struct ListenOptions {
     pub admission: AdmissionLimits,
     /// Whether clients that come back may send early data (0-RTT). The channel leaves that to what is above it.
     pub early_data: bool,
+    /// Takes peers without a certificate, if the node has somebody to judge their tokens.
+    pub takes_guests: bool,
 }
 
 /// Accepts channels at one address.

@@ -5,6 +5,7 @@
 
 mod abort;
 mod address;
+mod address_range;
 mod admission;
 mod connection;
 mod dial;
@@ -23,6 +24,7 @@ mod tls_pipe;
 
 pub use abort::AbortHandle;
 pub use address::{Address, AddressError, ChannelKind};
+pub use address_range::AddressRange;
 pub use admission::{Admission, AdmissionLimits, Refusal, SourceRate};
 pub use connection::{ChannelInfo, Connection, Io, TlsIo};
 pub use dial::{DialOptions, dial, dial_tls};

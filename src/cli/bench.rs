@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use crate::base::CloseCode;
 use crate::channel::{Address, ListenOptions};
-use crate::config::{Config, LoadedIdentity};
+use crate::config::Config;
 use crate::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
 use crate::issue::{CertificateAuthority, KeyType, Validity};
 use crate::node::{Link, LinkConfig, Node, Session};
@@ -133,9 +133,8 @@ async fn dial(peer: &str, file: &std::path::Path) -> Result<(Node, Link, Session
     let id = own.relative(peer).map_err(|error| CliError::Usage(error.to_string()))?;
     let link = config.links.into_iter().find(|link| link.peer == id);
     let link = link.ok_or_else(|| CliError::Usage(format!("{} has no link to {id}", file.display())))?;
-    let LoadedIdentity { identity, anchors, .. } = config.identity;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let settings = TlsSettings::new(identity, anchors, provider, time).map_err(failed)?;
+    let settings = config.identity.tls_settings(provider, time).map_err(failed)?;
     let node = Node::builder(settings).build().await.map_err(failed)?;
     let connected = node.connect(super::run::settings::link(link)).await;
     let (link, session) = connected.map_err(|error| {

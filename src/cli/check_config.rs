@@ -25,13 +25,19 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 
 fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "ok: {}", config.path.display())?;
-    let end = text::date(config.identity.identity.not_after_unix());
-    writeln!(out, "node     {} (certificate until {end})", config.node.id)?;
+    match &config.identity.guest {
+        Some(guest) => writeln!(out, "guest    {} (token {})", config.node.id, guest.token.id())?,
+        None => {
+            let end = text::date(config.identity.identity.not_after_unix());
+            writeln!(out, "node     {} (certificate until {end})", config.node.id)?;
+        }
+    }
     if let Some(enroll) = &config.enroll {
         writeln!(out, "enroll   {} with {}", enroll.listen, enroll.directory.display())?;
     }
     for listener in &config.listeners {
-        writeln!(out, "listen   {}", listener.address)?;
+        let guests = if listener.options.takes_guests { " (guests too)" } else { "" };
+        writeln!(out, "listen   {}{guests}", listener.address)?;
     }
     for link in &config.links {
         let addresses: Vec<_> = link.addresses.iter().map(|a| format!("{} x{}", a.address, a.count)).collect();

@@ -23,7 +23,7 @@ use crate::admin::{AdminServer, AdminSettings, Control};
 use crate::config::Config;
 use crate::crypto::identity::{TlsSettings, default_provider};
 use crate::enroll::EnrollPoint;
-use crate::node::Node;
+use crate::node::{GuestAdmission, Node};
 use crate::service::{Forward, Gateway, Services};
 
 /// Arguments of `longhaul run`.
@@ -82,12 +82,15 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
 async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
     let Config { node, identity, enroll, listeners, links, services, forwards, .. } = config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let tls = TlsSettings::new(identity.identity, identity.anchors, default_provider(), time)
-        .context("TLS cannot be set up")?;
+    let tls = identity.tls_settings(default_provider(), time).context("TLS cannot be set up")?;
+    let registrar = enroll.as_ref().and_then(enrolment::registrar);
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node));
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
+    }
+    if let Some(registrar) = &registrar {
+        builder = builder.guests(Arc::clone(registrar) as Arc<dyn GuestAdmission>);
     }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
@@ -104,8 +107,8 @@ async fn start(config: Config) -> Result<(Gateway, Option<EnrollPoint>, TlsSetti
         tracing::info!(peer = %link.peer, addresses = addresses.join(" "), "linking");
         gateway.add_link(gateway.node().link(link));
     }
-    let enrolment = match enroll {
-        Some(enroll) => enrolment::start(enroll, &tls).await?,
+    let enrolment = match enroll.zip(registrar) {
+        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, &tls).await?),
         None => None,
     };
     Ok((gateway, enrolment, tls))

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{AdminConfig, Config, EnrollConfig, LinkConfig, ListenConfig, NodeConfig};
+use super::{AdminConfig, Config, EnrollConfig, GuestIdentity, LinkConfig, ListenConfig, NodeConfig};
 use crate::channel::Address;
 use crate::crypto::identity::{Identity, NodeId, TrustAnchors};
 use crate::service::{Endpoint, ForwardConfig, ServiceConfig, UdpAddress};
@@ -45,6 +45,7 @@ impl<'a> Changes<'a> {
     pub fn between(old: &'a Config, new: &'a Config) -> Result<Self, FixedOptions> {
         let mut fixed = Vec::new();
         node(&old.node, &new.node, &mut fixed);
+        guest(old.identity.guest.as_ref(), new.identity.guest.as_ref(), &mut fixed);
         enroll(old.enroll.as_ref(), new.enroll.as_ref(), &mut fixed);
         admin(old.admin.as_ref(), new.admin.as_ref(), &mut fixed);
         listeners(&old.listeners, &new.listeners, &mut fixed);
@@ -109,6 +110,9 @@ impl<'a> Changes<'a> {
     /// Whether the node gets another certificate or key.
     #[must_use]
     pub fn is_identity_other(&self) -> bool {
+        if self.new.identity.guest.is_some() {
+            return false;
+        }
         let seen = |identity: &Identity| (identity.chain().to_vec(), identity.spki_sha256());
         seen(&self.old.identity.identity) != seen(&self.new.identity.identity)
     }
@@ -214,6 +218,14 @@ fn node(old: &NodeConfig, new: &NodeConfig, fixed: &mut Vec<String>) {
     push_all(fixed, "[node]", &names);
     if old.id != new.id {
         fixed.push(format!("[identity] certificate (it names {}, the node is {})", new.id, old.id));
+    }
+}
+
+/// A guest is who its token says.
+fn guest(old: Option<&GuestIdentity>, new: Option<&GuestIdentity>, fixed: &mut Vec<String>) {
+    let seen = |guest: &GuestIdentity| (guest.token.id(), guest.name.clone());
+    if old.map(seen) != new.map(seen) {
+        fixed.push("[identity] token_file".to_owned());
     }
 }
 

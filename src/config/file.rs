@@ -43,12 +43,15 @@ pub(super) struct Node {
 }
 
 /// `[identity]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Identity {
-    pub(super) certificate: Spanned<String>,
-    pub(super) key: Spanned<String>,
-    pub(super) trust_anchors: Spanned<String>,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) trust_anchors: Text,
+    pub(super) token_file: Text,
+    pub(super) trust_domain: Text,
+    pub(super) guest_name: Text,
 }
 
 /// `[log]`
@@ -84,6 +87,8 @@ pub(super) struct Enroll {
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) address: Spanned<String>,
+    pub(super) allow_addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) guests: Option<Spanned<bool>>,
     pub(super) handshakes_max: Number,
     pub(super) handshakes_per_ip_max: Number,
     pub(super) rate_per_ip: Number,

@@ -7,11 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use toml::Spanned;
 
 use super::problem::{Problem, Problems};
-use super::{Files, file, text};
-use crate::crypto::identity::{Identity, NodeId, PeerVerifier, Trust, TrustAnchors, VerifyFailure};
+use super::{Files, file, guest, text};
+use crate::crypto::identity::{
+    Identity, IdentityError, NodeId, PeerVerifier, TlsSettings, Trust, TrustAnchors, VerifyFailure,
+};
+use crate::crypto::token::JoinToken;
 
 /// Where the node's certificates and key are; absolute, or relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,21 +31,40 @@ pub struct IdentityFiles {
 /// The identity with where it came from.
 #[derive(Clone, Debug)]
 pub struct LoadedIdentity {
-    /// The files, to load them again.
+    /// The files, to load them again; empty paths for a guest.
     pub files: IdentityFiles,
     /// Who the node is.
     pub identity: Identity,
-    /// Whom it trusts.
+    /// Whom it trusts; nobody if it is a guest, which knows its peer by the token.
     pub anchors: TrustAnchors,
+    /// What a guest has in place of files.
+    pub guest: Option<GuestIdentity>,
 }
 
-impl IdentityFiles {
-    fn new(section: &file::Identity, base: &Path) -> Self {
-        let path = |value: &Spanned<String>| base.join(value.get_ref());
-        Self {
-            certificate: path(&section.certificate),
-            key: path(&section.key),
-            trust_anchors: path(&section.trust_anchors),
+/// What a guest has in place of a certificate.
+#[derive(Clone, Debug)]
+pub struct GuestIdentity {
+    /// Its token.
+    pub token: JoinToken,
+    /// The name that it asks for, if the token is for several.
+    pub name: Option<String>,
+}
+
+impl LoadedIdentity {
+    /// What TLS is made of: a certificate and anchors, or a guest's token.
+    ///
+    /// # Errors
+    /// If rustls refuses the anchors.
+    pub fn tls_settings(
+        self,
+        provider: Arc<CryptoProvider>,
+        time: Arc<dyn TimeProvider>,
+    ) -> Result<TlsSettings, IdentityError> {
+        match self.guest {
+            None => TlsSettings::new(self.identity, self.anchors, provider, time),
+            Some(GuestIdentity { token, name }) => {
+                TlsSettings::guest(token, self.identity.node_id().trust_domain(), name.as_deref(), provider, time)
+            }
         }
     }
 }
@@ -61,36 +84,57 @@ pub(super) fn load(
         );
         return None;
     };
+    let place = section.span();
     let section = section.get_ref();
-    let files = IdentityFiles::new(section, base);
-    let certificate = problems.check(section.certificate.span(), reader.read_public(&files.certificate));
-    let key = problems.check(section.key.span(), reader.read_private(&files.key));
+    if section.token_file.is_some() {
+        return guest::load(section, base, reader, problems);
+    }
+    guest::refuse_without_token(section, problems);
+    let mut required = |name: &str, text: &file::Text| {
+        if text.is_none() {
+            let problem = Problem::new(format!("missing field `{name}`")).at(place.clone());
+            problems.push(problem.help("give certificate, key and trust_anchors; or token_file, to be a guest"));
+        }
+        text.clone()
+    };
+    let certificate_text = required("certificate", &section.certificate);
+    let key_text = required("key", &section.key);
+    let anchors_text = required("trust_anchors", &section.trust_anchors);
+    let (certificate_text, key_text, anchors_text) = (certificate_text?, key_text?, anchors_text?);
+    let path = |value: &Spanned<String>| base.join(value.get_ref());
+    let files = IdentityFiles {
+        certificate: path(&certificate_text),
+        key: path(&key_text),
+        trust_anchors: path(&anchors_text),
+    };
+    let certificate = problems.check(certificate_text.span(), reader.read_public(&files.certificate));
+    let key = problems.check(key_text.span(), reader.read_private(&files.key));
     let anchors = reader.read_public(&files.trust_anchors);
-    let anchors = problems.check(section.trust_anchors.span(), anchors).and_then(|pem| {
+    let anchors = problems.check(anchors_text.span(), anchors).and_then(|pem| {
         let what = format!("{}: ", files.trust_anchors.display());
-        problems.check(section.trust_anchors.span(), TrustAnchors::from_pem(&pem).map_err(|e| what + &e.to_string()))
+        problems.check(anchors_text.span(), TrustAnchors::from_pem(&pem).map_err(|e| what + &e.to_string()))
     });
     let (certificate, key) = (certificate?, key?);
     let what = format!("{}: ", files.certificate.display());
     let identity = Identity::from_pem(&certificate, &key, provider).map_err(|error| what + &error.to_string());
-    let identity = problems.check(section.certificate.span(), identity)?;
+    let identity = problems.check(certificate_text.span(), identity)?;
     let anchors = anchors?;
-    check_now(&identity, &anchors, section, provider, problems);
-    Some(LoadedIdentity { files, identity, anchors })
+    check_now(&identity, &anchors, [&certificate_text, &anchors_text], provider, problems);
+    Some(LoadedIdentity { files, identity, anchors, guest: None })
 }
 
 /// Whether the certificate holds now and comes from one of the anchors.
 fn check_now(
     identity: &Identity,
     anchors: &TrustAnchors,
-    section: &file::Identity,
+    [certificate_text, anchors_text]: [&Spanned<String>; 2],
     provider: &Arc<CryptoProvider>,
     problems: &mut Problems,
 ) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if anchors.not_after_unix() < now.as_secs() {
         let message = format!("all trust anchors expired, the last at {}", text::date(anchors.not_after_unix()));
-        problems.push(Problem::new(message).at(section.trust_anchors.span()).help("make a new authority, or add it"));
+        problems.push(Problem::new(message).at(anchors_text.span()).help("make a new authority, or add it"));
     }
     let domain = identity.node_id().trust_domain();
     let verified = Trust::new(domain, anchors.clone(), Arc::clone(provider))
@@ -100,7 +144,7 @@ fn check_now(
             PeerVerifier::new(Arc::new(trust), None).verify_chain(identity.chain(), now)
         });
     if let Err(failure) = verified {
-        problems.push(explain(&failure, identity.node_id(), now.as_secs()).at(section.certificate.span()));
+        problems.push(explain(&failure, identity.node_id(), now.as_secs()).at(certificate_text.span()));
     }
 }
 

@@ -2,12 +2,12 @@
 
 use toml::Spanned;
 
-use super::problem::Problems;
+use super::problem::{Problem, Problems};
 use super::resolve::number;
 use super::tcp::TcpKeys;
 use super::unix::{UnixKeys, refuse};
 use super::{file, quic};
-use crate::channel::{Address, AdmissionLimits, ListenOptions, SourceRate, TcpOptions};
+use crate::channel::{Address, AddressRange, AdmissionLimits, ListenOptions, SourceRate, TcpOptions};
 
 /// An address where channels are accepted.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +43,8 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         tcp: tcp_options,
         unix: unix.resolve(problems),
         quic: quic_options,
-        admission: admission(section),
+        admission: admission(section, problems),
+        takes_guests: section.guests.as_ref().is_some_and(|guests| *guests.get_ref()),
         early_data: section.early_data.unwrap_or(false),
     };
     let address = address?;
@@ -51,8 +52,9 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
     Some(ListenConfig { address, options })
 }
 
-fn admission(section: &file::Listen) -> AdmissionLimits {
-    let mut limits = AdmissionLimits::default();
+fn admission(section: &file::Listen, problems: &mut Problems) -> AdmissionLimits {
+    let mut limits =
+        AdmissionLimits { allow_addresses: ranges(section.allow_addresses.as_ref(), problems), ..Default::default() };
     if let Some(max) = &section.handshakes_max {
         limits.pending_max = bound(*max.get_ref());
     }
@@ -64,6 +66,25 @@ fn admission(section: &file::Listen) -> AdmissionLimits {
             .map(|per_second| SourceRate { per_second, burst: per_second.saturating_mul(BURST_SECONDS) });
     }
     limits
+}
+
+/// Where peers may come from. An empty list would mean everywhere to the listener, and nobody to whoever wrote it.
+fn ranges(list: Option<&Spanned<Vec<Spanned<String>>>>, problems: &mut Problems) -> Vec<AddressRange> {
+    let Some(list) = list else { return Vec::new() };
+    if list.get_ref().is_empty() {
+        let problem = Problem::new("allow_addresses is empty, so that nobody could dial in");
+        problems.push(problem.at(list.span()).help("list ranges such as \"10.0.0.0/8\", or remove the option"));
+    }
+    let mut ranges = Vec::new();
+    for text in list.get_ref() {
+        let Some(range) = problems.check(text.span(), text.get_ref().parse::<AddressRange>()) else { continue };
+        if ranges.contains(&range) {
+            let problem = Problem::new(format!("{range} is allowed already")).at(text.span());
+            problems.push(problem.help("remove one of the two"));
+        }
+        ranges.push(range);
+    }
+    ranges
 }
 
 /// Zero is no bound.
@@ -84,6 +105,7 @@ fn check_kind(
     }
     let ip = [("handshakes_per_ip_max", &section.handshakes_per_ip_max), ("rate_per_ip", &section.rate_per_ip)];
     let ip = ip.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?.span())));
+    let ip = ip.chain(section.allow_addresses.as_ref().map(|list| ("allow_addresses", list.span())));
     refuse(tcp.given().chain(ip), "tcp and tls", "unix", problems);
 }
 

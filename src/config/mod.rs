@@ -5,12 +5,14 @@
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
 mod admin;
+mod allow;
 mod changes;
 mod datagrams;
 mod enroll;
 mod file;
 mod files;
 mod forward;
+mod guest;
 mod identity;
 mod link;
 mod listen;
@@ -36,7 +38,7 @@ pub use admin::{AdminConfig, AdminSocket, AdminToken};
 pub use changes::{Changes, FixedOptions};
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
-pub use identity::{IdentityFiles, LoadedIdentity};
+pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};

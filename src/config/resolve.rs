@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::{Config, EnrollConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
-use super::{enroll, forward, link, listen, log, service};
+use super::{enroll, forward, guest, link, listen, log, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
@@ -35,6 +35,7 @@ pub(super) fn resolve(
     let forwards: Vec<_> = file.forward.iter().filter_map(forward).collect();
     check_unique(file, &own, problems);
     check_peers(file, &forwards, &links, problems);
+    guest::check(file, identity.as_ref(), problems);
     let forwards = forwards.into_iter().map(|(_, forward)| forward).collect();
     let mut warnings = Vec::new();
     if listeners.is_empty() && links.is_empty() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::allow::allow;
 use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, service_name, value};
@@ -12,7 +13,7 @@ use super::{file, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::proxy_protocol::ProxyVersion;
-use crate::service::{Allow, Endpoint, ServiceConfig, Target, UdpAddress};
+use crate::service::{Endpoint, ServiceConfig, Target, UdpAddress};
 use crate::stream::Priority;
 
 pub(super) fn resolve(
@@ -79,29 +80,6 @@ pub(super) fn plain_address(text: &Spanned<String>, problems: &mut Problems) -> 
 
 pub(super) fn connections_max(value: Option<&Spanned<u32>>, problems: &mut Problems) -> u32 {
     number(value, 1..=1_000_000, CONNECTIONS_MAX, problems)
-}
-
-fn allow(list: Option<&[Spanned<String>]>, own: &NodeId, problems: &mut Problems) -> Allow {
-    let Some(list) = list else { return Allow::TrustDomain(own.trust_domain().to_owned()) };
-    if list.iter().any(|entry| entry.get_ref() == "*") {
-        if let Some(other) = list.iter().find(|entry| entry.get_ref() != "*") {
-            let message = "\"*\" allows every node already; expected it alone, or nodes alone";
-            problems.push(Problem::new(message).at(other.span()));
-        }
-        return Allow::Everyone;
-    }
-    let nodes = list.iter().filter_map(|entry| {
-        let name = entry
-            .get_ref()
-            .strip_prefix("node:")
-            .or_else(|| entry.get_ref().starts_with("spiffe://").then_some(entry.get_ref()));
-        let node = name.ok_or_else(|| {
-            format!("{:?} allows nobody; expected \"node:NAME\", a SPIFFE ID or \"*\"", entry.get_ref())
-        });
-        let node = node.and_then(|name| own.relative(name).map_err(|error| error.to_string()));
-        problems.check(entry.span(), node)
-    });
-    Allow::Nodes(nodes.collect())
 }
 
 fn proxy_version(text: &str) -> Result<Option<ProxyVersion>, String> {

@@ -67,7 +67,7 @@ pub struct CompletedHandshake {
     pub secrets: SessionSecrets,
     /// The negotiated cipher suite's packet protection.
     pub suite: quic::Suite,
-    /// The peer's certificates, leaf first, verified.
+    /// The peer's certificates, leaf first, verified. Empty if it is a client that showed none and needed none.
     pub peer_certificates: Vec<CertificateDer<'static>>,
     /// The peer's transport parameters, authenticated by the transcript.
     pub peer_parameters: Vec<u8>,
@@ -215,8 +215,12 @@ impl Handshake {
             .and_then(|suite| suite.tls13())
             .and_then(rustls::Tls13CipherSuite::quic_suite)
             .ok_or(HandshakeError::Incomplete("a cipher suite for packets"))?;
-        let peer_certificates =
-            self.connection.peer_certificates().ok_or(HandshakeError::Incomplete("the peer's certificate"))?.to_vec();
+        // Whether a client may come without is for the server's configuration to say; the session then asks for a proof.
+        let peer_certificates = match (self.connection.peer_certificates(), self.side()) {
+            (Some(certificates), _) => certificates.to_vec(),
+            (None, Side::Server) => Vec::new(),
+            (None, Side::Client) => return Err(HandshakeError::Incomplete("the peer's certificate")),
+        };
         let peer_parameters = self
             .connection
             .quic_transport_parameters()

@@ -11,6 +11,7 @@ use crate::base::{Epoch, Secret, SessionId, Side};
 /// Labels of the exporter (RFC 5705 §4). The context is the session id.
 const TRAFFIC_LABEL: &[u8] = b"EXPORTER-longhaul-traffic-v1";
 const JOIN_LABEL: &[u8] = b"EXPORTER-longhaul-join-v1";
+const GUEST_LABEL: &[u8] = b"EXPORTER-longhaul-guest-v1";
 
 /// What a finished handshake leaves behind: everything that later keys are derived from.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct SessionSecrets {
     client_traffic: Secret<32>,
     server_traffic: Secret<32>,
     join: Secret<32>,
+    guest: Secret<32>,
 }
 
 impl SessionSecrets {
@@ -39,7 +41,14 @@ impl SessionSecrets {
             client_traffic: draw(TRAFFIC_LABEL, 0)?,
             server_traffic: draw(TRAFFIC_LABEL, 1)?,
             join: draw(JOIN_LABEL, 0)?,
+            guest: draw(GUEST_LABEL, 0)?,
         })
+    }
+
+    /// What the proof of a guest is bound to. Both sides know it; it is the key of nothing.
+    #[must_use]
+    pub fn guest_exporter(&self) -> &Secret<32> {
+        &self.guest
     }
 
     /// The key of the proofs that bind further channels to the session.

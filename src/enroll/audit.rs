@@ -46,6 +46,26 @@ pub enum AuditEvent<'a> {
         /// Its end, in seconds since 1970.
         not_after_unix: i64,
     },
+    /// A guest was let in, for one session.
+    GuestAdmitted {
+        /// By which token.
+        token_id: TokenId,
+        /// As whom.
+        name: &'a str,
+        /// From where; unspecified for a Unix socket.
+        address: IpAddr,
+    },
+    /// A guest was refused.
+    GuestRefused {
+        /// Which token it named.
+        token_id: TokenId,
+        /// Where it came from; unspecified for a Unix socket.
+        address: IpAddr,
+        /// Why.
+        reason: Refusal,
+        /// How many refusals more there were since the last line like this.
+        suppressed_count: u64,
+    },
     /// Somebody was refused.
     EnrolmentRefused {
         /// Which token, if the message named one.
@@ -147,6 +167,21 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             address: Some(*address),
             serial: Some(super::records::hex::digits(serial)),
             not_after: Some(date(*not_after_unix)),
+            ..line
+        },
+        AuditEvent::GuestAdmitted { token_id, name, address } => Line {
+            event: "guest-admitted",
+            token: Some(token_id.to_string()),
+            name: Some((*name).to_owned()),
+            address: Some(*address),
+            ..line
+        },
+        AuditEvent::GuestRefused { token_id, address, reason, suppressed_count } => Line {
+            event: "guest-refused",
+            token: Some(token_id.to_string()),
+            address: Some(*address),
+            reason: Some(reason.to_string()),
+            suppressed: (*suppressed_count > 0).then_some(*suppressed_count),
             ..line
         },
         AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count } => Line {

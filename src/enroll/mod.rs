@@ -4,8 +4,8 @@
 //! row in the [store]; of the machine's request only the key is taken. The store is written before anything is acted
 //! on, so that a crash at any point loses nothing and gives nothing twice.
 
-mod address_range;
 mod audit;
+mod guests;
 mod join;
 mod name_pattern;
 mod point;
@@ -14,7 +14,7 @@ mod registrar;
 pub mod store;
 mod throttle;
 
-pub use address_range::AddressRange;
+pub use crate::channel::AddressRange;
 pub use audit::{AuditEvent, AuditLog};
 pub use join::{Join, JoinError, Joined};
 pub use name_pattern::NamePattern;

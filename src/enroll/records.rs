@@ -11,6 +11,8 @@ use super::{AddressRange, NamePattern};
 use crate::crypto::identity::NodeId;
 use crate::crypto::token::TokenId;
 
+pub use crate::crypto::identity::Role;
+
 /// A token as the authority knows it. The secret is not here: from the public key nobody can make a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
@@ -20,6 +22,9 @@ pub struct TokenRecord {
     /// The Ed25519 key that its holder signs with.
     #[serde(with = "hex")]
     pub public_key: [u8; 32],
+    /// Whether it lets guests in, who get no certificate; else machines that join.
+    #[serde(default)]
+    pub is_for_guests: bool,
     /// Which names it gives.
     pub name: NamePattern,
     /// Roles of the nodes that it lets in.
@@ -30,9 +35,9 @@ pub struct TokenRecord {
     pub created_unix: u64,
     /// From when on it is worth nothing, in seconds since 1970.
     pub not_after_unix: u64,
-    /// How many certificates it is good for.
+    /// How many certificates, or sessions of guests, it is good for.
     pub uses_max: u32,
-    /// How many were reserved or issued.
+    /// How many were reserved, issued or begun.
     pub use_count: u32,
     /// When it was revoked, in seconds since 1970.
     pub revoked_unix: Option<u64>,
@@ -45,6 +50,19 @@ impl TokenRecord {
     /// # Errors
     /// The first reason against it.
     pub fn admit(&self, asked_name: &str, address: IpAddr, now_unix: u64) -> Result<String, Refusal> {
+        // A token for guests would else be worth a certificate.
+        if self.is_for_guests { Err(Refusal::WrongKind) } else { self.admit_any(asked_name, address, now_unix) }
+    }
+
+    /// The name that a guest gets who comes from `address` and asks for `asked_name`. Uses are not looked at.
+    ///
+    /// # Errors
+    /// The first reason against it.
+    pub fn admit_guest(&self, asked_name: &str, address: IpAddr, now_unix: u64) -> Result<String, Refusal> {
+        if self.is_for_guests { self.admit_any(asked_name, address, now_unix) } else { Err(Refusal::WrongKind) }
+    }
+
+    fn admit_any(&self, asked_name: &str, address: IpAddr, now_unix: u64) -> Result<String, Refusal> {
         if self.revoked_unix.is_some() {
             return Err(Refusal::Revoked);
         }
@@ -93,6 +111,9 @@ pub enum Refusal {
     /// The certificate request is none, its signature does not fit, or its key is of a kind that is not taken.
     #[error("bad-certificate-request")]
     BadCertificateRequest,
+    /// It is a token for guests and was used to join, or the other way.
+    #[error("wrong-kind")]
+    WrongKind,
     /// The token was revoked.
     #[error("revoked")]
     Revoked,
@@ -193,41 +214,6 @@ impl FromStr for Denied {
     }
 }
 
-/// A role of a node: 1 to 64 of `A-Z a-z 0-9 . _ -`, as names are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Role(String);
-
-impl FromStr for Role {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_valid = NodeId::new("any", text).is_ok();
-        let bad = || format!("{text:?} is no role; expected 1 to 64 of A-Z, a-z, 0-9, '.', '-', '_'");
-        is_valid.then(|| Self(text.to_owned())).ok_or_else(bad)
-    }
-}
-
-impl TryFrom<String> for Role {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Role> for String {
-    fn from(role: Role) -> Self {
-        role.0
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Values as the text that they print.
 mod text {
     use std::fmt::Display;
@@ -319,6 +305,7 @@ mod tests {
         TokenRecord {
             id: TokenId::from_bytes([1; 10]),
             public_key: [2; 32],
+            is_for_guests: false,
             name: "dc-b".parse().unwrap(),
             roles: vec!["edge".parse().unwrap()],
             address_range: Some("192.0.2.0/24".parse().unwrap()),
@@ -338,6 +325,11 @@ mod tests {
         assert_eq!(token().admit("dc-c", inside, 1999), Err(Refusal::WrongName));
         assert_eq!(token().admit("", outside, 1999), Err(Refusal::WrongAddress));
         assert_eq!(token().admit("", inside, 2000), Err(Refusal::Expired));
+        assert_eq!(token().admit_guest("", inside, 1999), Err(Refusal::WrongKind));
+        let guests = TokenRecord { is_for_guests: true, ..token() };
+        assert_eq!(guests.admit("", inside, 1999), Err(Refusal::WrongKind));
+        assert_eq!(guests.admit_guest("", inside, 1999), Ok("dc-b".to_owned()));
+        assert_eq!(guests.admit_guest("", outside, 1999), Err(Refusal::WrongAddress));
         let revoked = TokenRecord { revoked_unix: Some(1500), ..token() };
         assert_eq!(revoked.admit("", inside, 1999), Err(Refusal::Revoked));
         let used = TokenRecord { use_count: 1, ..token() };
@@ -349,6 +341,9 @@ mod tests {
     fn records_read_what_they_write() {
         let text = serde_json::to_string(&token()).unwrap();
         assert_eq!(serde_json::from_str::<TokenRecord>(&text).unwrap(), token());
+        // Rows of before there were guests.
+        let old = text.replace("\"is_for_guests\":false,", "");
+        assert!(old != text && serde_json::from_str::<TokenRecord>(&old).unwrap() == token());
         let denied = [Denied::Node("dc-b".to_owned()), Denied::Key([7; 32]), Denied::Token(token().id)];
         for denied in denied {
             assert_eq!(denied.to_string().parse(), Ok(denied));

@@ -12,6 +12,7 @@ use super::throttle::Throttle;
 use super::{AuditEvent, AuditLog, Issuance, Refusal};
 use crate::base::{Secret, TokenBucket};
 use crate::channel::Address;
+use crate::crypto::identity::Roles;
 use crate::crypto::token::{EnrollProof, TokenId};
 use crate::issue::{CertificateAuthority, CertificateRequest, SerialNumbers, Validity};
 use crate::wire::{EnrollAnswer, EnrollRequest};
@@ -19,9 +20,9 @@ use crate::wire::{EnrollAnswer, EnrollRequest};
 /// The authority at work.
 #[derive(Debug)]
 pub struct Registrar {
-    store: Box<dyn Store>,
-    authority: Arc<CertificateAuthority>,
-    audit: AuditLog,
+    pub(super) store: Box<dyn Store>,
+    pub(super) authority: Arc<CertificateAuthority>,
+    pub(super) audit: AuditLog,
     settings: RegistrarSettings,
     throttle: Mutex<Throttle>,
     refusals: Mutex<(TokenBucket, u64)>,
@@ -112,9 +113,7 @@ impl Registrar {
         Ok(certificate)
     }
 
-    /// Unknown tokens take as long as wrong proofs do.
     fn check_proof(&self, id: TokenId, visit: &Visit<'_>) -> Result<(), Failure> {
-        let token = self.store.token(id).map_err(|error| unavailable(&error))?;
         let request_sha256 = sha256(&visit.request.certificate_request);
         let asked = EnrollProof {
             exporter: visit.exporter,
@@ -122,23 +121,37 @@ impl Registrar {
             request_sha256: &request_sha256,
             name: &visit.request.name,
         };
+        let is_right = |public_key: &[u8; 32]| asked.verify(public_key, &visit.request.proof);
+        self.check(id, is_right, visit.address, visit.now, visit.now_unix)
+    }
+
+    /// Unknown tokens take as long as wrong proofs do.
+    pub(super) fn check(
+        &self,
+        id: TokenId,
+        is_right: impl Fn(&[u8; 32]) -> bool,
+        address: IpAddr,
+        now: Instant,
+        now_unix: u64,
+    ) -> Result<(), Failure> {
+        let token = self.store.token(id).map_err(|error| unavailable(&error))?;
         let public_key = token.as_ref().map_or(NOBODYS_KEY, |token| token.public_key);
-        let is_right = asked.verify(&public_key, &visit.request.proof);
+        let is_right = is_right(&public_key);
         if token.is_none() {
             return Err(Failure::Refused(Refusal::UnknownToken));
         }
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        if throttle.is_locked(id, visit.now) {
+        if throttle.is_locked(id, now) {
             return Err(Failure::Refused(Refusal::Locked));
         }
         if is_right {
             throttle.on_right(id);
             return Ok(());
         }
-        if throttle.on_wrong(id, visit.now) {
-            tracing::warn!(token = %id, address = %visit.address, "token locked after wrong proofs");
-            let event = AuditEvent::TokenLocked { token_id: id, address: visit.address };
-            self.audit.append(visit.now_unix, &event).map_err(|error| unavailable(&error))?;
+        if throttle.on_wrong(id, now) {
+            tracing::warn!(token = %id, %address, "token locked after wrong proofs");
+            let event = AuditEvent::TokenLocked { token_id: id, address };
+            self.audit.append(now_unix, &event).map_err(|error| unavailable(&error))?;
         }
         Err(Failure::Refused(Refusal::WrongProof))
     }
@@ -164,7 +177,8 @@ impl Registrar {
 
     fn sign(&self, id: TokenId, request: &CertificateRequest, issuance: &Issuance) -> Result<Vec<u8>, Failure> {
         let validity = Validity::between(issuance.not_before_unix, issuance.not_after_unix);
-        let certificate = self.authority.issue_requested(&issuance.name, request, issuance.serial, validity);
+        let roles = Roles::new(issuance.roles.iter().cloned()).map_err(|error| unavailable(&error))?;
+        let certificate = self.authority.issue_requested(&issuance.name, &roles, request, issuance.serial, validity);
         let certificate = certificate.map_err(|error| unavailable(&error))?;
         self.store.commit(id, issuance.request_sha256, &certificate).map_err(|error| unavailable(&error))
     }
@@ -173,8 +187,13 @@ impl Registrar {
         self.audit_refusal(token_id, reason, visit.address, visit.now, visit.now_unix);
     }
 
-    /// Strangers can cause these as often as they connect: so many a second, and the others are counted.
     fn audit_refusal(&self, token_id: Option<TokenId>, reason: Refusal, address: IpAddr, now: Instant, now_unix: u64) {
+        let event = |suppressed_count| AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count };
+        self.audit_sometimes(event, now, now_unix);
+    }
+
+    /// Strangers can cause these as often as they connect: so many a second, and the others are counted.
+    pub(super) fn audit_sometimes<'a>(&self, event: impl Fn(u64) -> AuditEvent<'a>, now: Instant, now_unix: u64) {
         let suppressed_count = {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
             if !refusals.0.take(now) {
@@ -183,21 +202,20 @@ impl Registrar {
             }
             std::mem::take(&mut refusals.1)
         };
-        let event = AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count };
-        if let Err(error) = self.audit.append(now_unix, &event) {
-            tracing::error!(%error, %reason, %address, "the audit log cannot be written");
+        if let Err(error) = self.audit.append(now_unix, &event(suppressed_count)) {
+            tracing::error!(%error, "the audit log cannot be written");
         }
     }
 }
 
-/// Why there is no certificate.
+/// Why there is no certificate, or a guest does not come in.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     Unavailable(String),
 }
 
-fn unavailable(error: &impl ToString) -> Failure {
+pub(super) fn unavailable(error: &impl ToString) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 
@@ -273,6 +291,7 @@ mod tests {
             let record = TokenRecord {
                 id: token.id(),
                 public_key: token.public_key(),
+                is_for_guests: false,
                 name: name.parse().unwrap(),
                 roles: Vec::new(),
                 address_range: None,
@@ -332,7 +351,7 @@ mod tests {
         assert_eq!(hub.registrar().reserve(token.id(), &parsed, &visit).unwrap(), reserved);
         // After issuing and before committing: the certificate was lost with the process, and nobody has it.
         let validity = Validity::between(reserved.not_before_unix, reserved.not_after_unix);
-        hub.authority.issue_requested("dc-b", &parsed, reserved.serial, validity).unwrap();
+        hub.authority.issue_requested("dc-b", &Roles::none(), &parsed, reserved.serial, validity).unwrap();
         // After committing and before the audit log, which cannot be written: nothing is handed out.
         let blind = hub.registrar_with_audit(&hub.path().join("missing/audit"));
         assert_eq!(blind.enroll(&visit), EnrollAnswer::Unavailable);

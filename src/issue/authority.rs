@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{CertificateRequest, IssueError, Validity};
 use crate::base::{Entropy, SystemEntropy};
-use crate::crypto::identity::{IdentityError, NodeId};
+use crate::crypto::identity::{IdentityError, NodeId, ROLES_OID, Roles};
 
 /// Issues the certificates of one trust domain's nodes.
 pub struct CertificateAuthority {
@@ -102,11 +102,25 @@ impl CertificateAuthority {
     /// # Errors
     /// If the name or the validity is not valid, or the authority ends before the certificate would begin.
     pub fn issue_node(&self, name: &str, key_type: KeyType, validity: Validity) -> Result<IssuedNode, IssueError> {
+        self.issue_node_with(name, &Roles::none(), key_type, validity)
+    }
+
+    /// The same, with roles.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::issue_node`].
+    pub fn issue_node_with(
+        &self,
+        name: &str,
+        roles: &Roles,
+        key_type: KeyType,
+        validity: Validity,
+    ) -> Result<IssuedNode, IssueError> {
         let node_id = NodeId::new(&self.trust_domain, name)?;
         let validity = self.fit(validity)?;
         let key = key_type.generate()?;
         let serial = SerialNumbers::draw();
-        let certificate = self.sign(&node_id, &key, serial, validity)?;
+        let certificate = self.sign(&node_id, roles, &key, serial, validity)?;
         Ok(IssuedNode {
             node_id,
             certificate_pem: certificate.pem(),
@@ -118,21 +132,22 @@ impl CertificateAuthority {
         })
     }
 
-    /// Makes a certificate for the node `name` with the key of a request, and gives it as DER. Nothing but the key is
-    /// taken from the request.
+    /// Makes a certificate for the node `name` with these roles and the key of a request, and gives it as DER. Nothing
+    /// but the key is taken from the request.
     ///
     /// # Errors
     /// As [`CertificateAuthority::issue_node`].
     pub fn issue_requested(
         &self,
         name: &str,
+        roles: &Roles,
         request: &CertificateRequest,
         serial: [u8; 16],
         validity: Validity,
     ) -> Result<Vec<u8>, IssueError> {
         let node_id = NodeId::new(&self.trust_domain, name)?;
         let validity = self.fit(validity)?;
-        Ok(self.sign(&node_id, request.public_key(), serial, validity)?.der().to_vec())
+        Ok(self.sign(&node_id, roles, request.public_key(), serial, validity)?.der().to_vec())
     }
 
     /// The part of a validity within the authority's own.
@@ -155,6 +170,7 @@ impl CertificateAuthority {
     fn sign(
         &self,
         node_id: &NodeId,
+        roles: &Roles,
         key: &impl PublicKeyData,
         serial: [u8; 16],
         validity: Validity,
@@ -165,6 +181,9 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
+        if !roles.is_empty() {
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&ROLES_OID, roles.to_der())];
+        }
         params.signed_by(key, &self.issuer).map_err(failed("node's certificate"))
     }
 }
@@ -298,6 +317,24 @@ mod tests {
             assert_eq!(identity.unwrap().node_id().to_string(), "spiffe://example/node/dc-a");
             assert_eq!(TrustAnchors::from_pem(authority.certificate_pem().as_bytes()).unwrap().count(), 1);
         }
+    }
+
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    #[test]
+    fn roles_are_in_the_certificate_and_others_pass_over_them() {
+        use crate::crypto::identity::{PeerIdentity, PeerVerifier, Trust};
+        let authority = CertificateAuthority::generate("example", KeyType::P256, day()).unwrap();
+        let roles = Roles::new(["edge", "backup"].map(|role| role.parse().unwrap())).unwrap();
+        let node = authority.issue_node_with("dc-a", &roles, KeyType::P256, day()).unwrap();
+        let chain = [CertificateDer::from(node.certificate_der.clone())];
+        let anchors = TrustAnchors::from_certificates(vec![authority.certificate_der().clone()]).unwrap();
+        let trust = Trust::new("example", anchors, default_provider()).unwrap();
+        let now = rustls::pki_types::UnixTime::now();
+        assert!(PeerVerifier::new(std::sync::Arc::new(trust), None).verify_chain(&chain, now).is_ok());
+        assert_eq!(PeerIdentity::from_chain(&chain).unwrap().roles, roles);
+        let plain = authority.issue_node("dc-a", KeyType::P256, day()).unwrap();
+        let chain = [CertificateDer::from(plain.certificate_der)];
+        assert_eq!(PeerIdentity::from_chain(&chain).unwrap().roles, Roles::none());
     }
 
     #[test]

@@ -128,6 +128,7 @@ mod tests {
     use x509_parser::certificate::X509Certificate;
 
     use super::*;
+    use crate::crypto::identity::Roles;
     use crate::issue::{CertificateAuthority, SerialNumbers, Validity};
 
     fn day() -> Validity {
@@ -141,7 +142,8 @@ mod tests {
             let key = NodeKey::from_pem(&NodeKey::generate(key_type).unwrap().to_pem()).unwrap();
             let request = CertificateRequest::from_der(&key.request().unwrap()).unwrap();
             assert_eq!(*request.spki_sha256(), key.spki_sha256());
-            let der = authority.issue_requested("dc-b", &request, SerialNumbers::draw(), day()).unwrap();
+            let der =
+                authority.issue_requested("dc-b", &Roles::none(), &request, SerialNumbers::draw(), day()).unwrap();
             let (_, certificate) = X509Certificate::from_der(&der).unwrap();
             assert_eq!(sha256(certificate.public_key().raw), key.spki_sha256());
         }
@@ -159,7 +161,8 @@ mod tests {
         let wish = params.serialize_request(&key).unwrap();
         let request = CertificateRequest::from_der(wish.der()).unwrap();
         let serial = SerialNumbers::draw();
-        let der = authority.issue_requested("dc-b", &request, serial, Validity::between(1000, 2000)).unwrap();
+        let der =
+            authority.issue_requested("dc-b", &Roles::none(), &request, serial, Validity::between(1000, 2000)).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         assert_eq!(certificate.subject().to_string(), "CN=dc-b");
         assert!(!certificate.basic_constraints().unwrap().unwrap().value.ca);

@@ -3,11 +3,13 @@
 //! Its first message says: a handshake or a start makes a session, a join adds it to one. Until the peer is
 //! authenticated everything is bounded, and every refusal looks the same from outside.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::BytesMut;
 use ring::hmac;
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use super::carrier::spawn_carrier;
@@ -15,6 +17,7 @@ use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::early::Unfinished;
 use super::error::ConnectError;
+use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::registry::Registry;
@@ -22,9 +25,12 @@ use super::session::Session;
 use super::shared::Shared;
 use crate::base::{LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    Accepted, ChannelInfo, ChannelKind, Connection, OuterTls, QuicAccepted, QuicConnection, QuicEarly, accept_tls,
+    Accepted, ChannelInfo, ChannelKind, Connection, ListenOptions, OuterTls, QuicAccepted, QuicConnection, QuicEarly,
+    accept_tls,
 };
-use crate::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, TlsSettings, quic_initial_suite};
+use crate::crypto::identity::{
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, IdentityError, PeerIdentity, TlsSettings, quic_initial_suite,
+};
 use crate::crypto::{LaneOpener, OpeningKeys};
 use crate::session::{EarlyEstablished, EstablishError, Established, Establishing, LaneSetup, Progress};
 use crate::wire::{Body, ClearMessage, FrameMessage, Head, Join, decode_packet, encode_clear};
@@ -39,6 +45,17 @@ pub(super) struct Acceptor {
     pub(super) reset_key: hmac::Key,
     /// New sessions are refused while the memory limit is reached.
     pub(super) is_full: std::sync::atomic::AtomicBool,
+    /// Judges peers without a certificate.
+    pub(super) guests: Option<Arc<dyn GuestAdmission>>,
+}
+
+/// What a listener lets peers do in their first seconds.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// Peers that come back may send early data.
+    early_data: bool,
+    /// Peers may come without a certificate, and prove a token.
+    takes_guests: bool,
 }
 
 /// A channel in its first seconds.
@@ -49,10 +66,10 @@ struct Fresh {
     kind: ChannelKind,
     outer: Option<OuterTls>,
     peer_address: String,
+    peer_ip: Option<IpAddr>,
+    terms: Terms,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
-    /// Whether its listener takes early data.
-    early_data: bool,
 }
 
 /// The lane that brought a channel into a session. The channel's other lanes have to be of the same one.
@@ -64,11 +81,11 @@ struct FirstLane {
 
 impl Acceptor {
     /// Takes a channel through its first seconds. Errors are for the log: the peer gets the generic answer, or none.
-    pub(super) async fn take(self: Arc<Self>, accepted: Accepted, early_data: bool) {
+    pub(super) async fn take(self: Arc<Self>, accepted: Accepted, terms: Terms) {
         let Accepted { connection, permit, .. } = accepted;
         let peer_address = connection.info.peer.clone();
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.open(connection, early_data)).await {
+        let outcome = match tokio::time::timeout(timeout, self.open(connection, terms)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
@@ -79,15 +96,15 @@ impl Acceptor {
     }
 
     /// Takes a QUIC channel through its first seconds, and then the lanes that its peer opens.
-    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted, early_data: bool) {
+    pub(super) async fn take_quic(self: Arc<Self>, accepted: QuicAccepted, terms: Terms) {
         let peer_address = accepted.peer;
         let timeout = limits::HANDSHAKE_TIMEOUT;
-        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted, early_data)).await {
+        let outcome = match tokio::time::timeout(timeout, self.receive_quic(accepted, terms)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         match outcome {
-            Ok((connection, channel)) => self.take_lanes(connection, channel).await,
+            Ok((connection, channel)) => self.take_lanes(connection, channel, terms).await,
             Err(error) => tracing::info!(peer = %peer_address, %error, "channel refused"),
         }
     }
@@ -95,20 +112,20 @@ impl Acceptor {
     async fn receive_quic(
         &self,
         accepted: QuicAccepted,
-        early_data: bool,
+        terms: Terms,
     ) -> Result<(QuicConnection, FirstLane), ConnectError> {
-        let tls = self.tls.resuming_server_config(ALPN_QUIC, early_data)?;
+        let tls = self.server_config(ALPN_QUIC, terms)?;
         let (mut early, permit) = accepted.begin(&tls, quic_initial_suite())?;
         let connection = early.connection().clone();
         let lane = tokio::select! {
             biased;
             outcome = &mut early => outcome.map(|_| None)?,
-            lane = connection.accept_lane(), if early_data => lane.map_or(None, Some),
+            lane = connection.accept_lane(), if terms.early_data => lane.map_or(None, Some),
         };
         // Without a ticket nobody is known by now, and nothing counts.
         let lane = match lane {
             Some(lane) if !connection.known_certificates().is_empty() => {
-                let (shared, lane, connection) = self.receive_early_quic(early, lane).await?;
+                let (shared, lane, connection) = Box::pin(self.receive_early_quic(early, lane, terms)).await?;
                 spawn_carrier(&shared, lane, connection.clone());
                 drop(permit);
                 return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
@@ -121,14 +138,14 @@ impl Acceptor {
         };
         let connection = connection.completed();
         if let Some(lane) = lane {
-            let (shared, lane) = self.receive(Fresh::new(lane, Some(connection.outer().clone()))).await?;
+            let (shared, lane) = self.receive(Fresh::new(lane, Some(connection.outer().clone()), terms)).await?;
             spawn_carrier(&shared, lane, connection.clone());
             drop(permit);
             return Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }));
         }
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, connection.accept_lane()).await;
         let first = first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))??;
-        let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()))).await?;
+        let (shared, lane) = self.receive(Fresh::new(first, Some(connection.outer().clone()), terms)).await?;
         spawn_carrier(&shared, lane, connection.clone());
         drop(permit);
         Ok((connection, FirstLane { session: Arc::downgrade(&shared), id: lane }))
@@ -139,9 +156,10 @@ impl Acceptor {
         &self,
         mut handshake: QuicEarly,
         lane: Connection,
+        terms: Terms,
     ) -> Result<(Arc<Shared>, LaneId, QuicConnection), ConnectError> {
         let connection = handshake.connection().clone();
-        let mut fresh = Fresh::new(lane, None);
+        let mut fresh = Fresh::new(lane, None, terms);
         let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
@@ -201,11 +219,11 @@ impl Acceptor {
     }
 
     /// Further lanes. A peer that opens one and does not join it is told nothing and loses the channel.
-    async fn take_lanes(self: Arc<Self>, connection: QuicConnection, first: FirstLane) {
+    async fn take_lanes(self: Arc<Self>, connection: QuicConnection, first: FirstLane, terms: Terms) {
         while let Ok(lane) = connection.accept_lane().await {
             let (acceptor, connection, first) = (Arc::clone(&self), connection.clone(), first.clone());
             tokio::spawn(async move {
-                let fresh = Fresh { first: Some(first), ..Fresh::new(lane, Some(connection.outer().clone())) };
+                let fresh = Fresh { first: Some(first), ..Fresh::new(lane, Some(connection.outer().clone()), terms) };
                 if let Err(error) = acceptor.receive(fresh).await {
                     tracing::info!(peer = %connection.info().peer, %error, "lane refused");
                     connection.close();
@@ -220,12 +238,15 @@ impl Acceptor {
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
         let FrameMessage { head, body } = message;
+        // On the heap: a channel that stays silent holds no memory for what would follow.
         match body {
-            Body::Join(join) => self.join(fresh, &head, &join).await,
+            Body::Join(join) => Box::pin(self.join(fresh, &head, &join)).await,
             Body::Start(parameters) if fresh.outer.is_some() && fresh.first.is_none() => {
-                self.start(fresh, &head, &parameters).await
+                Box::pin(self.start(fresh, &head, &parameters)).await
             }
-            Body::Handshake(_) if fresh.outer.is_none() => self.handshake(fresh, FrameMessage { head, body }).await,
+            Body::Handshake(_) if fresh.outer.is_none() => {
+                Box::pin(self.handshake(fresh, FrameMessage { head, body })).await
+            }
             _ => {
                 fresh.refuse().await;
                 Err(EstablishError::Violation("first message that opens nothing").into())
@@ -233,25 +254,25 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection, early_data: bool) -> Result<(), ConnectError> {
+    async fn open(&self, connection: Connection, terms: Terms) -> Result<(), ConnectError> {
         let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
             // Without early data: tokio-rustls hands it out only when the handshake is complete.
-            let config = self.tls.resuming_server_config(ALPN_TLS, false)?;
+            let config = self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })?;
             let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
             (tls.connection, Some(tls.outer))
         } else {
             (connection, None)
         };
-        self.receive(Fresh { early_data, ..Fresh::new(connection, outer) }).await.map(|_| ())
+        self.receive(Fresh::new(connection, outer, terms)).await.map(|_| ())
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let mut config = self.config.session.clone();
-        if fresh.early_data {
+        if fresh.terms.early_data {
             config = config.granting_early();
         }
         let config = &config;
-        let tls = self.tls.resuming_server_config(ALPN_SESSION, fresh.early_data)?;
+        let tls = self.server_config(ALPN_SESSION, fresh.terms)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
             Ok(establishing) => establishing,
             Err(error @ EstablishError::NoCommonVersion { .. }) => {
@@ -296,7 +317,7 @@ impl Acceptor {
                 if progress == Progress::Complete {
                     break;
                 }
-                if fresh.early_data && early.is_none() {
+                if fresh.terms.early_data && early.is_none() {
                     let token = self.reset_token(session_id);
                     let made = establishing.early_session(config.clone(), setup, token, Instant::now());
                     early = match made {
@@ -332,8 +353,12 @@ impl Acceptor {
                 return Err(error.into());
             }
         };
-        let peer = PeerIdentity::from_chain(&made.peer_certificates)?;
-        self.begin(fresh, made.session, peer).await
+        let mut session = made.session;
+        let peer = match &made.peer_certificates[..] {
+            [] => self.ask_guest(&mut fresh, &mut session).await?,
+            chain => PeerIdentity::from_chain(chain)?,
+        };
+        self.begin(fresh, session, peer).await
     }
 
     async fn start(
@@ -344,7 +369,10 @@ impl Acceptor {
     ) -> Result<(Arc<Shared>, LaneId), ConnectError> {
         let config = &self.config.session;
         let outer = fresh.outer.clone().ok_or(EstablishError::Violation("start on a raw channel"))?;
-        let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+        let node = match outer.peer_certificates() {
+            [] => None,
+            chain => Some(PeerIdentity::from_chain(chain)?),
+        };
         let session_id = head.session_id.ok_or(EstablishError::Violation("start without a session id"))?;
         if !config.versions.contains(&head.version) {
             fresh.writer.write_all(&Establishing::unsupported_version(config, head)).await?;
@@ -365,14 +393,51 @@ impl Acceptor {
             Instant::now(),
         );
         match session {
-            Ok(session) => {
+            Ok(mut session) => {
+                if node.is_none() {
+                    session.await_guest();
+                }
                 fresh.writer.write_all(&Established::started_message(config, session_id)).await?;
+                let peer = match node {
+                    Some(peer) => peer,
+                    None => self.ask_guest(&mut fresh, &mut session).await?,
+                };
                 self.begin(fresh, session, peer).await
             }
             Err(error) => {
                 fresh.refuse().await;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Who a client without a certificate is, by the token that it proves.
+    async fn ask_guest(
+        &self,
+        fresh: &mut Fresh,
+        session: &mut crate::session::Session,
+    ) -> Result<PeerIdentity, ConnectError> {
+        let Some(guests) = self.guests.as_ref().filter(|_| fresh.terms.takes_guests) else {
+            fresh.refuse().await;
+            return Err(IdentityError::NoCertificate.into());
+        };
+        let kind = lane_kind(fresh.kind);
+        let (reader, writer, address) = (&mut fresh.reader, &mut fresh.writer, fresh.peer_ip);
+        Door { session, reader, writer, kind, address }.ask(guests).await
+    }
+
+    /// What a listener with these options lets peers do. Who takes guests takes no early data: it would be a way round
+    /// their token.
+    pub(super) fn terms(&self, options: &ListenOptions) -> Terms {
+        let takes_guests = options.takes_guests && self.guests.is_some();
+        Terms { early_data: options.early_data && !takes_guests, takes_guests }
+    }
+
+    /// For one connection. Where guests are taken nobody resumes.
+    pub(super) fn server_config(&self, alpn: &[u8], terms: Terms) -> Result<Arc<ServerConfig>, IdentityError> {
+        match self.guests.as_ref().filter(|_| terms.takes_guests) {
+            Some(guests) => self.tls.guest_server_config(alpn, guests.authority()),
+            None => self.tls.resuming_server_config(alpn, terms.early_data),
         }
     }
 
@@ -438,12 +503,19 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
+        if shared.peer.is_guest() && !fresh.terms.takes_guests {
+            fresh.refuse().await;
+            return Err(EstablishError::Violation("guest at a listener that takes none").into());
+        }
         let mut binding = Vec::new();
         if let Some(outer) = &fresh.outer {
-            let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
-            if peer.node_id != shared.peer.node_id {
-                fresh.refuse().await;
-                return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+            // A guest has none to show on further channels either. That it is the guest, the proof of the join says.
+            if !(shared.peer.is_guest() && outer.peer_certificates().is_empty()) {
+                let peer = PeerIdentity::from_chain(outer.peer_certificates())?;
+                if peer.node_id != shared.peer.node_id {
+                    fresh.refuse().await;
+                    return Err(ConnectError::WrongPeer { expected: shared.peer.node_id.clone(), got: peer.node_id });
+                }
             }
             binding = channel_binding(outer)?.to_vec();
         }
@@ -488,12 +560,12 @@ impl Acceptor {
 }
 
 impl Fresh {
-    fn new(connection: Connection, outer: Option<OuterTls>) -> Self {
+    fn new(connection: Connection, outer: Option<OuterTls>, terms: Terms) -> Self {
         let abort = connection.abort_handle();
         let (read, writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        let ChannelInfo { kind, peer: peer_address, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, first: None, early_data: false }
+        let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, terms, first: None }
     }
 
     /// The one answer that strangers get.

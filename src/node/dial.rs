@@ -15,7 +15,7 @@ use super::messages::MessageReader;
 use super::registry::Registry;
 use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
-use crate::base::{Entropy, LaneId, SessionId, SystemEntropy, limits};
+use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
     AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, Io, OuterTls, QuicConnection, QuicDialled,
     QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
@@ -259,6 +259,9 @@ impl Dialler {
                     Some(CloseReason::NotAccepted) => {
                         return std::task::Poll::Ready(Err(EstablishError::Refused.into()));
                     }
+                    Some(CloseReason::Peer { code: CloseCode::GUEST_REFUSED, .. }) => {
+                        return std::task::Poll::Ready(Err(ConnectError::GuestRefused));
+                    }
                     Some(reason) => return std::task::Poll::Ready(Err(ConnectError::Closed(reason.clone()))),
                     None => {}
                 }
@@ -412,7 +415,8 @@ impl Attempt<'_> {
         while let Some(message) = establishing.poll_output() {
             writer.write_all(&message).await?;
         }
-        let made = establishing.finish(config.clone(), self.setup, [0; 16], Instant::now())?;
+        let mut made = establishing.finish(config.clone(), self.setup, [0; 16], Instant::now())?;
+        self.present_guest(&mut made.session);
         let peer = self.check_peer(&made.peer_certificates)?;
         let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
         Ok(Made::Session(Box::new((made.session, peer, io, Awaited::Nothing))))
@@ -557,9 +561,18 @@ impl Attempt<'_> {
         let (read, mut writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
         writer.write_all(&Established::start_message(&config, self.session_id, self.version)).await?;
-        let session = Established::early_over_tls(self.session_id, secrets, suite, config, self.setup, Instant::now());
+        let mut session =
+            Established::early_over_tls(self.session_id, secrets, suite, config, self.setup, Instant::now());
+        self.present_guest(&mut session);
         let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
         Ok(Made::Session(Box::new((session, peer, io, Awaited::Started(self.version)))))
+    }
+
+    /// A guest shows its token in place of a certificate.
+    fn present_guest(&self, session: &mut Session) {
+        if let (Some(guest), Some(exporter)) = (self.dialler.tls.guest_token(), session.guest_exporter()) {
+            session.present_guest(guest.credential(exporter));
+        }
     }
 
     fn check_peer(&self, certificates: &[rustls::pki_types::CertificateDer<'_>]) -> Result<PeerIdentity, ConnectError> {

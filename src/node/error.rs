@@ -126,6 +126,12 @@ pub enum ConnectError {
     /// The peer refused to take the channel into the session.
     #[error("peer refused to join the channel to the session")]
     JoinRefused,
+    /// The proof of a guest was not accepted, or the peer of one did not accept it.
+    #[error(
+        "the peer did not accept the token: it is wrong, expired, used up or revoked, or not for this address or name; \
+         the audit log of the peer says which"
+    )]
+    GuestRefused,
     /// The session takes no channel now.
     #[error("session takes no channel now")]
     NotJoinable,
@@ -157,6 +163,7 @@ impl ConnectError {
         matches!(
             self,
             Self::OuterTls(_)
+                | Self::GuestRefused
                 | Self::Establish(_)
                 | Self::WrongPeer { .. }
                 | Self::Expired { .. }

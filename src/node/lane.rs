@@ -75,7 +75,7 @@ pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, awaited: Awaited) {
     let control = LaneControl::new(io.abort);
     shared.with_timer(|inner| inner.add_lane(io.id, control.clone()));
     let opener = shared.look(|inner| {
-        // Some packets of a lane that began with early data have come already.
+        // Some packets of a lane that began with early data, or with a guest's proof, have come already.
         LaneOpener::new(io.id, inner.session.opening_keys()).starting_at(inner.session.expected_packet(io.id))
     });
     let lane =

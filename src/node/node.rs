@@ -8,15 +8,16 @@ use ring::hmac;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use super::accept::Acceptor;
+use super::accept::{Acceptor, Terms};
 use super::config::{LinkConfig, NodeConfig};
 use super::error::{ConnectError, NodeError};
+use super::guest::GuestAdmission;
 use super::link::Link;
 use super::registry::Registry;
 use super::session::Session;
 use crate::base::CloseCode;
 use crate::channel::{Address, ChannelKind, ListenOptions, Listener, QuicListener};
-use crate::crypto::identity::{ALPN_QUIC, NodeId, TlsSettings, quic_initial_suite};
+use crate::crypto::identity::{ALPN_QUIC, IdentityError, NodeId, TlsSettings, quic_initial_suite};
 
 /// How often the memory of all sessions is added up.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub struct NodeBuilder {
     tls: TlsSettings,
     config: NodeConfig,
     listeners: Vec<(Address, ListenOptions)>,
+    guests: Option<Arc<dyn GuestAdmission>>,
 }
 
 impl NodeBuilder {
@@ -43,11 +45,21 @@ impl NodeBuilder {
         self
     }
 
+    /// Has the tokens of guests judged, who come by listeners with [`ListenOptions::takes_guests`].
+    #[must_use]
+    pub fn guests(mut self, admission: Arc<dyn GuestAdmission>) -> Self {
+        self.guests = Some(admission);
+        self
+    }
+
     /// Starts the node. Has to be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`NodeError`] when an address cannot be listened on.
+    /// [`NodeError`] when an address cannot be listened on, or a guest is to listen.
     pub async fn build(self) -> Result<Node, NodeError> {
+        if !self.listeners.is_empty() && self.tls.guest_token().is_some() {
+            return Err(IdentityError::NoCertificate.into());
+        }
         let (sender, accepted) = mpsc::channel(self.config.backlog);
         let registry = Arc::new(Registry::default());
         let acceptor = Arc::new(Acceptor {
@@ -57,23 +69,25 @@ impl NodeBuilder {
             registry: Arc::clone(&registry),
             sessions: sender,
             is_full: AtomicBool::new(false),
+            guests: self.guests,
         });
         let mut addresses = Vec::new();
         let mut tasks = vec![tokio::spawn(watch_memory(Arc::clone(&acceptor)))];
         for (address, options) in self.listeners {
+            let terms = acceptor.terms(&options);
             if address.kind() == ChannelKind::Quic {
-                let tls = acceptor.tls.server_config(ALPN_QUIC)?;
+                let tls = acceptor.server_config(ALPN_QUIC, terms)?;
                 let key = acceptor.datagram_reset_key();
                 let listener = QuicListener::bind(&address, &options, tls, quic_initial_suite(), key).await?;
                 tracing::info!(address = %listener.local_address(), "listening");
                 addresses.push(listener.local_address().clone());
-                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), options.early_data)));
+                tasks.push(tokio::spawn(listen_quic(listener, Arc::clone(&acceptor), terms)));
                 continue;
             }
             let listener = Listener::bind(&address, &options).await?;
             tracing::info!(address = %listener.local_address(), "listening");
             addresses.push(listener.local_address().clone());
-            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), options.early_data)));
+            tasks.push(tokio::spawn(listen(listener, Arc::clone(&acceptor), terms)));
         }
         let tasks = std::sync::Mutex::new(tasks);
         Ok(Node(Arc::new(Running { tls: self.tls, registry, accepted: Mutex::new(accepted), addresses, tasks })))
@@ -102,7 +116,7 @@ impl Node {
     /// Begins a node with an identity and what it trusts.
     #[must_use]
     pub fn builder(tls: TlsSettings) -> NodeBuilder {
-        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new() }
+        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new(), guests: None }
     }
 
     /// This node's own name.
@@ -180,16 +194,16 @@ fn stop(tasks: &std::sync::Mutex<Vec<JoinHandle<()>>>) {
     tasks.drain(..).for_each(|task| task.abort());
 }
 
-async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>, early_data: bool) {
+async fn listen(mut listener: Listener, acceptor: Arc<Acceptor>, terms: Terms) {
     loop {
         let accepted = listener.accept().await;
-        tokio::spawn(Arc::clone(&acceptor).take(accepted, early_data));
+        tokio::spawn(Arc::clone(&acceptor).take(accepted, terms));
     }
 }
 
-async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, early_data: bool) {
+async fn listen_quic(mut listener: QuicListener, acceptor: Arc<Acceptor>, terms: Terms) {
     while let Some(accepted) = listener.accept().await {
-        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted, early_data));
+        tokio::spawn(Arc::clone(&acceptor).take_quic(accepted, terms));
     }
 }
 

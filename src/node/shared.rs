@@ -289,6 +289,8 @@ impl Inner {
             Event::Connected => {
                 self.due.append(&mut self.connecting);
             }
+            // Shown before the session got here, and never again.
+            Event::GuestProof(_) => {}
             Event::LaneUp(id) => self.tell(LaneEvent::Up(id)),
             Event::LaneSuspect(id) => {
                 tracing::debug!(session = %self.session.id(), lane = %id, "lane acknowledges nothing");

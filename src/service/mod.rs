@@ -24,7 +24,7 @@ mod signal;
 mod socket;
 mod target;
 
-pub use allow::Allow;
+pub use allow::{Allow, Who};
 pub use counters::{Counters, ServicesCounters};
 pub use datagrams::{DatagramLoss, DatagramOptions};
 pub use endpoint::{Endpoint, UdpAddress};

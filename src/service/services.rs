@@ -18,7 +18,7 @@ use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Service, ServiceConfig};
-use crate::crypto::identity::NodeId;
+use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::ServiceRequest;
 
@@ -101,7 +101,7 @@ impl Services {
 
     /// Takes the streams of a session until it is over, and says why it is.
     pub async fn serve(&self, session: Session) -> SessionError {
-        let peer = Arc::new(session.peer().node_id.clone());
+        let peer = Arc::new(session.peer().clone());
         loop {
             match session.accept_bi().await {
                 Ok((send, recv)) => {
@@ -137,13 +137,14 @@ struct Prepared {
 impl Shared {
     async fn answer(
         self: Arc<Self>,
-        peer: Arc<NodeId>,
+        identity: Arc<PeerIdentity>,
         mut send: SendStream,
         mut recv: RecvStream,
         _: ConnectionGuard,
     ) {
+        let peer = &identity.node_id;
         // Boxed: what is needed to get here is given back before the connection is carried.
-        let prepared = match Box::pin(self.prepare(&peer, &mut recv)).await {
+        let prepared = match Box::pin(self.prepare(&identity, &mut recv)).await {
             Ok(prepared) => prepared,
             Err((refusal, service)) => {
                 self.count(refusal);
@@ -158,14 +159,14 @@ impl Shared {
         let Prepared { service, target, guard, request, first } = prepared;
         send.set_priority(service.config().priority);
         service.counters().on_connection();
-        let forbidden = Box::pin(self.no_longer_allowed(&service.config().name, &peer));
+        let forbidden = Box::pin(self.no_longer_allowed(&service.config().name, &identity));
         let socket = match target {
             Connected::Stream(socket) => socket,
             Connected::Datagrams(socket) => {
                 drop((request, first));
                 let flow = DatagramFlow::new(send, recv);
                 tokio::select! {
-                    () = self.carry_datagrams(&service, &peer, flow, socket) => {}
+                    () = self.carry_datagrams(&service, peer, flow, socket) => {}
                     () = forbidden => {}
                 }
                 return;
@@ -198,7 +199,7 @@ impl Shared {
     }
 
     /// Waits until the services change such that a peer may not use one any more.
-    async fn no_longer_allowed(&self, service: &str, peer: &NodeId) {
+    async fn no_longer_allowed(&self, service: &str, peer: &PeerIdentity) {
         let mut replaced = self.replaced.subscribe();
         let is_allowed = || {
             let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +209,7 @@ impl Shared {
             // The sender lives in `self`, so that the wait cannot fail.
             let _ = replaced.changed().await;
         }
-        tracing::info!(service, %peer, "connection is not allowed any more");
+        tracing::info!(service, peer = %peer.node_id, "connection is not allowed any more");
     }
 
     async fn carry_datagrams(&self, service: &Service, peer: &NodeId, flow: DatagramFlow, socket: UdpSocket) {
@@ -224,7 +225,7 @@ impl Shared {
     }
 
     /// Reads the request, and connects to the target that it asks for. An error comes with the service's name.
-    async fn prepare(&self, peer: &NodeId, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
+    async fn prepare(&self, peer: &PeerIdentity, recv: &mut RecvStream) -> Result<Prepared, (Refusal, String)> {
         let nameless = |refusal| (refusal, String::new());
         if self.is_closed.load(Ordering::Acquire) {
             return Err(nameless(Refusal::ShuttingDown));

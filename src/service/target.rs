@@ -17,7 +17,7 @@ use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
 use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
-use crate::crypto::identity::NodeId;
+use crate::crypto::identity::PeerIdentity;
 use crate::node::Priority;
 use crate::wire::ServiceRequest;
 
@@ -168,7 +168,7 @@ impl Service {
     /// Connects to the target for a peer, which asks for a flow of datagrams or for a connection.
     pub(super) async fn connect(
         &self,
-        peer: &NodeId,
+        peer: &PeerIdentity,
         wants_datagrams: bool,
     ) -> Result<(Connected, ConnectionGuard), Refusal> {
         if !self.config.allow.allows(peer) {

@@ -134,7 +134,7 @@ impl Session {
             self.alone_since = Some(now);
             if self.is_ending() {
                 self.finish_closing(now);
-            } else if matches!(self.state, State::Connecting) {
+            } else if matches!(self.state, State::Connecting | State::Proving { .. }) {
                 // A session that was not accepted cannot be joined: nothing will come back.
                 self.become_closed(CloseReason::NotAccepted, now);
             }

@@ -90,7 +90,8 @@ pub enum Progress {
 pub struct Established {
     /// The session.
     pub session: Session,
-    /// The peer's certificates, leaf first, verified by the TLS configuration's verifier.
+    /// The peer's certificates, leaf first, verified by the TLS configuration's verifier. Empty for a client that showed
+    /// none where none was needed: its session [awaits a token](Session::await_guest).
     pub peer_certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -252,6 +253,9 @@ impl Establishing {
             reset_token,
         };
         let mut session = Session::new(parts, config, now);
+        if self.side == Side::Server && complete.peer_certificates.is_empty() {
+            session.await_guest();
+        }
         self.hand_over_tickets(&mut session);
         Ok(Established { session, peer_certificates: complete.peer_certificates })
     }

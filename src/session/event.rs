@@ -2,13 +2,15 @@
 
 use crate::base::{CloseCode, Epoch, LaneId};
 use crate::stream::{StreamFault, StreamNotice};
-use crate::wire::WireError;
+use crate::wire::{GuestCredential, WireError};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Both sides are verified: the session may be used.
     Connected,
+    /// The client, which has no certificate, shows what it has instead. [`Session::accept_guest`](super::Session) lets it in.
+    GuestProof(GuestCredential),
     /// A lane was admitted by both sides.
     LaneUp(LaneId),
     /// A lane acknowledges nothing: its data goes out again on others, and a replacement is wanted.

@@ -23,6 +23,7 @@ mod datagrams;
 mod early;
 mod establish;
 mod event;
+mod guest;
 mod join;
 mod lane;
 mod receive;

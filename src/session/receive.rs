@@ -108,6 +108,7 @@ impl Session {
     }
 
     pub(super) fn apply_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
+        self.check_guest(&frame)?;
         let round_trip = self.round_trip();
         match frame {
             Frame::Stream(data) => {
@@ -183,6 +184,7 @@ impl Session {
                 self.events.push_back(Event::GoAway { code, reason });
             }
             Frame::JoinConfirm { nonce } => self.on_join_confirm(lane_id, &nonce, now)?,
+            Frame::Guest(credential) => self.on_guest(credential),
             Frame::Datagram(datagram) => self.streams.handle_datagram(datagram, now)?,
         }
         Ok(())

@@ -30,6 +30,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The life of a session.
 ///
 /// ```text
+/// Proving ─────accepted──► Connected      (a server whose client has no certificate)
 /// Connecting ──accepted──► Connected ──close()──► Closing ──told or 1 s──► Closed
 ///      │                       └──close frame, fault, channels lost──────────▲
 ///      └─────────────────────────────────────────────────────────────────────┘
@@ -38,6 +39,10 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 pub(super) enum State {
     /// A client that was not accepted yet, or a server whose client has not completed the handshake.
     Connecting,
+    /// A server whose client has no certificate, and has not shown its token yet, or has and waits.
+    Proving {
+        has_proof: bool,
+    },
     Connected,
     /// The peer is being told.
     Closing {
@@ -93,6 +98,9 @@ pub struct Session {
     pub(super) ticket_intake: Option<Box<Handshake>>,
     pub(super) key_use: KeyUse,
     pub(super) join_key: Option<Secret<32>>,
+    pub(super) guest_exporter: Option<Secret<32>>,
+    /// A client that showed a token: nothing else leaves before it is accepted.
+    pub(super) is_guest: bool,
     pub(super) reset_token: Secret<16>,
     pub(super) peer_parameters: TransportParameters,
     pub(super) streams: Streams,
@@ -134,12 +142,15 @@ impl Session {
     #[must_use]
     pub fn new(parts: SessionParts, config: SessionConfig, now: Instant) -> Self {
         let SessionParts { side, session_id, keys, peer_parameters, first_lane, reset_token } = parts;
-        let (keys, join_key, early) = match keys {
+        let (keys, secrets, early) = match keys {
             SessionKeys::Complete { secrets, suite } => {
-                (Some(KeySchedule::new(suite, side, &secrets)), Some(secrets.join_key().clone()), None)
+                (Some(KeySchedule::new(suite, side, &secrets)), Some(secrets), None)
             }
             SessionKeys::Pending(key) => (None, None, Some(EarlyPhase::new(key))),
         };
+        let join_key = secrets.as_ref().map(|secrets| secrets.join_key().clone());
+        // Guests do not resume: there is none where the handshake is not complete.
+        let guest_exporter = secrets.as_ref().map(|secrets| secrets.guest_exporter().clone());
         let mut streams = Streams::new(side, config.streams.clone());
         streams.set_peer_limits(
             peer_parameters.max_data,
@@ -157,6 +168,8 @@ impl Session {
             ticket_intake: None,
             key_use: KeyUse::new(now),
             join_key,
+            guest_exporter,
+            is_guest: false,
             reset_token: Secret::new(reset_token),
             lane_credit: LaneCredit::new(match side {
                 Side::Client => peer_parameters.max_lanes,
@@ -260,7 +273,7 @@ impl Session {
     pub fn close_reason(&self) -> Option<&CloseReason> {
         match &self.state {
             State::Closing { reason, .. } | State::Closed(reason) => Some(reason),
-            State::Connecting | State::Connected => None,
+            State::Connecting | State::Proving { .. } | State::Connected => None,
         }
     }
 

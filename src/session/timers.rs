@@ -27,7 +27,7 @@ impl Session {
         let session = match &self.state {
             State::Closed(_) => return None,
             State::Closing { until, .. } => return Some(*until),
-            State::Connecting | State::Connected => {
+            State::Connecting | State::Proving { .. } | State::Connected => {
                 let survive = self.alone_since.map(|since| since + self.config.survive);
                 [
                     survive,
@@ -73,7 +73,7 @@ impl Session {
                 }
                 return;
             }
-            State::Connecting | State::Connected => {}
+            State::Connecting | State::Proving { .. } | State::Connected => {}
         }
         self.on_running(now);
         if self.alone_since.is_some_and(|since| since + self.config.survive <= now) {

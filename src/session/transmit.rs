@@ -81,6 +81,11 @@ impl Session {
                 self.on_running(now);
                 self.gather_early(index)
             }
+            // Not a word before the client has shown who it is.
+            State::Proving { .. } => {
+                self.lanes[index].is_waiting = true;
+                return None;
+            }
             State::Connecting | State::Connected => {
                 self.on_running(now);
                 self.gather(now, index, &mut copied)
@@ -134,6 +139,9 @@ impl Session {
             if !push(&mut frames, frame) {
                 return frames;
             }
+        }
+        if self.holds_for_guest() {
+            return frames;
         }
         let may_carry = self.may_carry(index);
         let acks_wait = self.lanes[index].received.ack_due.is_some();
@@ -391,6 +399,7 @@ fn is_worth_repeating(frame: &Frame) -> bool {
         frame,
         // Without its lane there is no second one that a client could be accepted on.
         Frame::Accepted { .. }
+            | Frame::Guest(_)
             // These say something about their lane, or about a moment.
             | Frame::Ping { .. }
             | Frame::Pong { .. }

@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
+use super::guest::GuestCredential;
 use super::payload::Payload;
 use super::varint::{put_varint, varint_len};
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, StreamCode, StreamId, limits};
@@ -130,6 +131,7 @@ pub enum Frame {
     GoAway { code: CloseCode, reason: String },
     JoinConfirm { nonce: [u8; 16] },
     Datagram(Datagram),
+    Guest(GuestCredential),
 }
 
 /// A frame seen as protobuf fields: up to four varints, then at most one byte string.
@@ -273,6 +275,7 @@ impl Frame {
                 Parts { kind: 20, varints: [(1, code.0), NONE, NONE, NONE], bytes: one(2, reason.as_bytes()) }
             }
             Self::JoinConfirm { nonce } => Parts { kind: 21, varints: [NONE; 4], bytes: one(1, nonce) },
+            Self::Guest(credential) => Parts { kind: 26, varints: [NONE; 4], bytes: one(1, credential.as_bytes()) },
             Self::Datagram(Datagram { stream_id, piece, data }) => {
                 let (number, size, offset) = piece.map_or((0, 0, 0), |piece| (piece.number, piece.size, piece.offset));
                 Parts {
@@ -375,6 +378,7 @@ impl Frame {
             }
             21 => Self::JoinConfirm { nonce: array(body, &read(TOKEN)?, 1, "nonce")? },
             22 => Self::Datagram(decode_datagram(body)?),
+            26 => Self::Guest(GuestCredential::decode(&body[read(TOKEN)?.range(1)])?),
             other => return Err(WireError::UnknownField(other)),
         })
     }

@@ -13,6 +13,7 @@ mod enroll;
 mod error;
 mod fields;
 mod frame;
+mod guest;
 mod message;
 mod packet;
 mod padding;
@@ -43,6 +44,7 @@ pub use frame::{
     Ack, DATAGRAM_OVERHEAD_MAX, Datagram, DatagramPiece, Frame, HandshakeData, HandshakeLevel,
     STREAM_DATA_OVERHEAD_MAX, StreamData,
 };
+pub use guest::GuestCredential;
 pub use message::{Body, FrameMessage, Head, Join, Joined, LaneRole, LaneUsage, Sealed};
 pub use packet::decode_packet;
 pub use padding::PaddingPolicy;

@@ -14,6 +14,7 @@ use longhaul::enroll::store::{RedbStore, Store};
 pub(crate) struct Hub {
     root: tempfile::TempDir,
     pub(crate) enroll_port: u16,
+    pub(crate) channel_port: u16,
     running: Option<Running>,
 }
 
@@ -28,7 +29,7 @@ impl Hub {
     pub(crate) fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         let (enroll_port, channel_port) = (free_port(), free_port());
-        let mut hub = Self { root, enroll_port, running: None };
+        let mut hub = Self { root, enroll_port, channel_port, running: None };
         let output = hub.run(&["hub", "init", "--domain", "example", "--out", "hub"]);
         assert!(output.status.success(), "{}", stderr(&output));
         let config = hub.path("hub/hub.toml");
@@ -162,6 +163,13 @@ pub(crate) fn ended(output: &Output, code: i32) {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Writes a file for its owner only, over what is there.
+pub(crate) fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

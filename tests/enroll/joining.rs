@@ -28,6 +28,8 @@ fn a_joined_node_connects_to_the_hub() {
     ended(&hub.run(&["check-config", "-c", "node/node.toml"]), 0);
     let mut node = Running::start(&hub.path("node/node.toml"));
     assert_eq!(node.logged("session connected")["peer"], "spiffe://example/node/hub");
+    let shown = stdout(&hub.run(&["cert", "show", "node/node.crt"]));
+    assert!(shown.contains("roles        edge\n"), "{shown}");
     // What the lists say of it, and that the same command has nothing left to do.
     assert!(stdout(&hub.run(&["token", "list", "--state", "hub"])).contains("used up"));
     let shown = stdout(&hub.run(&["token", "show", "--state", "hub", "--json", &token.id().to_string()]));

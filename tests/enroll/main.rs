@@ -7,5 +7,6 @@
 mod attacks;
 mod common;
 mod crashes;
+mod guests;
 mod joining;
 mod refusals;

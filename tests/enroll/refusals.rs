@@ -47,6 +47,7 @@ fn every_refusal_reads_the_same_and_the_audit_log_has_the_reason() {
     let record = TokenRecord {
         id: expired.id(),
         public_key: expired.public_key(),
+        is_for_guests: false,
         name: "dc-b".parse().unwrap(),
         created_unix: 1000,
         not_after_unix: 2000,

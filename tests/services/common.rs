@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longhaul::channel::{Address, ListenOptions};
-use longhaul::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
+use longhaul::crypto::identity::{Identity, NodeId, Roles, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{LinkConfig, Node};
 use longhaul::service::{Allow, Endpoint, Forward, ForwardConfig, Gateway, ServiceConfig, Services};
@@ -25,8 +25,14 @@ pub fn authority() -> &'static CertificateAuthority {
 }
 
 pub fn settings(name: &str) -> TlsSettings {
+    settings_with(name, &[])
+}
+
+/// The settings of a node that has these roles.
+pub fn settings_with(name: &str, roles: &[&str]) -> TlsSettings {
     let validity = Validity::from_now(Duration::from_secs(600));
-    let issued = authority().issue_node(name, KeyType::P256, validity).unwrap();
+    let roles = Roles::new(roles.iter().map(|role| role.parse().unwrap())).unwrap();
+    let issued = authority().issue_node_with(name, &roles, KeyType::P256, validity).unwrap();
     let provider = default_provider();
     let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes(), &provider).unwrap();
     let anchors = TrustAnchors::from_pem(authority().certificate_pem().as_bytes()).unwrap();

@@ -10,6 +10,7 @@ mod many;
 mod program;
 mod proxy_protocol;
 mod refusals;
+mod roles;
 mod shutdown;
 mod transfer;
 mod udp;

@@ -33,7 +33,7 @@ fn refusing() -> (socket2::Socket, Address) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_reason_reaches_the_forward() {
-    let nobody = Allow::Nodes(vec![id("c")]);
+    let nobody = Allow::nodes([id("c")]);
     let (_socket, refusing) = refusing();
     let gone = Address::Unix { path: "/nonexistent/longhaul.sock".into() };
     let net = Net::new([

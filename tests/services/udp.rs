@@ -295,7 +295,7 @@ async fn udp_limits_of_flows_refuse_and_count() {
 async fn udp_refusals_reach_the_forward_and_are_not_asked_for_again_at_once() {
     let target = Echo::start().await;
     let net = Net::new([
-        ServiceConfig::new("private", target.address.clone(), Allow::Nodes(vec![id("c")])),
+        ServiceConfig::new("private", target.address.clone(), Allow::nodes([id("c")])),
         open_service("connections", echo().await),
         service("datagrams", target.address.clone()),
     ])

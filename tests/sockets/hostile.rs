@@ -32,7 +32,7 @@ fn clear(head: &Head, message: &ClearMessage) -> BytesMut {
 /// The first message of a handshake that is right.
 fn hello(session_id: SessionId, version: u32) -> BytesMut {
     let base = settings("a");
-    let config = client_config(&base, &Some(base.identity().certified_key()), ALPN_SESSION);
+    let config = client_config(&base, &base.identity().certified_key(), ALPN_SESSION);
     let mut establishing =
         Establishing::client(config, &SessionConfig::default(), session_id, version).expect("a configuration");
     establishing.poll_output().expect("a first message")
@@ -227,7 +227,7 @@ async fn a_repeated_hello_is_refused() {
 async fn a_session_id_in_use_is_refused_to_others() {
     let pair = pair("tcp://127.0.0.1:0", 1).await;
     let base = settings("a");
-    let config = client_config(&base, &Some(base.identity().certified_key()), ALPN_SESSION);
+    let config = client_config(&base, &base.identity().certified_key(), ALPN_SESSION);
     let mut raw = Raw::dial(&pair.b.local_addresses()[0]).await;
     raw.establish_as(config, pair.session_a.id()).await.expect("this side is content");
     assert!(raw.is_refused().await);

@@ -149,7 +149,7 @@ async fn another_protocol_above_quic_is_refused() {
     let peaceful = Peaceful::new("quic").await;
     let address = peaceful.b.local_addresses()[0].clone();
     let a: TlsSettings = settings("a");
-    let papers = Some(a.identity().certified_key());
+    let papers = a.identity().certified_key();
     for alpn in [&b"h3"[..], ALPN_TLS, b"longhaul/1"] {
         let error = refused_over_quic(&a, &papers, &address, alpn).await;
         assert!(error.contains("NoApplicationProtocol"), "{error}");
@@ -162,7 +162,7 @@ async fn another_protocol_above_tls_is_refused() {
     let peaceful = Peaceful::new("tls").await;
     let address = peaceful.b.local_addresses()[0].clone();
     let a: TlsSettings = settings("a");
-    let papers = Some(a.identity().certified_key());
+    let papers = a.identity().certified_key();
     let error = refused_over_tls(&a, &papers, &address, b"h2").await;
     assert!(error.contains("NoApplicationProtocol"), "{error}");
     // The session's own protocol is not that of the outer handshake, though the same key signs in both.

@@ -38,7 +38,7 @@ impl Liar {
 
     async fn dial_once(name: &str, address: &Address) -> Option<Self> {
         let base = settings(name);
-        let config = client_config(&base, &Some(base.identity().certified_key()), ALPN_SESSION);
+        let config = client_config(&base, &base.identity().certified_key(), ALPN_SESSION);
         // A name that the node still remembers would be refused.
         let mut id = SessionId([0; SessionId::LEN]);
         SystemEntropy::new().fill(&mut id.0);

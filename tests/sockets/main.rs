@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod allowed;
 mod alone;
 mod channels;
 mod common;
@@ -10,6 +11,7 @@ mod dropping;
 mod early;
 mod entrances;
 mod faults;
+mod guests;
 mod hostile;
 mod identities;
 mod keys;

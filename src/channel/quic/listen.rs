@@ -21,6 +21,7 @@ use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::{QuicOptions, RetryPolicy};
 use crate::base::TokenBucket;
+use crate::channel::admission::Refusal;
 use crate::channel::{Address, Gate, GateCounters, ListenError, ListenOptions, Permit};
 
 /// Accepts QUIC channels at one address.
@@ -120,8 +121,22 @@ impl QuicListener {
         self.gate.counters()
     }
 
+    /// The gate, to share it or to read its counters.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     fn admit(&mut self, incoming: Incoming, index: usize) -> Option<QuicAccepted> {
         let peer = incoming.remote_address();
+        // First of all: who is asked to prove its address learns that somebody listens.
+        if !self.gate.allows(Some(peer.ip())) {
+            if self.log.take(Instant::now()) {
+                tracing::warn!(address = %self.local, %peer, reason = %Refusal::Address, "connection refused");
+            }
+            incoming.ignore();
+            return None;
+        }
         let is_loaded = match self.options.retry {
             RetryPolicy::Always => true,
             RetryPolicy::Never => false,

@@ -8,6 +8,7 @@ use super::super::authority::read_authority;
 use super::super::new_files::{NewFile, write_all};
 use super::days;
 use crate::config::text;
+use crate::crypto::identity::{Role, Roles};
 use crate::issue::{KeyType, Validity};
 
 /// Arguments of `longhaul cert node`.
@@ -21,6 +22,9 @@ pub(super) struct Args {
     /// Directory for NAME.crt and NAME.key, and for ca.crt if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Role of the node, for the policies of services; may be given several times
+    #[arg(long = "role", value_name = "ROLE", value_parser = str::parse::<Role>)]
+    roles: Vec<Role>,
     /// How long it holds; never longer than the authority
     #[arg(long, default_value_t = 365, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: u32,
@@ -39,8 +43,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     let authority = read_authority(&args.ca)?;
     let validity = Validity::from_now(days(args.days));
+    let roles = Roles::new(args.roles.iter().cloned()).map_err(|error| CliError::Usage(error.to_string()))?;
     let node = authority
-        .issue_node(&args.name, args.key_type, validity)
+        .issue_node_with(&args.name, &roles, args.key_type, validity)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let path = |suffix: &str| args.out.join(format!("{}.{suffix}", args.name));
     let files = [

@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer;
 use super::super::CliError;
 use crate::config::secret_file::read_public;
 use crate::config::text;
+use crate::crypto::identity::Roles;
 
 /// Arguments of `longhaul cert show`.
 #[derive(Debug, clap::Args)]
@@ -52,6 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 #[derive(Debug, Serialize)]
 struct Facts {
     names: Vec<String>,
+    roles: Vec<String>,
     subject: String,
     issuer: String,
     serial: String,
@@ -67,6 +69,7 @@ impl Facts {
     fn read(der: &[u8]) -> anyhow::Result<Self> {
         let (_, certificate) = X509Certificate::from_der(der)?;
         let names = certificate.subject_alternative_name()?;
+        let roles = Roles::of_certificate(&CertificateDer::from(der))?;
         let extended = certificate.extended_key_usage()?.map(|usage| usage.value);
         let extended = extended.map(|usage| {
             let kinds = [(usage.any, "any"), (usage.client_auth, "clientAuth"), (usage.server_auth, "serverAuth")];
@@ -74,6 +77,7 @@ impl Facts {
         });
         Ok(Self {
             names: names.iter().flat_map(|san| &san.value.general_names).map(name).collect(),
+            roles: roles.iter().map(ToString::to_string).collect(),
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
             serial: certificate.raw_serial_as_string(),
@@ -91,6 +95,9 @@ impl Facts {
         let kind = if self.is_authority { "authority" } else { "leaf" };
         writeln!(out, "certificate {index} ({kind})")?;
         writeln!(out, "  names        {}", printable(&self.names.join(", ")))?;
+        if !self.roles.is_empty() {
+            writeln!(out, "  roles        {}", self.roles.join(", "))?;
+        }
         writeln!(out, "  subject      {}", printable(&self.subject))?;
         writeln!(out, "  issuer       {}", printable(&self.issuer))?;
         writeln!(out, "  serial       {}", self.serial)?;

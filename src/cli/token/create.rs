@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// Role of the nodes that join; may be given several times
     #[arg(long = "role", value_name = "ROLE", value_parser = str::parse::<Role>)]
     roles: Vec<Role>,
+    /// Let guests in, who get no certificate: they prove the token in each session, of which each is one use
+    #[arg(long, conflicts_with = "roles")]
+    guest: bool,
     /// How long the token is good for, such as 1h or 2d; at most 30d
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = ttl)]
     ttl: Duration,
@@ -56,6 +59,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let record = TokenRecord {
         id: token.id(),
         public_key: token.public_key(),
+        is_for_guests: args.guest,
         name: args.name.clone(),
         roles: args.roles.clone(),
         address_range: args.cidr,
@@ -80,7 +84,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let until = text::date(record.not_after_unix);
     let mut err = io::stderr().lock();
     writeln!(err, "token {} for {}, {} time(s), until {until}", record.id, record.name, record.uses_max)?;
-    writeln!(err, "next, on the new node: longhaul join --token-file FILE HUB:PORT")?;
+    if args.guest {
+        writeln!(err, "next, in the guest's configuration: [identity] token_file = \"FILE\"")?;
+    } else {
+        writeln!(err, "next, on the new node: longhaul join --token-file FILE HUB:PORT")?;
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::enroll::{Issuance, TokenRecord};
 pub(super) struct Row {
     id: String,
     state: &'static str,
+    is_for_guests: bool,
     name: String,
     roles: Vec<String>,
     address_range: Option<String>,
@@ -37,6 +38,7 @@ impl Row {
         Self {
             id: token.id.to_string(),
             state: token.state(now_unix),
+            is_for_guests: token.is_for_guests,
             name: token.name.to_string(),
             roles: token.roles.iter().map(ToString::to_string).collect(),
             address_range: token.address_range.map(|range| range.to_string()),
@@ -58,6 +60,9 @@ impl Row {
         writeln!(out, "token    {}", self.id)?;
         writeln!(out, "state    {}", self.state)?;
         writeln!(out, "name     {}", self.name)?;
+        if self.is_for_guests {
+            writeln!(out, "for      guests")?;
+        }
         if !self.roles.is_empty() {
             writeln!(out, "roles    {}", self.roles.join(", "))?;
         }

@@ -32,7 +32,7 @@ pub fn enroll_client_config(
     provider: Arc<CryptoProvider>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    let verifier = PinnedAuthority { authority_pin, provider: Arc::clone(&provider) };
+    let verifier = PinnedAuthority::new(authority_pin, Arc::clone(&provider));
     let mut config = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
@@ -106,9 +106,22 @@ fn verify_under_pin(
 
 /// Accepts servers under one authority, which is known by its key alone.
 #[derive(Debug)]
-struct PinnedAuthority {
+pub(super) struct PinnedAuthority {
     authority_pin: [u8; 32],
     provider: Arc<CryptoProvider>,
+    expected: Option<NodeId>,
+}
+
+impl PinnedAuthority {
+    /// Any node under the authority.
+    pub(super) fn new(authority_pin: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
+        Self { authority_pin, provider, expected: None }
+    }
+
+    /// Only this node, if one is given.
+    pub(super) fn expecting(self, expected: Option<NodeId>) -> Self {
+        Self { expected, ..self }
+    }
 }
 
 impl ServerCertVerifier for PinnedAuthority {
@@ -120,8 +133,13 @@ impl ServerCertVerifier for PinnedAuthority {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_under_pin(end_entity, intermediates, &self.authority_pin, &self.provider, now)?;
-        Ok(ServerCertVerified::assertion())
+        let leaf = verify_under_pin(end_entity, intermediates, &self.authority_pin, &self.provider, now)?;
+        match &self.expected {
+            Some(expected) if *expected != leaf.node_id => {
+                Err(VerifyFailure::OtherNode { expected: expected.clone(), found: leaf.node_id }.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -164,7 +182,7 @@ impl WithAuthority {
 
 impl ResolvesServerCert for WithAuthority {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let own = self.resolver.identity().certified_key();
+        let own = self.resolver.identity().certified_key()?;
         let chain = own.cert.iter().filter(|certificate| **certificate != self.authority).cloned();
         let chain = chain.chain([self.authority.clone()]).collect();
         Some(Arc::new(CertifiedKey::new(chain, Arc::clone(&own.key))))

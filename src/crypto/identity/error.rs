@@ -70,6 +70,12 @@ pub enum IdentityError {
         /// What is missing or too much.
         reason: &'static str,
     },
+    /// The certificate's roles cannot be read.
+    #[error("the certificate's roles cannot be used: {reason}")]
+    BadRoles {
+        /// What is wrong.
+        reason: String,
+    },
     /// A trust anchor that is no certificate authority.
     #[error("the trust anchor \"{subject}\" is no certificate authority")]
     AnchorIsNoAuthority {

@@ -5,13 +5,15 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::{IdentityError, NodeId};
+use super::{IdentityError, NodeId, Roles};
 
 /// What a leaf certificate says about itself.
 #[derive(Debug)]
 pub(super) struct Leaf {
     /// The node that it names.
     pub(super) node_id: NodeId,
+    /// The roles that it gives.
+    pub(super) roles: Roles,
     /// SHA-256 of the DER SubjectPublicKeyInfo.
     pub(super) spki_sha256: [u8; 32],
     /// Beginning of validity, in seconds since 1970.
@@ -27,6 +29,20 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
+    /// Of somebody who has none: the name alone.
+    pub(super) fn without_certificate(node_id: NodeId) -> Self {
+        Self {
+            node_id,
+            roles: Roles::none(),
+            spki_sha256: [0; 32],
+            not_before_unix: 0,
+            not_after_unix: u64::MAX,
+            misuse: None,
+            is_for_clients: true,
+            is_for_servers: true,
+        }
+    }
+
     /// Reads a certificate.
     pub(super) fn parse(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|error| bad(&error))?;
@@ -36,6 +52,7 @@ impl Leaf {
         let (is_for_clients, is_for_servers) = extended_usages(&parsed)?;
         Ok(Self {
             node_id: node_id(&parsed)?,
+            roles: Roles::of(&parsed)?,
             spki_sha256: sha256(parsed.public_key().raw),
             not_before_unix: unix(parsed.validity().not_before.timestamp()),
             not_after_unix: unix(parsed.validity().not_after.timestamp()),

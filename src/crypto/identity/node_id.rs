@@ -1,4 +1,4 @@
-//! The name of a node: a trust domain and a name in it, always valid, written as a SPIFFE ID.
+//! The name of a node or of a guest: a trust domain and a name in it, always valid, written as a SPIFFE ID.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use super::IdentityError;
 
-/// Who a node is: `spiffe://<trust-domain>/node/<name>` (SPIFFE ID §2). Cheap to clone.
+/// Who a node is: `spiffe://<trust-domain>/node/<name>` (SPIFFE ID §2). Or who a guest is, a peer without a certificate:
+/// `spiffe://<trust-domain>/guest/<name>`, which no text can be read as, so that a guest is never taken for a node that
+/// has the same name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId {
     trust_domain: Arc<str>,
     name: Arc<str>,
+    is_guest: bool,
 }
 
 impl NodeId {
@@ -26,8 +29,19 @@ impl NodeId {
         if !is_node_name(name) {
             return Err(IdentityError::BadNodeName { found: clip(name) });
         }
-        Ok(Self { trust_domain: trust_domain.into(), name: name.into() })
+        Ok(Self { trust_domain: trust_domain.into(), name: name.into(), is_guest: false })
     }
+
+    /// A guest `name` of `trust_domain`.
+    ///
+    /// # Errors
+    /// As [`NodeId::new`].
+    pub fn guest(trust_domain: &str, name: &str) -> Result<Self, IdentityError> {
+        Ok(Self { is_guest: true, ..Self::new(trust_domain, name)? })
+    }
+
+    /// Length of a name. Our own: names appear in log lines, metrics and file names.
+    pub const NAME_BYTES_MAX: usize = 64;
 
     /// The administrative domain, which has certificate authorities of its own.
     #[must_use]
@@ -39,6 +53,12 @@ impl NodeId {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is a guest, not a node.
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.is_guest
     }
 
     /// Another node of the same trust domain, or of any when `name` is a whole SPIFFE ID.
@@ -71,7 +91,8 @@ impl FromStr for NodeId {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/node/{}", self.trust_domain, self.name)
+        let kind = if self.is_guest { "guest" } else { "node" };
+        write!(f, "{SCHEME}{}/{kind}/{}", self.trust_domain, self.name)
     }
 }
 
@@ -88,8 +109,8 @@ fn is_trust_domain(text: &str) -> bool {
 }
 
 /// Whether `text` may be the name of a node (SPIFFE ID §2.2, one segment).
-fn is_node_name(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len())
+pub(super) fn is_node_name(text: &str) -> bool {
+    (1..=NodeId::NAME_BYTES_MAX).contains(&text.len())
         && text != "."
         && text != ".."
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
@@ -104,9 +125,6 @@ const SCHEME: &str = "spiffe://";
 
 /// SPIFFE ID §2.1.
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
-
-/// Our own: names appear in log lines, metrics and file names.
-const NAME_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -145,6 +163,16 @@ mod tests {
         }
         assert!(NodeId::new(&"d".repeat(256), "a").is_err());
         assert!(NodeId::new("d", &"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn a_guest_is_no_node_of_the_same_name() {
+        let (node, guest) =
+            (NodeId::new("example", "a").expect("valid"), NodeId::guest("example", "a").expect("valid"));
+        assert_ne!(node, guest);
+        assert_eq!(guest.to_string(), "spiffe://example/guest/a");
+        assert!(guest.to_string().parse::<NodeId>().is_err());
+        assert!(!guest.relative("b").expect("valid").is_guest());
     }
 
     #[test]

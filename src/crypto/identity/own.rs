@@ -12,12 +12,13 @@ use rustls::{Error, InconsistentKeys};
 
 use super::leaf::Leaf;
 use super::{IdentityError, NodeId};
-use crate::base::Secret;
+use crate::base::{Entropy, Secret, SystemEntropy};
 
 /// A certificate chain with its private key, checked to be usable as a node's. Cheap to clone; `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
-    certified_key: Arc<CertifiedKey>,
+    /// `None` for a guest's.
+    certified_key: Option<Arc<CertifiedKey>>,
     leaf: Arc<Leaf>,
     reset_secret: Secret<32>,
 }
@@ -45,7 +46,15 @@ impl Identity {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => IdentityError::KeyMismatch,
             other => IdentityError::BadKey { reason: other.to_string() },
         })?;
-        Ok(Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf), reset_secret })
+        Ok(Self { certified_key: Some(Arc::new(certified_key)), leaf: Arc::new(leaf), reset_secret })
+    }
+
+    /// That of a guest, which has a token in place of a certificate.
+    pub(crate) fn without_certificate(node_id: NodeId) -> Self {
+        let leaf = Leaf::without_certificate(node_id);
+        let mut reset_secret = [0; 32];
+        SystemEntropy::new().fill(&mut reset_secret);
+        Self { certified_key: None, leaf: Arc::new(leaf), reset_secret: Secret::new(reset_secret) }
     }
 
     /// The node's name.
@@ -72,10 +81,10 @@ impl Identity {
         self.leaf.spki_sha256
     }
 
-    /// The certificates, leaf first.
+    /// The certificates, leaf first; none for a guest.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.certified_key.cert
+        self.certified_key.as_ref().map_or(&[], |key| &key.cert)
     }
 
     /// A secret that a restarted node has again, for the tokens by which it proves that it does not know a session.
@@ -84,10 +93,10 @@ impl Identity {
         &self.reset_secret
     }
 
-    /// Chain and key as rustls takes them.
+    /// Chain and key as rustls takes them; `None` for a guest.
     #[must_use]
-    pub fn certified_key(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.certified_key)
+    pub fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
+        self.certified_key.clone()
     }
 }
 
@@ -115,17 +124,10 @@ impl Identity {
     /// What [`Identity::from_pem`] reads, without its checks, as an attacker would use it.
     pub(super) fn unchecked(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Self {
         let chain = read_certificates(chain, "certificate").expect("a test's PEM");
-        let leaf = Leaf::parse(&chain[0]).unwrap_or_else(|_| Leaf {
-            node_id: NodeId::new("rogue", "rogue").expect("valid"),
-            spki_sha256: [0; 32],
-            not_before_unix: 0,
-            not_after_unix: 0,
-            misuse: None,
-            is_for_clients: true,
-            is_for_servers: true,
-        });
+        let nobody = || Leaf::without_certificate(NodeId::new("rogue", "rogue").expect("valid"));
+        let leaf = Leaf::parse(&chain[0]).unwrap_or_else(|_| nobody());
         let key = PrivateKeyDer::from_pem_slice(key).expect("a test's key");
         let certified_key = CertifiedKey::from_der(chain, key, provider).expect("a test's pair");
-        Self { certified_key: Arc::new(certified_key), leaf: Arc::new(leaf), reset_secret: Secret::new([0; 32]) }
+        Self { certified_key: Some(Arc::new(certified_key)), leaf: Arc::new(leaf), reset_secret: Secret::new([0; 32]) }
     }
 }

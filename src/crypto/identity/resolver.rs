@@ -52,16 +52,16 @@ impl ResolvesClientCert for KeyResolver {
     /// Presents the one certificate there is. Hints and schemes are not looked at: a peer that cannot use it refuses
     /// it with a reason, which says more than to have sent none.
     fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.identity().certified_key())
+        self.identity().certified_key()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.identity().certified_key().is_some()
     }
 }
 
 impl ResolvesServerCert for KeyResolver {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.identity().certified_key())
+        self.identity().certified_key()
     }
 }

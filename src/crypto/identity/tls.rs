@@ -16,8 +16,8 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::enroll::WithAuthority;
 use super::{
-    ClientTickets, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust, TrustAnchors,
-    VerifyFailure,
+    ClientTickets, GuestToken, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore, Trust,
+    TrustAnchors, VerifyFailure,
 };
 use crate::base::limits;
 
@@ -43,11 +43,13 @@ pub fn server_name() -> ServerName<'static> {
 /// renewal through one reaches all configurations made from any.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    resolver: Arc<KeyResolver>,
-    trust: Arc<Trust>,
-    provider: Arc<CryptoProvider>,
-    time: Arc<dyn TimeProvider>,
-    tickets: Arc<TicketStore>,
+    pub(super) resolver: Arc<KeyResolver>,
+    pub(super) trust: Arc<Trust>,
+    /// What a guest has in place of a certificate.
+    pub(super) guest: Option<Arc<GuestToken>>,
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) time: Arc<dyn TimeProvider>,
+    pub(super) tickets: Arc<TicketStore>,
 }
 
 /// What a client resumes with: a configuration, and the tickets that it uses.
@@ -73,7 +75,7 @@ impl TlsSettings {
         let trust = Trust::new(identity.node_id().trust_domain(), anchors, Arc::clone(&provider))?;
         let trust = Arc::new(trust);
         let tickets = Arc::new(TicketStore::new(Arc::clone(&trust), Arc::clone(&time)));
-        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust, provider, time, tickets })
+        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust, guest: None, provider, time, tickets })
     }
 
     /// The identity in use.
@@ -137,11 +139,15 @@ impl TlsSettings {
     /// # Errors
     /// If rustls refuses the provider, which then lacks our suites or key exchanges.
     pub fn client_config(&self, expected: Option<&NodeId>, alpn: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
+        if let Some(guest) = &self.guest {
+            return self.guest_client_config(guest, expected, alpn);
+        }
         self.client_config_with(PeerVerifier::new(Arc::clone(&self.trust), expected.cloned()), alpn).map(Arc::new)
     }
 
     /// For the dialling side, with tickets for the node that has to answer. Keep it as long as the peer is dialled: tickets
-    /// are bound to it. With `early_data` the client may send some when it resumes.
+    /// are bound to it. With `early_data` the client may send some when it resumes. A guest gets none and shows its token each
+    /// time.
     ///
     /// # Errors
     /// As [`TlsSettings::client_config`].
@@ -153,6 +159,9 @@ impl TlsSettings {
     ) -> Result<ResumingClient, IdentityError> {
         let (trust, resolver) = (Arc::clone(&self.trust), Arc::clone(&self.resolver));
         let tickets = Arc::new(ClientTickets::new(trust, resolver, Arc::clone(&self.time)));
+        if let Some(guest) = &self.guest {
+            return Ok(ResumingClient { config: self.guest_client_config(guest, Some(expected), alpn)?, tickets });
+        }
         let verifier = PeerVerifier::new(Arc::clone(&self.trust), Some(expected.clone()));
         let mut config = self.client_config_with(verifier.with_witness(tickets.clone()), alpn)?;
         config.resumption = Resumption::store(tickets.clone());
@@ -167,10 +176,7 @@ impl TlsSettings {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(self.resolver.clone());
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config.enable_sni = false;
-        config.resumption = Resumption::disabled();
-        config.enable_early_data = false;
+        restrict_client(&mut config, alpn);
         Ok(config)
     }
 
@@ -228,4 +234,12 @@ impl TlsSettings {
         config.max_early_data_size = 0;
         Ok(Arc::new(config))
     }
+}
+
+/// What all dialling sides have in common.
+pub(super) fn restrict_client(config: &mut ClientConfig, alpn: &[u8]) {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = false;
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
 }

@@ -50,6 +50,12 @@ impl Trust {
         Ok(trust)
     }
 
+    /// Trusts nobody yet.
+    #[must_use]
+    pub fn nobody(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, domains: RwLock::default(), generation: AtomicU64::default() }
+    }
+
     /// Adds a trust domain, or replaces its anchors, for all later handshakes.
     ///
     /// # Errors
@@ -90,6 +96,7 @@ pub struct PeerVerifier {
     trust: Arc<Trust>,
     expected: Option<NodeId>,
     witness: Option<Arc<dyn Witness>>,
+    is_mandatory: bool,
 }
 
 /// Hears of the peers that were verified in handshakes.
@@ -102,12 +109,18 @@ impl PeerVerifier {
     /// Accepts nodes that `trust` allows; only `expected`, if given.
     #[must_use]
     pub fn new(trust: Arc<Trust>, expected: Option<NodeId>) -> Self {
-        Self { trust, expected, witness: None }
+        Self { trust, expected, witness: None, is_mandatory: true }
     }
 
     /// The same, of which `witness` hears.
     pub(super) fn with_witness(self, witness: Arc<dyn Witness>) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// Accepts clients without a certificate, too: whoever uses this asks them for something else.
+    #[must_use]
+    pub fn or_no_certificate(self) -> Self {
+        Self { is_mandatory: false, ..self }
     }
 
     /// Verifies in a handshake.
@@ -258,6 +271,10 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
     /// Empty: strangers do not learn which authorities are trusted.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::TokenId;
 use super::alphabet::{CHECKSUM_CHARS, base32, base62, base64url, crc32, from_base64url};
-use super::proof::{EnrollProof, PROOF_BYTES};
+use super::proof::{EnrollProof, GuestProof, PROOF_BYTES};
 use crate::base::{Entropy, Secret};
 
 /// What lets one machine, or several, join a trust domain. `Debug` shows its id alone.
@@ -100,6 +100,13 @@ impl JoinToken {
     /// Proves that the holder of this token asks for what `proof` says, on the connection that it names.
     #[must_use]
     pub fn prove(&self, proof: &EnrollProof<'_>) -> [u8; PROOF_BYTES] {
+        let signature = self.key_pair().sign(&proof.message());
+        signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+
+    /// Proves that the holder of this token is the client of the session that `proof` names.
+    #[must_use]
+    pub fn prove_guest(&self, proof: &GuestProof<'_>) -> [u8; PROOF_BYTES] {
         let signature = self.key_pair().sign(&proof.message());
         signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }

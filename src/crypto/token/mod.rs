@@ -10,5 +10,5 @@ mod proof;
 mod token_id;
 
 pub use join_token::{JoinToken, TokenError};
-pub use proof::{ENROLL_EXPORTER_LABEL, EnrollProof, PROOF_BYTES};
+pub use proof::{ENROLL_EXPORTER_LABEL, EnrollProof, GuestProof, PROOF_BYTES};
 pub use token_id::TokenId;

@@ -40,7 +40,33 @@ impl EnrollProof<'_> {
     }
 }
 
+/// What the proof of a guest covers: the session in which it is shown, and the name that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestProof<'a> {
+    /// What the session's handshake gave for this ([`SessionSecrets::guest_exporter`](crate::crypto::SessionSecrets)).
+    pub exporter: &'a Secret<32>,
+    /// The token.
+    pub token_id: TokenId,
+    /// The name that is asked for; empty when the token says it.
+    pub name: &'a str,
+}
+
+impl GuestProof<'_> {
+    /// Whether `proof` was made for this by the token with `public_key`.
+    #[must_use]
+    pub fn verify(&self, public_key: &[u8; 32], proof: &[u8; PROOF_BYTES]) -> bool {
+        UnparsedPublicKey::new(&ED25519, public_key).verify(&self.message(), proof).is_ok()
+    }
+
+    pub(super) fn message(&self) -> Vec<u8> {
+        [GUEST_LABEL, self.exporter.expose(), self.token_id.as_bytes(), self.name.as_bytes()].concat()
+    }
+}
+
 const LABEL: &[u8] = b"longhaul enroll v1";
+
+/// Of another length and content than the one above: no signature can be taken for one of the other kind.
+const GUEST_LABEL: &[u8] = b"longhaul guest v1";
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +98,27 @@ mod tests {
         let mut broken = proof;
         broken[0] ^= 1;
         assert!(!asked.verify(&token(2).public_key(), &broken));
+    }
+
+    #[test]
+    fn everything_that_a_guest_asks_for_changes_the_proof() {
+        let (exporter, other_exporter) = (Secret::new([4; 32]), Secret::new([5; 32]));
+        let asked = GuestProof { exporter: &exporter, token_id: token(2).id(), name: "laptop" };
+        let proof = token(2).prove_guest(&asked);
+        assert!(asked.verify(&token(2).public_key(), &proof) && !asked.verify(&token(3).public_key(), &proof));
+        for other in [
+            GuestProof { exporter: &other_exporter, ..asked },
+            GuestProof { token_id: TokenId::from_bytes([2; 10]), ..asked },
+            GuestProof { name: "", ..asked },
+        ] {
+            assert!(!other.verify(&token(2).public_key(), &proof), "{other:?}");
+        }
+        // A proof for enrolment is none for a guest, whatever the request is called.
+        let enroll =
+            EnrollProof { exporter: &exporter, token_id: token(2).id(), request_sha256: &[b'x'; 32], name: "" };
+        let proof = token(2).prove(&enroll);
+        let name = "x".repeat(32);
+        assert!(!GuestProof { name: &name, ..asked }.verify(&token(2).public_key(), &proof));
     }
 
     /// `tests/golden/enroll-proof.hex`: what every version of the program has to sign.

@@ -50,6 +50,12 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`]. A refusal is no error: nothing has changed then.
     fn reserve(&self, ask: &Ask<'_>) -> Result<Result<Issuance, Refusal>, StoreError>;
 
+    /// Takes one use of a token for the session of a guest: the guest's name, and the token's row as it is then.
+    ///
+    /// # Errors
+    /// [`StoreError`]. A refusal is no error: nothing has changed then.
+    fn take_guest_use(&self, ask: &GuestAsk<'_>) -> Result<Result<(String, TokenRecord), Refusal>, StoreError>;
+
     /// Remembers the certificate of a reservation, and gives the one to be handed out: if another was remembered
     /// meanwhile, that one.
     ///
@@ -80,6 +86,19 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn denials(&self) -> Result<Vec<Denial>, StoreError>;
+}
+
+/// What a guest asks for who has proved a token.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestAsk<'a> {
+    /// The token.
+    pub token_id: TokenId,
+    /// The name that is asked for; empty for the token's own.
+    pub name: &'a str,
+    /// Where the guest comes from.
+    pub address: IpAddr,
+    /// Now, in seconds since 1970.
+    pub now_unix: u64,
 }
 
 /// What somebody asks for who has proved a token. Serial and times are those of the certificate if a new one is reserved.

@@ -18,7 +18,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Ask, Store, StoreError};
+use super::{Ask, GuestAsk, Store, StoreError};
 use crate::base::limits;
 use crate::crypto::token::TokenId;
 use crate::enroll::{Denial, Denied, Issuance, NamePattern, Refusal, TokenRecord};
@@ -247,6 +247,29 @@ impl Store for RedbStore {
             put(&mut issuances, &key, &issuance)?;
             names.insert(issuance.name.as_str(), &key[..])?;
             Ok(Ok(issuance))
+        })
+    }
+
+    fn take_guest_use(&self, ask: &GuestAsk<'_>) -> Result<Result<(String, TokenRecord), Refusal>, StoreError> {
+        self.write(|transaction| {
+            let mut tokens = transaction.open_table(TOKENS)?;
+            let denials = transaction.open_table(DENIALS)?;
+            let Some(mut token) = get::<TokenRecord>(&tokens, ask.token_id.as_bytes())? else {
+                return Ok(Err(Refusal::UnknownToken));
+            };
+            let name = match token.admit_guest(ask.name, ask.address, ask.now_unix) {
+                Ok(name) => name,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            if denials.get(Denied::Token(ask.token_id).to_string().as_bytes())?.is_some() {
+                return Ok(Err(Refusal::Denied));
+            }
+            if !token.has_uses_left() {
+                return Ok(Err(Refusal::UsedUp));
+            }
+            token.use_count += 1;
+            put(&mut tokens, ask.token_id.as_bytes(), &token)?;
+            Ok(Ok((name, token)))
         })
     }
 

@@ -23,6 +23,7 @@ fn token(number: u8, name: &str, uses_max: u32) -> TokenRecord {
     TokenRecord {
         id: id(number),
         public_key: [number; 32],
+        is_for_guests: false,
         name: name.parse().unwrap(),
         roles: Vec::new(),
         address_range: None,

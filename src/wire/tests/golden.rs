@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::{
-    Ack, Body, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, HandshakeData,
-    HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest, StreamData,
-    TransportParameters, VERSION, decode_message, decode_packet, encode_clear, encode_packet_message,
+    Ack, Body, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, GuestCredential,
+    HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, SealedKind, ServiceRequest,
+    StreamData, TransportParameters, VERSION, decode_message, decode_packet, encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -243,6 +243,10 @@ fn frames() -> Vec<(&'static str, &'static str, Meaning)> {
             Meaning::Frame(Frame::GoAway { code: CloseCode::SHUTTING_DOWN, reason: String::new() })
         ),
         vector!("frame-join-confirm", Meaning::Frame(Frame::JoinConfirm { nonce: counting(0x20) })),
+        vector!(
+            "frame-guest",
+            Meaning::Frame(Frame::Guest(GuestCredential::new(&counting(0x10), &counting(0x40), "laptop")))
+        ),
         vector!("frame-datagram", Meaning::Frame(Frame::Datagram(datagram(None, b"query")))),
         vector!(
             "frame-datagram-piece",

@@ -58,6 +58,10 @@ pub(super) fn frame(frame: &Frame) -> proto::Frame {
         Frame::Close { code, reason } => Kind::Close(proto::Close { code: code.0, reason }),
         Frame::GoAway { code, reason } => Kind::GoAway(proto::GoAway { code: code.0, reason }),
         Frame::JoinConfirm { nonce } => Kind::JoinConfirm(proto::JoinConfirm { nonce: copy(&nonce) }),
+        Frame::Guest(credential) => {
+            let (id, proof, name) = (credential.token_id(), credential.proof(), credential.name().as_bytes());
+            Kind::Guest(proto::Guest { credential: [&id[..], &proof, name].concat().into() })
+        }
         Frame::Datagram(datagram) => Kind::Datagram(proto::Datagram {
             stream_id: datagram.stream_id.0,
             number: datagram.piece.map_or(0, |piece| piece.number),

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, SessionId, StreamCode, StreamId, limits};
 use crate::wire::varint::put_varint;
 use crate::wire::{
-    Ack, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, HandshakeData, HandshakeLevel,
-    Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData, TransportParameters,
+    Ack, ClearMessage, Datagram, DatagramPiece, EnrollAnswer, EnrollRequest, Frame, GuestCredential, HandshakeData,
+    HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, ServiceRequest, StreamData,
+    TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -101,6 +102,9 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         (number(64), reason()).prop_map(|(code, reason)| Frame::GoAway { code: CloseCode(code), reason }),
         any::<[u8; 16]>().prop_map(|nonce| Frame::JoinConfirm { nonce }),
         datagram().prop_map(Frame::Datagram),
+        (any::<[u8; 10]>(), any::<[u8; 32]>(), "[!-~]{0,64}")
+            .prop_map(|(id, half, name)| GuestCredential::new(&id, &[half, half].concat().try_into().unwrap(), &name))
+            .prop_map(Frame::Guest),
     ]
 }
 

@@ -4,12 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 /// The addresses that begin with the same bits (RFC 4632, RFC 4291 §2.3): `192.0.2.0/24`, `2001:db8::/32`, or one
 /// address alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "enroll", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "enroll", serde(try_from = "String", into = "String"))]
 pub struct AddressRange {
     first: IpAddr,
     prefix_bits: u8,
