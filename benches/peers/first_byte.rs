@@ -1,10 +1,13 @@
 //! A peer for measurements: how long it takes from the begin of dialling until the first byte of an application is at the
 //! service, for a link and for quinn alone.
 //!
-//! `first_byte serve ADDRESS FOLDER` and `first_byte dial ADDRESS FOLDER [--count N] [--after early|connected|running]`.
+//! `first_byte serve ADDRESS FOLDER` and `first_byte dial ADDRESS FOLDER [--count N] [--after WHEN]`, where WHEN is
+//! early, connected, running, resumed or zero-rtt.
 //! An address is `tcp://`, `tls://` or `quic://`, or `quinn://` for one connection of quinn without sessions. A link is
 //! dialled afresh for each measurement and sends on its early session, on the connected one, or for `running` on a session
-//! that is connected since long: then the time begins when the stream is opened. What is sent is the time at which it
+//! that is connected since long: then the time begins when the stream is opened. For `resumed` and `zero-rtt` it has had a
+//! session before, which is closed when the time begins, and sends on the early session of the next one; for `zero-rtt` on
+//! a stream that is replay-safe, as early data. What is sent is the time at which it
 //! began, so that both sides have to run on one machine. The server leaves certificates in the folder, and prints the
 //! milliseconds of each measurement.
 
@@ -70,7 +73,8 @@ async fn serve(address: Address, folder: &Path) -> Result<(), Failure> {
         std::fs::write(folder.join(format!("{name}.crt")), &issued.certificate_pem)?;
         std::fs::write(folder.join(format!("{name}.key")), issued.key_pem.as_bytes())?;
     }
-    let node = Node::builder(settings(folder, "b")?).listen(address, ListenOptions::default()).build().await?;
+    let options = ListenOptions { early_data: true, ..ListenOptions::default() };
+    let node = Node::builder(settings(folder, "b")?).listen(address, options).build().await?;
     report("ready");
     while let Some(session) = node.accept().await {
         tokio::spawn(answer_all(session));
@@ -90,7 +94,9 @@ async fn answer_all(session: Session) -> Result<(), Failure> {
 async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failure> {
     let node = Node::builder(settings(folder, "a")?).build().await?;
     let mut began = SystemTime::now();
-    let link = node.link(LinkConfig::new(NodeId::new(DOMAIN, "b")?, [address]));
+    let mut config = LinkConfig::new(NodeId::new(DOMAIN, "b")?, [address]);
+    config.early_data = after == "zero-rtt";
+    let link = node.link(config);
     let session = match after {
         "early" => link.early_session().await?,
         "connected" => link.session().await?,
@@ -101,9 +107,24 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
             began = SystemTime::now();
             session
         }
-        other => return Err(format!("expected early, connected or running, not {other}").into()),
+        "resumed" | "zero-rtt" => {
+            let first = link.session().await?;
+            // Until the tickets are there, and the other channels.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            began = SystemTime::now();
+            first.close(longhaul::base::CloseCode::NO_ERROR, "");
+            loop {
+                let session = link.early_session().await?;
+                if session.id() != first.id() {
+                    break session;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        other => return Err(format!("when is {other}?").into()),
     };
-    let (mut send, mut recv) = session.open_bi().await?;
+    let stream = session.stream();
+    let (mut send, mut recv) = if after == "zero-rtt" { stream.replay_safe() } else { stream }.open_bi().await?;
     send.write_all(&time(began)).await?;
     recv.read_u8().await?;
     node.close(longhaul::base::CloseCode::NO_ERROR, "").await;

@@ -76,13 +76,6 @@ pub enum Io {
 }
 
 impl Io {
-    /// Another one takes its place: what it belongs to does not end with it.
-    pub(crate) fn forsake(&self) {
-        if let Self::Quic(lane) = self {
-            lane.forsake();
-        }
-    }
-
     /// The two halves. The socket is closed when both are dropped.
     #[must_use]
     pub fn split(self) -> (ReadHalf, WriteHalf) {

@@ -120,7 +120,7 @@ impl Acceptor {
         let lane = tokio::select! {
             biased;
             outcome = &mut early => outcome.map(|_| None)?,
-            lane = connection.accept_lane(), if terms.early_data => lane.map_or(None, Some),
+            lane = connection.accept_lane(), if terms.early_data => lane.ok(),
         };
         // Without a ticket nobody is known by now, and nothing counts.
         let lane = match lane {

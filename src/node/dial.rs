@@ -1,5 +1,6 @@
 //! The dialling side: a channel that makes a session, and channels that join it.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, SystemEntropy, limits};
 use crate::channel::{
-    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, Io, OuterTls, QuicConnection, QuicDialled,
+    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, QuicDialled,
     QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
 };
 use crate::crypto::SessionSecrets;
@@ -97,14 +98,14 @@ impl Dialler {
         // Who seals inside the channel has no keys for that by then.
         let is_early = self.config.early_data && !self.config.session.seal_always;
         if address.kind() != ChannelKind::Quic || !is_early || self.client(ChannelKind::Quic)?.tickets.count() == 0 {
-            return self.dial(address, timeout).await.map(Either::Ready);
+            return self.dial(address, timeout).await.map(|dialled| Either::Ready(Box::new(dialled)));
         }
         let options = DialOptions { timeout, ..self.config.dial.clone() };
         let tls = Arc::clone(&self.client(ChannelKind::Quic)?.config);
         let dialled = dial_quic_early(address, &options, tls, quic_initial_suite()).await.map_err(quic_error)?;
         match dialled {
             QuicDialled::Early(quic) => Ok(Either::Early(Box::new(quic))),
-            QuicDialled::Ready(quic) => self.first_lane(quic).await.map(Either::Ready),
+            QuicDialled::Ready(quic) => self.first_lane(quic).await.map(|dialled| Either::Ready(Box::new(dialled))),
         }
     }
 
@@ -129,11 +130,11 @@ impl Dialler {
                 SystemEntropy::new().fill(&mut session_id.0);
                 let mut early = None;
                 let dialled = match self.dial_early(address).await? {
-                    Either::Ready(dialled) => dialled,
+                    Either::Ready(dialled) => *dialled,
                     Either::Early(quic) => {
                         let setup = LaneSetup { usage, ..LaneSetup::new(LaneKind::Quic) };
                         let attempt = Attempt { dialler: self, session_id, version, setup };
-                        let (dialled, begun) = attempt.over_early_quic(*quic, &show_early).await?;
+                        let (dialled, begun) = attempt.over_early_quic(address, *quic, &show_early).await?;
                         early = Some(begun);
                         dialled
                     }
@@ -331,7 +332,7 @@ struct Begun {
 
 /// What dialling for a session gave.
 enum Either {
-    Ready(Dialled),
+    Ready(Box<Dialled>),
     Early(Box<QuicEarly>),
 }
 
@@ -342,9 +343,8 @@ enum Made {
     Retry(u32),
 }
 
-/// A QUIC channel's first lane, which may have to be given up for another one.
+/// A QUIC channel's first lane, which may have to be given up for that of another one.
 struct FirstLaneIo {
-    whole: Io,
     reader: MessageReader,
     writer: WriteHalf,
     abort: AbortHandle,
@@ -352,10 +352,10 @@ struct FirstLaneIo {
 
 impl FirstLaneIo {
     fn new(lane: Connection) -> Self {
-        let (whole, abort) = (lane.io.clone(), lane.abort_handle());
+        let abort = lane.abort_handle();
         let (read, writer) = lane.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        Self { whole, reader, writer, abort }
+        Self { reader, writer, abort }
     }
 }
 
@@ -425,6 +425,7 @@ impl Attempt<'_> {
     /// Begins a session with early data over QUIC, and waits for the end of the handshake.
     async fn over_early_quic(
         &self,
+        address: &Address,
         mut handshake: QuicEarly,
         show_early: impl Fn(Option<session::Session>),
     ) -> Result<(Dialled, Begun), ConnectError> {
@@ -442,19 +443,24 @@ impl Attempt<'_> {
             begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
             show_early(Some(begun.session.clone()));
             let is_accepted = self.send_early(&mut handshake, &mut io, &start, &begun.shared, &control).await?;
-            let quic = quic.completed();
-            let refused = |error| told(error, Some(&quic));
+            let quic = if is_accepted {
+                quic.completed()
+            } else {
+                quic.close();
+                let dialled = self.dialler.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
+                let (Some(lane), Some(quic)) = (dialled.connection, dialled.quic) else {
+                    return Err(ConnectError::NotJoinable);
+                };
+                io = FirstLaneIo::new(lane);
+                io.writer.write_all(&start).await.map_err(|error| told(error.into(), Some(&quic)))?;
+                quic
+            };
             self.check_peer(quic.outer().peer_certificates())?;
             let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
-            if !is_accepted {
-                io.whole.forsake();
-                io = FirstLaneIo::new(quic.open_lane().await.map_err(|error| refused(error.into()))?);
-                io.writer.write_all(&start).await.map_err(|error| refused(error.into()))?;
-            }
             begun.shared.with_timer(|inner| {
                 inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
             });
-            let FirstLaneIo { reader, writer, abort, .. } = io;
+            let FirstLaneIo { reader, writer, abort } = io;
             let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
             spawn_lane(&begun.shared, io, Awaited::Started(self.version));
             Ok(quic)
@@ -481,8 +487,22 @@ impl Attempt<'_> {
     ) -> Result<bool, ConnectError> {
         let mut packet = BytesMut::from(start);
         loop {
-            // A lane whose data was rejected takes nothing; the handshake tells.
-            let is_written = packet.is_empty() || io.writer.write_all(&packet).await.is_ok();
+            let mut is_written = true;
+            if !packet.is_empty() {
+                let mut writing = pin!(io.writer.write_all(&packet));
+                tokio::select! {
+                    biased;
+                    // What is rejected is never sent, so that there may never be room for more.
+                    outcome = &mut *handshake => {
+                        let is_accepted = outcome?;
+                        if is_accepted {
+                            writing.await?;
+                        }
+                        return Ok(is_accepted);
+                    }
+                    outcome = &mut writing => is_written = outcome.is_ok(),
+                }
+            }
             packet.clear();
             let next = || shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
             if is_written && let Some(transmission) = next() {

@@ -117,6 +117,10 @@ impl Link {
     /// the better one. The session then ends, and its streams with its error; what was sent on them the peer may have
     /// processed or not. The next session, which this gives again, starts anew. [`Session::connected`] tells how it went.
     ///
+    /// With [`LinkConfig::early_data`](super::LinkConfig::early_data) and a ticket it comes before the peer was heard at all.
+    /// Then streams that are opened as [replay-safe](super::StreamOpener::replay_safe) alone send by then, and what they send
+    /// can be replayed.
+    ///
     /// Until the peer has answered, 16 streams of each direction and 64 KiB leave on `quic://` and `tls://` channels; more
     /// waits. Datagrams of a flow that was
     /// made by hand are refused by then; [`Session::open_datagrams`] waits.

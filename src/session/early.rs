@@ -302,9 +302,9 @@ mod tests {
         Frame::Stream(StreamData { stream_id: stream(index), offset, fin: false, data: vec![9; size].into() })
     }
 
-    fn take(session: &mut Session, number: u64, frames: Vec<Frame>, now: Instant) {
+    fn take(session: &mut Session, number: u64, frames: &[Frame], now: Instant) {
         let head = Head { packet_number: PacketNumber(number), ..Head::default() };
-        session.handle_packet(now, &head, false, &mut frames.clone(), 1000);
+        session.handle_packet(now, &head, false, &mut frames.to_vec(), 1000);
     }
 
     /// Bytes that a stream gives now.
@@ -324,7 +324,7 @@ mod tests {
         let now = Instant::now();
         let mut server = early(Side::Server, now);
         assert!(server.is_early() && !server.is_connected());
-        take(&mut server, 0, vec![open(0, false), data(0, 0, 100), open(1, true), data(1, 0, 50)], now);
+        take(&mut server, 0, &[open(0, false), data(0, 0, 100), open(1, true), data(1, 0, 50)], now);
         assert_eq!((read(&mut server, 0, now), read(&mut server, 1, now)), (0, 50));
         assert_eq!(server.expected_packet(LaneId::FIRST), PacketNumber(1));
         server.write(stream(1), b"answer").expect("it is open");
@@ -363,9 +363,9 @@ mod tests {
         ];
         for frame in wrong {
             let mut server = early(Side::Server, now);
-            take(&mut server, 0, vec![Frame::Ping { sequence: 1 }, open(0, true), data(0, 0, 10)], now);
+            take(&mut server, 0, &[Frame::Ping { sequence: 1 }, open(0, true), data(0, 0, 10)], now);
             assert!(!server.is_ending());
-            take(&mut server, 1, vec![frame.clone()], now);
+            take(&mut server, 1, std::slice::from_ref(&frame), now);
             assert!(matches!(server.close_reason(), Some(CloseReason::Fault(_))), "{frame:?}");
         }
     }
@@ -375,19 +375,19 @@ mod tests {
         let now = Instant::now();
         for replay_safe in [true, false] {
             let mut server = early(Side::Server, now);
-            take(&mut server, 0, vec![open(0, replay_safe)], now);
+            take(&mut server, 0, &[open(0, replay_safe)], now);
             for packet in 0..limits::EARLY_WINDOW_BYTES / 8192 {
-                take(&mut server, 1 + packet, vec![data(0, packet * 8192, 8192)], now);
+                take(&mut server, 1 + packet, &[data(0, packet * 8192, 8192)], now);
             }
             assert!(!server.is_ending());
-            take(&mut server, 100, vec![data(0, limits::EARLY_WINDOW_BYTES, 1)], now);
+            take(&mut server, 100, &[data(0, limits::EARLY_WINDOW_BYTES, 1)], now);
             assert!(server.is_ending());
         }
         // Frames without data cost memory, too.
         let mut server = early(Side::Server, now);
         let packet_count = limits::EARLY_HELD_BYTES_MAX / HELD_FRAME_BYTES / limits::FRAMES_PER_PACKET_MAX + 1;
         for number in 0..packet_count as u64 {
-            take(&mut server, number, vec![open(0, false); limits::FRAMES_PER_PACKET_MAX], now);
+            take(&mut server, number, &vec![open(0, false); limits::FRAMES_PER_PACKET_MAX], now);
         }
         assert!(server.is_ending());
     }
@@ -396,7 +396,7 @@ mod tests {
     fn session_ends_with_a_handshake_that_fails() {
         let now = Instant::now();
         let mut server = early(Side::Server, now);
-        take(&mut server, 0, vec![open(0, true), data(0, 0, 10)], now);
+        take(&mut server, 0, &[open(0, true), data(0, 0, 10)], now);
         server.fail_handshake(now);
         assert_eq!(server.close_reason(), Some(&CloseReason::Unauthenticated));
         let mut client = early(Side::Client, now);

@@ -22,7 +22,7 @@ use crate::udp_path::UdpPath;
 /// A way to a listener, whose answers can be held back from the first one on. What is said to it is recorded.
 enum Way {
     Quic(UdpPath),
-    Stream { address: Address, target: watch::Sender<Address>, hears: watch::Sender<bool>, said: Arc<Mutex<Vec<u8>>> },
+    Stream { address: Address, target: watch::Sender<Address>, hears: watch::Sender<bool>, said: Said },
 }
 
 impl Way {
@@ -31,7 +31,7 @@ impl Way {
             return Self::Quic(UdpPath::to(to).await);
         }
         let (target, hears) = (watch::Sender::new(to.clone()), watch::Sender::new(true));
-        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let said = Said::default();
         let relay = Relay { target: target.clone(), hears: hears.clone(), said: Arc::clone(&said) };
         let address = if let Address::Unix { path } = to {
             let path = path.with_extension("way");
@@ -64,7 +64,7 @@ impl Way {
 
     fn hold_answers(&self, are_held: bool) {
         match self {
-            Self::Quic(path) => path.silence_listener(are_held),
+            Self::Quic(path) => path.mute_listener(are_held),
             Self::Stream { hears, .. } => drop(hears.send_replace(!are_held)),
         }
     }
@@ -76,26 +76,23 @@ impl Way {
         }
     }
 
-    /// Forgets what was said.
-    fn forget(&self) {
-        if let Self::Stream { said, .. } = self {
-            said.lock().unwrap().clear();
-        }
-    }
-
+    /// What the last connection said.
     fn said(&self) -> Vec<u8> {
         match self {
             Self::Quic(_) => Vec::new(),
-            Self::Stream { said, .. } => said.lock().unwrap().clone(),
+            Self::Stream { said, .. } => said.lock().unwrap().last().cloned().unwrap_or_default(),
         }
     }
 }
+
+/// What each connection has said.
+type Said = Arc<Mutex<Vec<Vec<u8>>>>;
 
 #[derive(Clone)]
 struct Relay {
     target: watch::Sender<Address>,
     hears: watch::Sender<bool>,
-    said: Arc<Mutex<Vec<u8>>>,
+    said: Said,
 }
 
 impl Relay {
@@ -115,11 +112,13 @@ impl Relay {
         let (mut from_dialler, mut to_dialler) = tokio::io::split(dialler);
         let (mut from_listener, mut to_listener) = tokio::io::split(listener);
         let said = Arc::clone(&self.said);
+        let number = said.lock().unwrap().len();
+        said.lock().unwrap().push(Vec::new());
         let there = async move {
             let mut buffer = vec![0; 65_536];
             loop {
                 let size = from_dialler.read(&mut buffer).await.unwrap_or(0);
-                said.lock().unwrap().extend_from_slice(&buffer[..size]);
+                said.lock().unwrap()[number].extend_from_slice(&buffer[..size]);
                 if size == 0 || to_listener.write_all(&buffer[..size]).await.is_err() {
                     return;
                 }
@@ -156,6 +155,8 @@ struct Returning {
     way: Way,
     link: Link,
     session: Session,
+    /// When it is dropped, it ends.
+    _accepted: Session,
     _directory: tempfile::TempDir,
 }
 
@@ -180,7 +181,7 @@ async fn returning(kind: &str, early_data: bool) -> Returning {
     let session = soon(link.session()).await.expect("a session");
     let accepted = soon(b.accept()).await.expect("its other end");
     echo(&session, &accepted, b"hello").await;
-    Returning { _a: a, b, b_tls, way, link, session, _directory: directory }
+    Returning { _a: a, b, b_tls, way, link, session, _accepted: accepted, _directory: directory }
 }
 
 /// Bytes there and back: the tickets, which are sent before, have arrived.
@@ -199,7 +200,6 @@ impl Returning {
     /// Ends the session; the link makes another one, whose answers are held back.
     async fn come_back(&self) -> Session {
         self.way.hold_answers(true);
-        self.way.forget();
         self.session.close(CloseCode::NO_ERROR, "");
         let old = self.session.id();
         loop {
@@ -246,7 +246,7 @@ async fn what_is_replay_safe_arrives_before_anything_was_answered() {
         assert_eq!(soon(recv.read_to_end(100)).await.unwrap(), b"answer", "{kind}");
         assert_eq!(soon(first.read_to_end(100)).await.unwrap(), b"once only", "{kind}");
         echo(&session, &accepted, b"and so on").await;
-        assert_eq!(returning.b_tls.tickets().counters().used.load(std::sync::atomic::Ordering::Relaxed), 1, "{kind}");
+        assert!(returning.b_tls.tickets().counters().used.load(std::sync::atomic::Ordering::Relaxed) > 0, "{kind}");
     }
 }
 
@@ -257,7 +257,8 @@ async fn early_data_that_is_not_taken_is_sent_again() {
         let mut returning = returning(kind, true).await;
         // As after a restart: nothing is known of the ticket.
         let directory = tempfile::tempdir().unwrap();
-        returning.b = listening(settings("b"), &address_of(kind, &directory), true).await;
+        let after = listening(settings("b"), &address_of(kind, &directory), true).await;
+        let _before = std::mem::replace(&mut returning.b, after);
         returning.way.lead_to(&returning.b.local_addresses()[0]);
         let session = returning.come_back().await;
         let bytes = crate::common::pattern(50_000, 7);
@@ -289,7 +290,7 @@ async fn listener_that_takes_none_still_resumes() {
         let accepted = soon(returning.b.accept()).await.unwrap();
         assert!(!accepted.is_early());
         echo(&session, &accepted, b"again").await;
-        assert_eq!(used(), 1, "{kind}");
+        assert!(used() > 0, "{kind}");
     }
 }
 
@@ -305,6 +306,8 @@ async fn repeated_flight_has_no_further_effect() {
     let (_back, mut recv) = soon(accepted.accept_bi()).await.unwrap();
     assert_eq!(soon(recv.read_to_end(100)).await.unwrap(), b"transfer one coin");
     let flight = returning.way.said();
+    let flight_text = String::from_utf8_lossy(&flight);
+    assert!(!flight_text.contains("coin") && !flight_text.contains("spiffe"), "it is sealed, and names nobody");
     returning.way.hold_answers(false);
     soon(session.connected()).await.unwrap();
 
@@ -316,9 +319,9 @@ async fn repeated_flight_has_no_further_effect() {
         for _ in 0..100 {
             let mut thief = TcpStream::connect(&target).await.unwrap();
             thief.write_all(&flight).await.unwrap();
-            // A full handshake is what is offered, at most; the thief cannot go on with it.
+            // A full handshake is what is offered; the thief cannot go on with it.
             let mut answer = [0; 1];
-            let _ = soon(thief.read(&mut answer)).await;
+            assert_eq!(soon(thief.read(&mut answer)).await.unwrap(), 1);
         }
         let further = tokio::select! {
             biased;
@@ -328,6 +331,8 @@ async fn repeated_flight_has_no_further_effect() {
         assert!(further.is_none(), "a repetition began a session");
     }
     assert_eq!(returning.b.session_count(), 1);
+    let unknown = returning.b_tls.tickets().counters().unknown.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(unknown, 100, "a ticket is used once");
     assert!(!session.is_early() && session.is_connected());
 }
 

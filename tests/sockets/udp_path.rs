@@ -25,6 +25,7 @@ struct State {
     is_blocked: AtomicBool,
     /// Nothing of the listener's but its handshake goes through.
     is_silenced: AtomicBool,
+    is_muted: AtomicBool,
     /// Datagrams lost of 1,000.
     loss: AtomicU32,
     delay_ms: AtomicU64,
@@ -44,6 +45,7 @@ impl UdpPath {
         let state = Arc::new(State {
             is_blocked: AtomicBool::new(false),
             is_silenced: AtomicBool::new(false),
+            is_muted: AtomicBool::new(false),
             loss: AtomicU32::new(0),
             delay_ms: AtomicU64::new(0),
             chance: AtomicU64::new(1),
@@ -70,6 +72,11 @@ impl UdpPath {
     /// when that is over, in packets with short headers (RFC 9000 §17.3.1), which never come in front of others.
     pub(crate) fn silence_listener(&self, is_silenced: bool) {
         self.state.is_silenced.store(is_silenced, Ordering::Relaxed);
+    }
+
+    /// Lets nothing at all of the listener's through, or everything again.
+    pub(crate) fn mute_listener(&self, is_muted: bool) {
+        self.state.is_muted.store(is_muted, Ordering::Relaxed);
     }
 
     /// Loses so many datagrams of 1,000, either way.
@@ -182,7 +189,9 @@ async fn answer(back: Arc<UdpSocket>, line: Line, client: SocketAddr) {
     loop {
         let Ok((size, _)) = back.recv_from(&mut buffer).await else { continue };
         let is_short = buffer[0] & 0x80 == 0;
-        if !is_short || !line.state.is_silenced.load(Ordering::Relaxed) {
+        let is_held =
+            line.state.is_muted.load(Ordering::Relaxed) || (is_short && line.state.is_silenced.load(Ordering::Relaxed));
+        if !is_held {
             line.pass(&buffer[..size], client);
         }
     }

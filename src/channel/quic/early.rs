@@ -1,6 +1,7 @@
 //! QUIC connections that are used before their handshake is complete (0-RTT, RFC 9001 §4.6).
 //!
-//! A lane that was opened by then and is rejected is gone; whoever wrote to it writes to a fresh one.
+//! A connection whose early data is rejected is left: whoever wrote to it dials another one. quinn could go on with it, but
+//! what it was given by then counts as unsent for ever, and holds up what follows.
 
 use std::future::Future;
 use std::pin::Pin;

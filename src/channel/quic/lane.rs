@@ -7,7 +7,6 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -62,7 +61,7 @@ struct Lane {
     connection: quinn::Connection,
     common: Common,
     /// The connection ends with it.
-    is_first: AtomicBool,
+    is_first: bool,
     receiving: Mutex<Receiving>,
     sending: Mutex<Sending>,
 }
@@ -82,7 +81,7 @@ struct Sending {
 
 impl QuicIo {
     pub(super) fn new(connection: quinn::Connection, common: &Common, send: SendStream, receive: RecvStream) -> Self {
-        let is_first = AtomicBool::new(receive.id().index() == 0);
+        let is_first = receive.id().index() == 0;
         let receiving = Receiving {
             stream: receive,
             reorder: Reorder::new(common.held.clone()),
@@ -97,11 +96,6 @@ impl QuicIo {
             receiving: Mutex::new(receiving),
             sending: Mutex::new(sending),
         }))
-    }
-
-    /// Another first lane takes its place: the connection does not end with this one.
-    pub(crate) fn forsake(&self) {
-        self.0.is_first.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn downgrade(&self) -> WeakQuicIo {
@@ -176,7 +170,7 @@ impl WeakQuicIo {
     /// Ends the lane at once, and the connection with its first one.
     pub(crate) fn abort(&self) {
         let Some(lane) = self.0.upgrade() else { return };
-        if lane.is_first.load(Ordering::Relaxed) {
+        if lane.is_first {
             lane.connection.close(VarInt::from_u32(0), b"");
             return;
         }
@@ -224,7 +218,7 @@ impl Receiving {
 impl Drop for Lane {
     /// The first lane takes the connection along, once the peer has what was written; others end like any stream.
     fn drop(&mut self) {
-        if !self.is_first.load(Ordering::Relaxed) || self.connection.close_reason().is_some() {
+        if !self.is_first || self.connection.close_reason().is_some() {
             return;
         }
         let connection = self.connection.clone();
