@@ -30,4 +30,6 @@ pub mod enroll;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "cli")]
+pub mod admin;
+#[cfg(feature = "cli")]
 pub mod cli;

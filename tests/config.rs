@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longhaul::base::SystemEntropy;
 use longhaul::channel::{Address, ChannelKind, Congestion};
-use longhaul::config::{Config, ConfigError};
+use longhaul::config::{Changes, Config, ConfigError};
 use longhaul::crypto::identity::{PeerIdentity, default_provider};
 use longhaul::crypto::token::JoinToken;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
@@ -39,6 +39,7 @@ impl Place {
         write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
         write_private(&place.path("examples/config/ca.passphrase"), "not needed for a plain key");
         write_private(&place.path("certs/otlp-headers"), "authorization: Basic YTpi\n");
+        write_private(&place.path("certs/admin.token"), &"x".repeat(40));
         let token = JoinToken::generate(place.authority.spki_sha256(), &mut SystemEntropy::new());
         write_private(&place.path("certs/guest.token"), &token.to_text());
         for (name, files) in [("dc-a", "certs/dc-a"), ("dc-b", "certs/dc-b"), ("a", "a"), ("b", "b")] {
@@ -116,6 +117,8 @@ fn the_full_example_has_every_option_in_its_section() {
     let full = format!("{}\n{}", full_with_everything(), example("guest.toml"));
     let sections = [
         "[node]",
+        "[log]",
+        "[admin]",
         "[identity]",
         "[enroll]",
         "[renew]",
@@ -147,6 +150,149 @@ fn the_full_example_has_every_option_in_its_section() {
     }
 }
 
+/// Another value for an option, as different as can be without being wrong.
+fn another(section: &str, option: &str, value: &str) -> String {
+    let special = match (section, option) {
+        ("[log]", _) => "\"debug\"".to_owned(),
+        ("[admin]", "listen") => value.replace("7445", "7446"),
+        ("[listen.quic]" | "[link.quic]", "congestion") => "\"cubic\"".to_owned(),
+        (_, "congestion") => "\"system\"".to_owned(),
+        (_, "address" | "listen" | "target") => value
+            .replace(":7443\"", ":7553\"")
+            .replace(":7444\"", ":7554\"")
+            .replace(".sock", ".other")
+            .replace("127.0.0.1", "127.0.0.2"),
+        (_, "advertise") => value.replace("hub.", "hub2."),
+        (_, "prefer") => "\"tls\"".to_owned(),
+        (_, "entrances") => "\"failover\"".to_owned(),
+        (_, "scheduler") => "\"hash\"".to_owned(),
+        (_, "padding") => "\"none\"".to_owned(),
+        (_, "seal" | "retry") => "\"always\"".to_owned(),
+        ("[[service]]", "proxy_protocol") => "\"v2\"".to_owned(),
+        ("[[forward]]", "proxy_protocol") => "\"accept\"".to_owned(),
+        (_, "priority") => "\"urgent\"".to_owned(),
+        (_, "name" | "service") => value.replace(['w', 'r', 'd'], "x"),
+        (_, "peer" | "allow") => value.replace("dc-b", "dc-c"),
+        (_, "bind") => value.replace("0.1", "0.2"),
+        (_, "allow_addresses") => value.replace("10.0.0.0/8", "10.0.0.0/9"),
+        (_, "mode") => "\"0640\"".to_owned(),
+        (_, "allow_uids" | "allow_gids") => "[7]".to_owned(),
+        (_, "certificate" | "key" | "trust_anchors" | "directory" | "token_file") => {
+            value.replace("../../certs", "../../other")
+        }
+        _ => match value {
+            "true" => "false".to_owned(),
+            "false" => "true".to_owned(),
+            _ => {
+                let (start, digits) = (value.trim_start_matches('"'), |c: char| !c.is_ascii_digit());
+                let end = start.find(digits).unwrap_or(start.len());
+                let number: u64 = start[..end].parse().unwrap_or_else(|_| panic!("{section} {option} = {value}: how?"));
+                value.replacen(&number.to_string(), &(number + 1).to_string(), 1)
+            }
+        },
+    };
+    assert_ne!(special, value, "{section} {option}");
+    special
+}
+
+/// Every option says whether a reload takes it, and a reload does as it says.
+#[test]
+fn the_full_example_says_which_options_are_reloadable() {
+    let place = Place::new();
+    let text = full_with_everything();
+    // The same files elsewhere, with another key and another authority.
+    fs::create_dir_all(place.path("other")).unwrap();
+    for file in ["ca.crt", "ca.key", "dc-a.crt", "dc-a.key", "admin.token"] {
+        fs::copy(place.path(&format!("certs/{file}")), place.path(&format!("other/{file}"))).unwrap();
+    }
+    write_private(&place.path("other/admin.token"), &"y".repeat(40));
+    let check = |text: &str| place.check("examples/config/full.toml", text);
+    let full = check(&text).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let (mut section, mut marked, mut comment, mut seen) = ("", None, String::new(), 0);
+    let mut known = std::collections::HashMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        if line.starts_with('[') {
+            (section, marked) = (line, None);
+        }
+        if let Some(words) = line.strip_prefix('#') {
+            comment.push_str(words);
+            continue;
+        }
+        let about = std::mem::take(&mut comment);
+        let Some((option, value)) = line.split_once(" = ").filter(|(option, _)| !option.starts_with(' ')) else {
+            continue;
+        };
+        // Options below one comment share it.
+        marked = match (about.contains("Reloadable: yes"), about.contains("Reloadable: no")) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            (false, false) if !about.contains("---") => marked,
+            _ => None,
+        };
+        let known: &mut Option<bool> = known.entry((section, option)).or_default();
+        *known = marked.or(*known);
+        // Or they are described in an earlier section of the kind.
+        let marked = known.unwrap_or_else(|| panic!("{section} {option} does not say whether it is reloadable"));
+        seen += 1;
+        let mut changed: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+        match (section, option) {
+            // It has to be that of the certificate.
+            ("[node]", "name") => continue,
+            ("[[link]]", "addresses") => changed[index + 1] = changed[index + 1].replace(":7443", ":7553"),
+            _ => changed[index] = format!("{option} = {}", another(section, option, value)),
+        }
+        let changed = check(&changed.join("\n")).unwrap_or_else(|error| panic!("{section} {option}: {error}"));
+        match Changes::between(&full, &changed) {
+            Ok(_) => assert!(marked, "{section} {option} is taken by a reload, and said not to be"),
+            Err(error) => {
+                assert!(!marked, "{section} {option} is not taken by a reload: {error}");
+                let named = error
+                    .names()
+                    .iter()
+                    .any(|name| name.contains(option) || section == "[listen.quic]" || section == "[[listen]]");
+                assert!(named, "{section} {option}: {error}");
+            }
+        }
+    }
+    assert!(seen > 100, "{seen} options");
+}
+
+#[test]
+fn a_reload_tells_each_change() {
+    let place = Place::new();
+    let check = |text: &str| place.check("a.toml", &format!("{IDENTITY}{text}")).unwrap();
+    let old = check(
+        "[[listen]]\naddress = 'tcp://127.0.0.1:1'\n[[link]]\npeer = 'b'\naddresses = ['tcp://b:1']\n\
+         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\n\
+         [[service]]\nname = 'old'\ntarget = 'tcp://127.0.0.1:81'\n\
+         [[forward]]\nlisten = 'tcp://127.0.0.1:5'\npeer = 'b'\nservice = 'x'\n",
+    );
+    let new = check(
+        "[log]\nfilter = 'debug'\n[[listen]]\naddress = 'tcp://127.0.0.1:1'\n\
+         [[link]]\npeer = 'b'\naddresses = ['tcp://b:2']\n\
+         padding = 'none'\n[[link]]\npeer = 'c'\naddresses = ['tcp://c:1']\n\
+         [[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\nallow = []\n\
+         [[service]]\nname = 'new'\ntarget = 'tcp://127.0.0.1:81'\n\
+         [[forward]]\nlisten = 'tcp://127.0.0.1:5'\npeer = 'b'\nservice = 'y'\nsession_timeout = '1s'\n",
+    );
+    let lines = Changes::between(&old, &new).unwrap().lines();
+    let expected = [
+        "log: filter is debug",
+        "link b: addresses, padding changed",
+        "link c: added",
+        "service old: removed",
+        "service web: allow changed",
+        "service new: added",
+        "forward tcp://127.0.0.1:5: service, session_timeout changed",
+    ];
+    assert_eq!(lines, expected);
+    assert!(Changes::between(&new, &new).unwrap().lines().is_empty());
+    let fixed = check("[node]\nsurvive = '1h'\n[[listen]]\naddress = 'tcp://127.0.0.1:2'\n");
+    let error = Changes::between(&old, &fixed).unwrap_err();
+    assert_eq!(error.names(), ["[node] survive", "[[listen]] address"]);
+}
+
 #[test]
 fn the_full_example_shows_the_defaults() {
     let place = Place::new();
@@ -170,11 +316,17 @@ fn the_full_example_shows_the_defaults() {
     }
     let (a, b) = (&full.services[1], &small.services[1]);
     assert_eq!((&a.target, &a.datagrams), (&b.target, &b.datagrams));
+    assert_eq!(
+        (full.links[0].required, full.forwards[0].session_timeout),
+        (small.links[0].required, small.forwards[0].session_timeout)
+    );
+    assert_eq!(full.admin, small.admin);
     assert_eq!(full.forwards.len(), small.forwards.len());
 }
 
 /// What has to be said, and nothing more.
 const SMALL: &str = "
+admin = { listen = ['unix:///run/longhaul/admin.sock', 'tcp://127.0.0.1:7445'] }
 identity = { certificate = '../../certs/dc-a.crt', key = '../../certs/dc-a.key', trust_anchors = '../../certs/ca.crt' }
 listen = [{ address = 'tcp://0.0.0.0:7443' }, { address = 'unix:///run/longhaul/dc-a.sock' }]
 link = [{ peer = 'dc-b', addresses = ['tcp://dc-b.example.org:7443'] }]

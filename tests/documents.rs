@@ -278,6 +278,13 @@ fn the_command_line_is_listed() {
         "node unrevoke",
         "audit",
         "join",
+        "status",
+        "top",
+        "reload",
+        "ping",
+        "diag",
+        "completions",
+        "man",
         "bench",
         "demo",
     ]

@@ -44,6 +44,23 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "admin",
+        &[
+            "base",
+            "wire",
+            "crypto",
+            "stream",
+            "session",
+            "congestion",
+            "channel",
+            "node",
+            "service",
+            "issue",
+            "enroll",
+            "config",
+        ],
+    ),
+    (
         "cli",
         &[
             "base",
@@ -59,6 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "issue",
             "enroll",
             "config",
+            "admin",
         ],
     ),
 ];

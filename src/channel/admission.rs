@@ -13,7 +13,7 @@ use super::address_range::AddressRange;
 use crate::base::TokenBucket;
 
 /// Bounds on handshakes that are not finished. `None` is no bound.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionLimits {
     /// Where peers may come from; empty for everywhere. Peers without an IP address are not looked at.
     pub allow_addresses: Vec<AddressRange>,

@@ -18,7 +18,7 @@ use super::quic::QuicOptions;
 use super::tls::{TlsConnection, connect_tls};
 
 /// How channels are dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DialOptions {
     /// Options of TCP sockets.
     pub tcp: TcpOptions,

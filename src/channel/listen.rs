@@ -22,7 +22,7 @@ use super::quic::QuicOptions;
 use crate::base::TokenBucket;
 
 /// How channels are accepted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenOptions {
     /// Options of TCP sockets.
     pub tcp: TcpOptions,

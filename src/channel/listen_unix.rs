@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::listen_error::ListenError;
 
 /// Options of Unix sockets that are listened on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UnixOptions {
     /// Permissions of the socket file: who may write to it may connect.
     pub mode: u32,

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 /// Options of TCP sockets, dialled and accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TcpOptions {
     /// Sends what is written at once (`TCP_NODELAY`).
     pub nodelay: bool,

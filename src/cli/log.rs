@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use super::CliError;
+use crate::config::log::filter;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -14,9 +14,10 @@ pub(super) struct LogArgs {
     /// How log lines look; text on a terminal, otherwise JSON, if not given
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug or trace, also by module: info,longhaul::channel=debug
-    #[arg(long, global = true, env = "LONGHAUL_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// What is logged: error, warn, info, debug or trace, also by module: info,longhaul::channel=debug; without it what
+    /// the configuration says, or info
+    #[arg(long, global = true, env = "LONGHAUL_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -27,43 +28,54 @@ enum LogFormat {
     Json,
 }
 
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// Changes what is logged.
+pub(super) struct LogFilter {
+    set: SetFilter,
+    /// The command line says what is logged, and no configuration changes it.
+    is_given: bool,
+}
+
+impl LogFilter {
+    /// Logs what a configuration says, unless the command line said something.
+    pub(super) fn follow(&self, configured: Option<&str>) {
+        if self.is_given {
+            return;
+        }
+        let changed = filter(configured.unwrap_or(USUAL)).and_then(|filter| (self.set)(filter));
+        if let Err(error) = changed {
+            tracing::error!(error, "log filter stays as it was");
+        }
+    }
+}
+
 /// Sends log events to stderr from here on.
-pub(super) fn start(args: &LogArgs) -> Result<(), CliError> {
-    let filter = filter(&args.log).map_err(|reason| {
+pub(super) fn start(args: &LogArgs) -> Result<LogFilter, CliError> {
+    let text = args.log.as_deref().unwrap_or(USUAL);
+    let filter = filter(text).map_err(|reason| {
         let expected = "expected such as info or info,longhaul::channel=debug";
-        CliError::Usage(format!("--log {:?}: {reason}; {expected}", args.log))
+        CliError::Usage(format!("--log {text:?}: {reason}; {expected}"))
     })?;
     let is_terminal = io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
     let has_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(has_colour);
-    let started = match format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    let (set, started): (SetFilter, _) = match format {
+        LogFormat::Text => {
+            let subscriber = subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())), subscriber.try_init())
+        }
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())), subscriber.try_init())
+        }
     };
-    started.map_err(|error| CliError::Runtime(anyhow::anyhow!("logging cannot be set up: {error}")))
+    started.map_err(|error| CliError::Runtime(anyhow::anyhow!("logging cannot be set up: {error}")))?;
+    Ok(LogFilter { set, is_given: args.log.is_some() })
 }
 
-/// A word alone has to be a level: as the name of a module, which it could be too, it would silence all others.
-fn filter(text: &str) -> Result<EnvFilter, String> {
-    let is_bare = |directive: &&str| !directive.contains(['=', '[', ':']);
-    if let Some(word) = text.split(',').filter(is_bare).find(|word| word.trim().parse::<LevelFilter>().is_err()) {
-        return Err(format!("{word:?} is no level"));
-    }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_are_levels_and_modules() {
-        for good in ["info", "off", "info,longhaul::channel=debug", "longhaul=trace"] {
-            assert!(filter(good).is_ok(), "{good}");
-        }
-        for bad in ["verbose", "no such filter", "longhaul=loud", "info,quiet"] {
-            assert!(filter(bad).is_err(), "{bad}");
-        }
-    }
-}
+/// What is logged when nobody says anything.
+const USUAL: &str = "info";

@@ -2,17 +2,20 @@
 //!
 //! Data goes to stdout, logs and errors to stderr. Nothing secret is ever an argument.
 
+mod admin;
 mod audit;
 mod authority;
 mod bench;
 mod cert;
 mod check_config;
 mod clock;
+mod completions;
 mod demo;
 mod error;
 mod hub;
 mod join;
 mod log;
+mod man;
 mod new_files;
 mod node;
 mod pem;
@@ -58,6 +61,20 @@ enum Command {
     Audit(audit::Args),
     /// Make this machine a node, with a token of a hub
     Join(join::Args),
+    /// Show how a running node is doing
+    Status(admin::status::Args),
+    /// Show how a running node is doing, live, on the whole terminal
+    Top(admin::top::Args),
+    /// Have a running node read its configuration again
+    Reload(admin::reload::Args),
+    /// Show the round-trip times of each channel to a peer
+    Ping(admin::ping::Args),
+    /// Write down what a bug report needs, without secrets
+    Diag(admin::diag::Args),
+    /// Print a script that completes commands and options
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(man::Args),
     /// Measure a link
     Bench(bench::Args),
     /// Show two nodes at work on this machine
@@ -68,8 +85,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = log::start(&cli.log).and_then(|()| match cli.command {
-        Command::Run(args) => run::run(args),
+    let outcome = log::start(&cli.log).and_then(|filter| match cli.command {
+        Command::Run(args) => run::run(args, filter),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Hub(args) => hub::run(args),
@@ -77,6 +94,13 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Audit(args) => audit::run(&args),
         Command::Join(args) => join::run(args),
+        Command::Status(args) => admin::status::run(args),
+        Command::Top(args) => admin::top::run(args),
+        Command::Reload(args) => admin::reload::run(args),
+        Command::Ping(args) => admin::ping::run(args),
+        Command::Diag(args) => admin::diag::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),
     });

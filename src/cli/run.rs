@@ -1,11 +1,13 @@
 //! `longhaul run`: runs a node until it is told to stop.
 //!
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
-//! The second ends it at once.
+//! The second ends it at once. SIGHUP makes it read its configuration again (`reload`).
 
 mod denylist;
 mod enrolment;
 mod identity;
+mod manager;
+mod reload;
 mod renewal;
 pub(super) mod settings;
 
@@ -16,12 +18,16 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::manager::Manager;
+use self::reload::Running;
 use super::CliError;
+use super::log::LogFilter;
+use crate::admin::{AdminServer, AdminSettings, Control};
 use crate::config::Config;
-use crate::crypto::identity::default_provider;
+use crate::crypto::identity::{TlsSettings, default_provider};
 use crate::enroll::EnrollPoint;
 use crate::node::{GuestAdmission, Node, Observer};
-use crate::service::{Gateway, Services};
+use crate::service::{Forward, Gateway, Services};
 use crate::telemetry::Telemetry;
 
 /// Arguments of `longhaul run`.
@@ -34,30 +40,37 @@ pub(super) struct Args {
 
 /// Runs the command.
 #[expect(clippy::needless_pass_by_value, reason = "commands own their arguments")]
-pub(super) fn run(args: Args) -> Result<(), CliError> {
+pub(super) fn run(args: Args, filter: LogFilter) -> Result<(), CliError> {
     let config = Config::load(&args.config, &default_provider())?;
+    filter.follow(config.log_filter.as_deref());
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, filter));
     // A name that is still being looked up is not worth waiting for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> Result<(), CliError> {
+async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let shutdown_timeout = config.node.shutdown_timeout;
+    let manager = Manager::new();
     let telemetry = Telemetry::new(&config.node.id.to_string(), &config.telemetry);
     let telemetry = telemetry.context("telemetry cannot be set up")?;
-    let started = signals.unless_told(start(config, telemetry.observer())).await;
-    let (gateway, enrolment) = started.ok_or_else(stopped_early)??;
+    let started = signals.unless_told(start(config.clone(), telemetry.observer())).await;
+    let (gateway, enrolment, tls) = started.ok_or_else(stopped_early)??;
     let gateway = Arc::new(gateway);
     telemetry.watch(gateway.node());
     telemetry.watch_gateway(&gateway);
+    let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
+    let admin = AdminServer::start(Arc::clone(&running), admin_settings(&telemetry)).await;
+    let _admin = admin.context("[admin] cannot be started")?;
     tracing::info!("ready");
-    let name = signals.next().await;
+    manager.ready();
+    let name = signals.until_told(&running).await;
+    running.stop();
+    let shutdown_timeout = running.config().node.shutdown_timeout;
     tracing::info!(
         signal = name,
         open_connections = open_connections(&gateway),
@@ -75,8 +88,20 @@ async fn serve(config: Config) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What the operator is shown of the measurements.
+fn admin_settings(telemetry: &Telemetry) -> AdminSettings {
+    let (metrics, measurements) = (telemetry.clone(), telemetry.clone());
+    AdminSettings {
+        metrics: Some(Arc::new(move || Some(metrics.render_prometheus()))),
+        measurements: Some(Arc::new(move || serde_json::json!(measurements.snapshot()))),
+    }
+}
+
 /// Starts everything that the configuration names.
-async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<(Gateway, Option<EnrollPoint>), CliError> {
+async fn start(
+    config: Config,
+    observer: Arc<dyn Observer>,
+) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
     let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files.clone();
@@ -102,8 +127,7 @@ async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<(Gateway, 
     let gateway = Gateway::start(running, Services::new(services));
     for forward in forwards {
         let forward = gateway.forward(forward).await.context("forward cannot be started")?;
-        let (address, config) = (forward.local_address(), forward.config());
-        tracing::info!(%address, service = %config.service, peer = %config.peer, "forwarding");
+        tell_forward(&forward);
     }
     for link in links {
         let link = settings::link(link);
@@ -121,7 +145,12 @@ async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<(Gateway, 
         Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, files, &tls, &gateway).await?),
         None => None,
     };
-    Ok((gateway, enrolment))
+    Ok((gateway, enrolment, tls))
+}
+
+fn tell_forward(forward: &Forward) {
+    let (address, config) = (forward.local_address(), forward.config());
+    tracing::info!(%address, service = %config.service, peer = %config.peer, "forwarding");
 }
 
 fn open_connections(gateway: &Gateway) -> u32 {
@@ -133,15 +162,32 @@ fn stopped_early() -> CliError {
     CliError::Runtime(anyhow!("stopped by a signal before the end"))
 }
 
-/// The signals that ask for an end.
+/// The signals that ask for an end, or for the configuration to be read again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, hangup: signal(hangup)? })
+    }
+
+    /// Reloads whenever that is asked for, until an end is: the name of that signal.
+    async fn until_told(&mut self, running: &Arc<Running>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    let running = Arc::clone(running);
+                    // Of its own, so that an end need not wait for it. The log tells how it went.
+                    tokio::spawn(async move { drop(running.reload().await) });
+                }
+            }
+        }
     }
 
     /// Waits for one: its name.

@@ -24,6 +24,8 @@ pub struct EnrollConfig {
     pub listen: Address,
     /// The authority's directory.
     pub directory: PathBuf,
+    /// Where the passphrase of its key is, as the configuration names it.
+    pub passphrase_file: Option<String>,
     /// The authority, which issued this node's own certificate.
     pub authority: Arc<CertificateAuthority>,
     /// How long certificates hold.
@@ -80,7 +82,14 @@ pub(super) fn load(
             ),
         );
     }
-    Some(EnrollConfig { listen: listen?, directory, authority: Arc::new(authority), certificate_lifetime, addresses })
+    Some(EnrollConfig {
+        listen: listen?,
+        directory,
+        passphrase_file: section.passphrase_file.as_ref().map(|name| name.get_ref().clone()),
+        authority: Arc::new(authority),
+        certificate_lifetime,
+        addresses,
+    })
 }
 
 /// The addresses of listeners, where none are given.

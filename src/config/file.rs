@@ -29,6 +29,8 @@ pub(super) struct File {
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) service: Vec<Spanned<Service>>,
     pub(super) forward: Vec<Spanned<Forward>>,
+    pub(super) log: Log,
+    pub(super) admin: Option<Spanned<Admin>>,
 }
 
 /// `[node]`
@@ -52,6 +54,24 @@ pub(super) struct Identity {
     pub(super) token_file: Text,
     pub(super) trust_domain: Text,
     pub(super) guest_name: Text,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub(super) filter: Text,
+}
+
+/// `[admin]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) listen: Spanned<Vec<Spanned<String>>>,
+    pub(super) token_file: Text,
+    pub(super) mode: Text,
+    pub(super) uid: Number,
+    pub(super) gid: Number,
 }
 
 /// `[enroll]`
@@ -143,6 +163,7 @@ pub(super) struct Link {
     pub(super) peer: Spanned<String>,
     #[serde(alias = "address")]
     pub(super) addresses: Spanned<Vec<Spanned<LinkAddress>>>,
+    pub(super) required: Option<bool>,
     pub(super) prefer: Text,
     pub(super) entrances: Text,
     pub(super) scheduler: Text,
@@ -196,6 +217,7 @@ pub(super) struct Forward {
     pub(super) service: Spanned<String>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
+    pub(super) session_timeout: Text,
     pub(super) idle_timeout: Text,
     pub(super) flow_count_max: Number,
     pub(super) datagram_age_max: Text,

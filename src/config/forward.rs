@@ -3,11 +3,11 @@
 use toml::Spanned;
 
 use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
-use super::file;
 use super::problem::Problems;
 use super::resolve::{peer, service_name, value};
 use super::service::{connections_max, plain_address};
 use super::unix::{UnixKeys, refuse};
+use super::{file, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::{Endpoint, ForwardConfig};
@@ -51,7 +51,9 @@ pub(super) fn resolve(
     let accepts_proxy_protocol = value(section.proxy_protocol.as_ref(), accepts, false, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
     let priority = value(section.priority.as_ref(), str::parse, Default::default(), problems);
-    let usual = ForwardConfig::new(listen?, peer?, &service?);
+    let mut usual = ForwardConfig::new(listen?, peer?, &service?);
+    let timeout = section.session_timeout.as_ref();
+    usual.session_timeout = value(timeout, values::duration_above_zero, usual.session_timeout, problems);
     let replay_safe = section.replay_safe.unwrap_or(false);
     Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, replay_safe, ..usual })
 }

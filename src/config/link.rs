@@ -18,10 +18,12 @@ use crate::session::scheduler::Policy;
 use crate::wire::PaddingPolicy;
 
 /// A peer that is dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkConfig {
     /// Who has to answer.
     pub peer: NodeId,
+    /// Whether the node is ready only while this link is up.
+    pub required: bool,
     /// Where; at least one.
     pub addresses: Vec<LinkAddress>,
     /// The kind of channel that carries data while one works.
@@ -96,8 +98,10 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let early_data = section.early_data.unwrap_or(false);
     let peer = peer(&section.peer, &node.id, problems)?;
+    let required = section.required.unwrap_or(true);
     Some(LinkConfig {
         peer,
+        required,
         addresses,
         prefer,
         entrances,

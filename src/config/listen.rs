@@ -10,7 +10,7 @@ use super::{file, quic};
 use crate::channel::{Address, AddressRange, AdmissionLimits, ListenOptions, SourceRate, TcpOptions};
 
 /// An address where channels are accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenConfig {
     /// What to bind.
     pub address: Address,

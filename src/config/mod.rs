@@ -4,7 +4,9 @@
 //! machine is made here, and all problems are reported together with their places. Sockets are bound elsewhere.
 //! `docs/reference/config.md` and `examples/config/full.toml` describe every option.
 
+mod admin;
 mod allow;
+mod changes;
 mod datagrams;
 mod enroll;
 mod file;
@@ -14,6 +16,7 @@ mod guest;
 mod identity;
 mod link;
 mod listen;
+pub(crate) mod log;
 pub(crate) mod passphrase;
 mod problem;
 mod quic;
@@ -33,6 +36,9 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 
+pub(crate) use admin::AdminPlace;
+pub use admin::{AdminConfig, AdminSocket, AdminToken};
+pub use changes::{Changes, FixedOptions};
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
 pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
@@ -68,6 +74,10 @@ pub struct Config {
     pub services: Vec<crate::service::ServiceConfig>,
     /// `[[forward]]`: local ports that lead to services of peers. No address twice.
     pub forwards: Vec<crate::service::ForwardConfig>,
+    /// `[log] filter`: what is logged, unless the command line says it.
+    pub log_filter: Option<String>,
+    /// `[admin]`: where the operator asks.
+    pub admin: Option<AdminConfig>,
     /// What is allowed but probably not meant, for the log.
     pub warnings: Vec<String>,
 }
@@ -128,14 +138,12 @@ impl Config {
         let section = file.enroll.as_ref();
         let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
         let renew = renew::load(file.renew.as_ref(), identity.as_ref(), &mut problems);
-        let mut config = resolve::resolve(&file, path, identity, enroll, &mut problems);
-        if let Some(config) = &mut config {
-            config.renew = renew;
-        }
+        let admin = admin::load(file.admin.as_ref(), base, files, &mut problems);
         let telemetry = telemetry::load(file.telemetry.as_ref(), base, files, &mut problems);
+        let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
         let problems = problems.into_vec();
         match config {
-            Some(config) if problems.is_empty() => Ok(Self { telemetry, ..config }),
+            Some(config) if problems.is_empty() => Ok(Self { renew, admin, telemetry, ..config }),
             _ => Err(ConfigError::new(path, text, problems)),
         }
     }

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::{Config, EnrollConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
-use super::{enroll, forward, guest, link, listen, service};
+use super::{enroll, forward, guest, link, listen, log, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
@@ -43,19 +43,20 @@ pub(super) fn resolve(
     }
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
-    let renew = None;
-    let telemetry = crate::telemetry::Settings::default();
+    let log_filter = value(file.log.filter.as_ref(), log::checked, None, problems);
     Some(Config {
         path: path.to_owned(),
         node,
         identity,
         enroll,
-        renew,
-        telemetry,
+        renew: None,
+        telemetry: crate::telemetry::Settings::default(),
         listeners,
         links,
         services,
         forwards,
+        log_filter,
+        admin: None,
         warnings,
     })
 }

@@ -34,6 +34,13 @@ pub enum FileError {
     },
 }
 
+/// Whether the service manager has handed a file over: it may do so by an access list, which shows as a permission to read
+/// for the group.
+#[cfg(unix)]
+fn is_credential(path: &Path, mode: u32, directory: Option<&std::ffi::OsStr>) -> bool {
+    mode & 0o037 == 0 && directory.is_some_and(|directory| path.starts_with(directory))
+}
+
 /// Reads a file that only its owner may use.
 pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let file = open(path)?;
@@ -42,7 +49,7 @@ pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError>
         use std::os::unix::fs::PermissionsExt;
         let metadata = file.metadata().map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
         let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        if mode & 0o077 != 0 && !is_credential(path, mode, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref()) {
             return Err(FileError::TooOpen { path: path.to_owned(), mode });
         }
     }
@@ -73,3 +80,18 @@ fn read(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 
 /// A configuration of thousands of services fits.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_may_be_readable_by_access_list() {
+        let directory = Some(std::ffi::OsStr::new("/run/credentials/x.service"));
+        let key = Path::new("/run/credentials/x.service/node.key");
+        assert!(is_credential(key, 0o440, directory));
+        assert!(!is_credential(key, 0o444, directory) && !is_credential(key, 0o460, directory));
+        assert!(!is_credential(Path::new("/etc/node.key"), 0o440, directory));
+        assert!(!is_credential(key, 0o440, None));
+    }
+}

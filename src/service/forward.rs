@@ -4,7 +4,7 @@
 //! takes one round trip.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -27,7 +27,7 @@ use crate::node::{NodeEvent, Priority, RecvStream, SendStream};
 use crate::wire::ServiceRequest;
 
 /// What a forward leads to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwardConfig {
     /// Where applications connect, TCP or a Unix socket, or where they send datagrams, UDP.
     pub listen: Endpoint,
@@ -81,7 +81,7 @@ pub struct Forward {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) config: ForwardConfig,
+    config: RwLock<Arc<ForwardConfig>>,
     pub(super) peers: Peers,
     pub(super) counters: Arc<Counters>,
     pub(super) connections: Connections,
@@ -95,15 +95,16 @@ impl Forward {
     /// [`ListenError`] when the address cannot be listened on.
     pub async fn start(config: ForwardConfig, peers: Peers) -> Result<Self, ListenError> {
         let shared = Arc::new(Shared {
-            config,
+            config: RwLock::new(Arc::new(config)),
             peers,
             counters: Arc::default(),
             connections: Connections::new(),
             log: LogLimit::new(),
         });
-        let (address, task) = match &shared.config.listen {
+        let config = shared.config();
+        let (address, task) = match &config.listen {
             Endpoint::Stream(address) => {
-                let unix = shared.config.unix.clone();
+                let unix = config.unix.clone();
                 let (tcp, admission) = (local_tcp_options(), unlimited_admission());
                 let options = ListenOptions { tcp, unix, admission, ..ListenOptions::default() };
                 let listener = Listener::bind(address, &options).await?;
@@ -126,8 +127,14 @@ impl Forward {
 
     /// What it leads to.
     #[must_use]
-    pub fn config(&self) -> &ForwardConfig {
-        &self.shared.config
+    pub fn config(&self) -> Arc<ForwardConfig> {
+        self.shared.config()
+    }
+
+    /// Leads further connections and flows as `config` says; those that are open go on as they are. Where it listens, and
+    /// the options of its Unix socket, stay.
+    pub fn reconfigure(&self, config: ForwardConfig) {
+        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// What it counted.
@@ -159,7 +166,7 @@ impl Forward {
     }
 
     fn take_task(&self) -> Option<JoinHandle<()>> {
-        self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -172,12 +179,17 @@ impl Drop for Forward {
 }
 
 impl Shared {
+    /// What holds for the next connection or flow.
+    pub(super) fn config(&self) -> Arc<ForwardConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn listen(self: Arc<Self>, mut listener: Listener) {
         loop {
             let Accepted { connection, permit, .. } = listener.accept().await;
             drop(permit);
             let Some(socket) = Socket::from_connection(connection) else { continue };
-            match self.connections.begin(self.config.connections_max) {
+            match self.connections.begin(self.config().connections_max) {
                 Some(guard) => drop(tokio::spawn(Arc::clone(&self).carry(socket, guard))),
                 None => self.refuse(&socket, Refusal::TooManyConnections),
             }
@@ -201,7 +213,8 @@ impl Shared {
             End::Complete => {}
             End::Reset(code) if let Some(refusal) = Refusal::from_code(code) => self.on_refused(refusal),
             end => {
-                let Shared { config: ForwardConfig { service, peer, .. }, .. } = &*self;
+                let config = self.config();
+                let ForwardConfig { service, peer, .. } = &*config;
                 tracing::debug!(service, %peer, reason = %end, "connection broke off");
             }
         }
@@ -210,23 +223,25 @@ impl Shared {
     /// Tells how long the first byte of an answer took.
     fn first_byte_teller(self: Arc<Self>, begun: Instant) -> Box<dyn FnOnce() + Send> {
         Box::new(move || {
-            let ForwardConfig { service, peer, .. } = &self.config;
+            let config = self.config();
+            let ForwardConfig { service, peer, .. } = &*config;
             self.peers.report(&NodeEvent::FirstByte { peer, service, time: begun.elapsed() });
         })
     }
 
     /// Opens a stream for a client: it, and its first bytes.
     async fn open(&self, socket: &mut Socket) -> Result<(Bytes, SendStream, RecvStream), Refusal> {
+        let config = self.config();
         let (mut source, mut destination) = socket.addresses();
         let mut data = BytesMut::new();
-        if self.config.accepts_proxy_protocol {
+        if config.accepts_proxy_protocol {
             let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, read_proxy_header(socket, &mut data)).await;
             if let ProxyHeader::Tcp { source: from, destination: to } = header.unwrap_or(Err(Refusal::BadRequest))? {
                 (source, destination) = (Some(from), Some(to));
             }
         }
         let begun = Instant::now();
-        let ForwardConfig { peer, priority, replay_safe, .. } = &self.config;
+        let ForwardConfig { peer, priority, replay_safe, .. } = &*config;
         let opening = async {
             if *replay_safe {
                 self.peers.open_replay_safe(peer, *priority).await
@@ -234,11 +249,11 @@ impl Shared {
                 self.peers.open(peer, *priority).await
             }
         };
-        let opened = tokio::time::timeout(self.config.session_timeout, opening).await;
+        let opened = tokio::time::timeout(config.session_timeout, opening).await;
         self.peers.report(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok() });
         let (send, recv) = opened.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
-        let service = self.config.service.clone();
+        let service = config.service.clone();
         let request =
             ServiceRequest { service, source: text(source), destination: text(destination), datagrams: false };
         let mut first = BytesMut::from(&request.encode()[..]);
@@ -265,7 +280,8 @@ impl Shared {
     pub(super) fn on_refused(&self, refusal: Refusal) {
         self.counters.on_refused(refusal);
         if let Some(suppressed) = self.log.take(Instant::now()) {
-            let ForwardConfig { service, peer, .. } = &self.config;
+            let config = self.config();
+            let ForwardConfig { service, peer, .. } = &*config;
             tracing::warn!(service, %peer, reason = %refusal, suppressed, "connection refused");
         }
     }

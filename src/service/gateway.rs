@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::denylists::Denylists;
 use super::forward::{Forward, ForwardConfig};
@@ -20,12 +20,17 @@ pub struct Gateway {
     peers: Peers,
     services: Services,
     forwards: Mutex<Vec<Arc<Forward>>>,
-    links: Mutex<Vec<Link>>,
+    /// Were removed, and may have connections still.
+    old_forwards: Mutex<Vec<Arc<Forward>>>,
+    links: Links,
     /// Wait for sessions: of the node, and of each link.
     waiting: Mutex<JoinSet<()>>,
     serving: Arc<Serving>,
     denylists: Denylists,
 }
+
+/// The links, each with the task that takes its sessions.
+type Links = Arc<Mutex<Vec<(Link, AbortHandle)>>>;
 
 /// Takes sessions, a task each.
 struct Serving {
@@ -54,14 +59,27 @@ impl Gateway {
         let serving = Arc::new(serving);
         let mut waiting = JoinSet::new();
         waiting.spawn(Arc::clone(&serving).accept(node.clone()));
-        let (forwards, links, waiting) = (Mutex::default(), Mutex::default(), Mutex::new(waiting));
-        Self { node, peers, services, forwards, links, waiting, serving, denylists }
+        let (forwards, old_forwards) = (Mutex::default(), Mutex::default());
+        let (links, waiting) = (Links::default(), Mutex::new(waiting));
+        Self { node, peers, services, forwards, old_forwards, links, waiting, serving, denylists }
     }
 
     /// Uses the sessions of a link, as long as the gateway lives.
     pub fn add_link(&self, link: Link) {
-        lock(&self.links).push(link.clone());
-        lock(&self.waiting).spawn(Arc::clone(&self.serving).follow(link));
+        let task = lock(&self.waiting).spawn(Arc::clone(&self.serving).follow(link.clone()));
+        lock(&self.links).push((link, task));
+    }
+
+    /// Gives the link to a peer up. New streams take the link that was added in its place, as soon as that is up; those
+    /// that are open go on over the old one, which ends with the last of them.
+    pub fn remove_link(&self, peer: &NodeId) {
+        let mut links = lock(&self.links);
+        let Some(index) = links.iter().position(|(link, _)| link.peer() == peer) else { return };
+        let (link, task) = links.remove(index);
+        drop(links);
+        let mut waiting = lock(&self.waiting);
+        while waiting.try_join_next().is_some() {}
+        waiting.spawn(retire(link, task, Arc::clone(&self.links), self.peers.clone()));
     }
 
     /// Starts a forward.
@@ -70,8 +88,22 @@ impl Gateway {
     /// [`ListenError`] when its address cannot be listened on.
     pub async fn forward(&self, config: ForwardConfig) -> Result<Arc<Forward>, ListenError> {
         let forward = Arc::new(Forward::start(config, self.peers.clone()).await?);
-        lock(&self.forwards).push(Arc::clone(&forward));
+        self.add_forward(Arc::clone(&forward));
         Ok(forward)
+    }
+
+    /// Takes a forward that was started with this gateway's [`peers`](Self::peers).
+    pub fn add_forward(&self, forward: Arc<Forward>) {
+        lock(&self.forwards).push(forward);
+    }
+
+    /// Stops a forward: when it returns, the address is free. Connections that are open go on, flows of datagrams end.
+    pub async fn remove_forward(&self, forward: &Arc<Forward>) {
+        lock(&self.forwards).retain(|other| !Arc::ptr_eq(other, forward));
+        forward.stop().await;
+        let mut old = lock(&self.old_forwards);
+        old.retain(|other| other.open_connections() > 0);
+        old.push(Arc::clone(forward));
     }
 
     /// The node.
@@ -101,7 +133,7 @@ impl Gateway {
     /// The links.
     #[must_use]
     pub fn links(&self) -> Vec<Link> {
-        lock(&self.links).clone()
+        lock(&self.links).iter().map(|(link, _)| link.clone()).collect()
     }
 
     /// The forwards.
@@ -120,8 +152,9 @@ impl Gateway {
         }
         self.services.close();
         self.node.go_away();
+        let old = lock(&self.old_forwards).clone();
         let ended = async {
-            for forward in &forwards {
+            for forward in forwards.iter().chain(&old) {
                 forward.ended().await;
             }
             self.services.ended().await;
@@ -176,6 +209,31 @@ impl Serving {
     }
 }
 
+/// Lets a link that was removed come to its end.
+async fn retire(link: Link, follow: AbortHandle, links: Links, peers: Peers) {
+    // A successor that does not work yet is none: until then this one does its work.
+    let has_successor = || lock(&links).iter().any(|(other, _)| other.peer() == link.peer());
+    let is_replaced = || {
+        let session = |link: &Link| link.status().session;
+        lock(&links).iter().any(|(other, _)| other.peer() == link.peer() && session(other).is_some())
+    };
+    while has_successor() && !is_replaced() {
+        tokio::time::sleep(RETIRE_INTERVAL).await;
+    }
+    follow.abort();
+    let Some(session) = link.status().session else { return };
+    peers.retire(link.peer(), session.id());
+    session.go_away(CloseCode::NO_ERROR, "link was replaced or removed");
+    // At least once: the peer may have opened a stream just before it learns of it.
+    loop {
+        tokio::time::sleep(RETIRE_GRACE).await;
+        if session.stream_count() == 0 || session.close_reason().is_some() {
+            break;
+        }
+    }
+    session.close(CloseCode::NO_ERROR, "link was replaced or removed");
+}
+
 async fn serve(session: Session, peers: Peers, services: Services, denylists: Denylists) {
     let registered = Registered { peer: session.peer().node_id.clone(), id: session.id(), peers };
     registered.peers.add(session.clone());
@@ -205,3 +263,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Only while the node shuts down.
 const DELIVERED_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How soon a link that was replaced is left for its successor.
+const RETIRE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// More than any round trip: streams that the peer opens before it learns that it should not are seen.
+const RETIRE_GRACE: Duration = Duration::from_secs(1);

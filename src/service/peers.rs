@@ -177,7 +177,8 @@ impl Peers {
         }
     }
 
-    fn retire(&self, peer: &NodeId, id: SessionId) {
+    /// No new streams take a session any more.
+    pub(super) fn retire(&self, peer: &NodeId, id: SessionId) {
         let mut sessions = self.lock();
         let entries = sessions.get_mut(peer).into_iter().flatten();
         entries.filter(|entry| entry.id == id).for_each(|entry| entry.is_open = false);

@@ -36,6 +36,8 @@ struct Shared {
     is_closed: AtomicBool,
     /// Flows of datagrams end when it turns: they have no end of their own.
     closing: watch::Sender<bool>,
+    /// Changes when the services do: connections then ask whether they are allowed still.
+    replaced: watch::Sender<()>,
     log: LogLimit,
     /// Takes the denylists that peers send.
     denylists: OnceLock<Denylists>,
@@ -51,6 +53,7 @@ impl Services {
             running: Connections::new(),
             is_closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
+            replaced: watch::Sender::new(()),
             log: LogLimit::new(),
             denylists: OnceLock::new(),
         };
@@ -59,7 +62,8 @@ impl Services {
         services
     }
 
-    /// Offers these services from now on, and no others. Connections that are open go on.
+    /// Offers these services from now on, and no others. Connections that are open go on, those of removed services
+    /// included; where a service does not allow their peer any more they are reset.
     pub fn replace(&self, configs: impl IntoIterator<Item = ServiceConfig>) {
         let mut services = self.0.services.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *services);
@@ -71,6 +75,8 @@ impl Services {
             };
             services.insert(name, Arc::new(service));
         }
+        drop(services);
+        self.0.replaced.send_replace(());
     }
 
     /// Takes denylists from peers; before, they are refused as unknown services are.
@@ -165,15 +171,24 @@ impl Shared {
         let Prepared { service, target, guard, request, first } = prepared;
         send.set_priority(service.config().priority);
         service.counters().on_connection();
+        let forbidden = Box::pin(self.no_longer_allowed(&service.config().name, &identity));
         let socket = match target {
             Connected::Stream(socket) => socket,
             Connected::Datagrams(socket) => {
                 drop((request, first));
-                return self.carry_datagrams(&service, peer, DatagramFlow::new(send, recv), socket).await;
+                let flow = DatagramFlow::new(send, recv);
+                tokio::select! {
+                    () = self.carry_datagrams(&service, peer, flow, socket) => {}
+                    () = forbidden => {}
+                }
+                return;
             }
             Connected::Bench => {
-                if let Err(error) = bench::serve_stream(send, recv, first).await {
-                    tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+                tokio::select! {
+                    outcome = bench::serve_stream(send, recv, first) => if let Err(error) = outcome {
+                        tracing::debug!(service = %service.config().name, %peer, %error, "benchmark broke off");
+                    },
+                    () = forbidden => {}
                 }
                 return;
             }
@@ -184,11 +199,29 @@ impl Shared {
         }
         copier.begin_download_with(first);
         drop(request);
-        let end = copier.run().await;
+        let end = tokio::select! {
+            end = copier.run() => Some(end),
+            () = forbidden => None,
+        };
+        let end = end.unwrap_or_else(|| copier.break_off(Refusal::NotAllowed.code()));
         drop((copier, guard));
         if !matches!(end, End::Complete) {
             tracing::debug!(service = %service.config().name, %peer, reason = %end, "connection broke off");
         }
+    }
+
+    /// Waits until the services change such that a peer may not use one any more.
+    async fn no_longer_allowed(&self, service: &str, peer: &PeerIdentity) {
+        let mut replaced = self.replaced.subscribe();
+        let is_allowed = || {
+            let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+            services.get(service).is_none_or(|service| service.config().allow.allows(peer))
+        };
+        while is_allowed() {
+            // The sender lives in `self`, so that the wait cannot fail.
+            let _ = replaced.changed().await;
+        }
+        tracing::info!(service, peer = %peer.node_id, "connection is not allowed any more");
     }
 
     async fn carry_datagrams(&self, service: &Service, peer: &NodeId, flow: DatagramFlow, socket: UdpSocket) {

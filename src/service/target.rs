@@ -72,7 +72,7 @@ impl FromStr for Target {
 const BENCH: &str = "bench:";
 
 /// What a service leads to, and who may use it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     /// Its name, 1 to 64 bytes.
     pub name: String,

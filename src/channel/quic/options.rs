@@ -12,7 +12,7 @@ use super::unsent::Metered;
 use crate::base::limits;
 
 /// Options of QUIC channels, dialled and accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QuicOptions {
     /// The congestion control of what this side sends.
     pub congestion: QuicCongestion,

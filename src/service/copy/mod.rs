@@ -133,6 +133,14 @@ impl Copier {
         poll_fn(poll).await
     }
 
+    /// Ends both directions at once: the peer gets `code`, the socket a reset.
+    pub(super) fn break_off(&mut self, code: StreamCode) -> End {
+        self.send.reset(code);
+        self.recv.stop(code);
+        self.socket.reset_on_close();
+        End::Reset(code)
+    }
+
     /// Passes an end that was no orderly one on to the other side.
     fn close(&mut self, end: &End) {
         match end {

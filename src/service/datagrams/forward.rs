@@ -16,7 +16,7 @@ use crate::channel::ListenError;
 use crate::node::{DatagramFlow, DatagramSender, ReadError};
 use crate::service::connections::ConnectionGuard;
 use crate::service::endpoint::UdpAddress;
-use crate::service::forward::Shared;
+use crate::service::forward::{ForwardConfig, Shared};
 use crate::service::refusal::Refusal;
 use crate::wire::ServiceRequest;
 
@@ -99,14 +99,15 @@ impl DatagramForward {
             // The flow has just ended with its session; the client should not have to know.
             flows.remove(&from);
         }
-        let max = self.forward.config.datagrams.flow_count_max;
+        let config = self.forward.config();
+        let max = config.datagrams.flow_count_max;
         let Some(guard) = self.forward.connections.begin(max) else {
             self.forward.counters.on_lost(DatagramLoss::TooManyFlows);
             self.forward.on_refused(Refusal::TooManyConnections);
             return;
         };
         let held = VecDeque::from([(Instant::now(), Bytes::copy_from_slice(data))]);
-        let idle = Idle::new(self.forward.config.datagrams.idle_timeout);
+        let idle = Idle::new(config.datagrams.idle_timeout);
         let flow = Arc::new(Flow { state: Mutex::new(State::Opening(held)), idle });
         flows.insert(from, Arc::clone(&flow));
         let carrying = Carrying {
@@ -115,6 +116,7 @@ impl DatagramForward {
             flows: Arc::clone(&self.flows),
             flow,
             client: from,
+            config,
         };
         tokio::spawn(carrying.run(stopped.clone(), guard));
     }
@@ -180,6 +182,8 @@ struct Carrying {
     flows: Arc<Flows>,
     flow: Arc<Flow>,
     client: Client,
+    /// What held when it began.
+    config: Arc<ForwardConfig>,
 }
 
 impl Carrying {
@@ -210,7 +214,7 @@ impl Carrying {
             }
         };
         forward.counters.on_connection();
-        self.flow.open(&flow.sender(), forward.config.datagrams.age_max, forward);
+        self.flow.open(&flow.sender(), self.config.datagrams.age_max, forward);
         let passed = self.flow.idle.passed();
         tokio::pin!(passed);
         loop {
@@ -231,7 +235,7 @@ impl Carrying {
                         return End::Refused;
                     }
                     Err(error) => {
-                        tracing::debug!(service = forward.config.service, client = %self.client.address, %error, "flow broke off");
+                        tracing::debug!(service = self.config.service, client = %self.client.address, %error, "flow broke off");
                         return End::Over;
                     }
                 },
@@ -245,7 +249,7 @@ impl Carrying {
 
     /// Asks the peer's service for a flow.
     async fn open(&self) -> Result<DatagramFlow, Refusal> {
-        let config = &self.forward.config;
+        let config = &self.config;
         let opening = self.forward.peers.open_connected(&config.peer, config.priority);
         let (mut send, recv) =
             tokio::time::timeout(config.session_timeout, opening).await.map_err(|_| Refusal::NoSession)?;

@@ -1,0 +1,201 @@
+//! `/config`: what the configuration came to, defaults included, without secrets. Certificates, keys and tokens are
+//! named by their files; their contents are not here.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::status::VERSION;
+use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
+use crate::config::{Config, LinkConfig, ListenConfig, Seal};
+use crate::node::LaneRole;
+use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig, Who};
+
+/// The configuration in force.
+pub(super) fn config(config: &Config) -> Value {
+    let files = &config.identity.files;
+    json!({
+        "version": VERSION,
+        "path": config.path,
+        "node": {
+            "id": config.node.id.to_string(),
+            "shutdown_timeout_ms": milliseconds(config.node.shutdown_timeout),
+            "survive_ms": milliseconds(config.node.survive),
+            "max_session_age_ms": milliseconds(config.node.session_age_max),
+            "memory_max_bytes": config.node.memory_bytes_max,
+        },
+        "log": { "filter": config.log_filter },
+        "admin": config.admin.as_ref().map(|admin| json!({
+            "listen": texts(&admin.listen),
+            "token_file": admin.token_file,
+            "mode": format!("{:04o}", admin.unix.mode),
+            "uid": admin.unix.uid,
+            "gid": admin.unix.gid,
+        })),
+        "identity": {
+            "certificate": files.certificate,
+            "key": files.key,
+            "trust_anchors": files.trust_anchors,
+            "guest": config.identity.guest.is_some(),
+        },
+        "enroll": config.enroll.as_ref().map(|enroll| json!({
+            "listen": enroll.listen.to_string(),
+            "directory": enroll.directory,
+            "certificate_lifetime_ms": milliseconds(enroll.certificate_lifetime),
+            "advertise": texts(&enroll.addresses),
+        })),
+        "listen": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "link": config.links.iter().map(link).collect::<Vec<_>>(),
+        "service": config.services.iter().map(service).collect::<Vec<_>>(),
+        "forward": config.forwards.iter().map(forward).collect::<Vec<_>>(),
+        "warnings": config.warnings,
+    })
+}
+
+fn listener(ListenConfig { address, options }: &ListenConfig) -> Value {
+    json!({
+        "address": address.to_string(),
+        "handshakes_max": options.admission.pending_max,
+        "handshakes_per_ip_max": options.admission.pending_per_source_max,
+        "rate_per_ip": options.admission.rate_per_source.map(|rate| rate.per_second),
+        "tcp": tcp(&options.tcp),
+        "quic": quic(&options.quic),
+        "unix": unix(&options.unix),
+    })
+}
+
+fn link(link: &LinkConfig) -> Value {
+    let addresses = link.addresses.iter().map(|address| {
+        json!({
+            "url": address.address.to_string(),
+            "count": address.count,
+            "weight": address.weight,
+            "priority": address.priority,
+            "role": match address.role {
+                LaneRole::Active => "active",
+                LaneRole::Standby => "standby",
+            },
+        })
+    });
+    json!({
+        "peer": link.peer.to_string(),
+        "required": link.required,
+        "addresses": addresses.collect::<Vec<_>>(),
+        "prefer": link.prefer.map(|kind| kind.to_string()),
+        "entrances": format!("{:?}", link.entrances).to_lowercase(),
+        "scheduler": link.scheduler.to_string(),
+        "padding": link.padding.to_string(),
+        "survive_ms": milliseconds(link.survive),
+        "seal": match link.seal {
+            Seal::Auto => "auto",
+            Seal::Always => "always",
+        },
+        "early_data": link.early_data,
+        "connect_timeout_ms": milliseconds(link.dial.timeout),
+        "bind": link.dial.tcp.bind,
+        "tcp": tcp(&link.dial.tcp),
+        "quic": quic(&link.dial.quic),
+    })
+}
+
+fn service(service: &ServiceConfig) -> Value {
+    json!({
+        "name": service.name,
+        "target": service.target.to_string(),
+        "allow": allow(&service.allow),
+        "proxy_protocol": service.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
+        "connections_max": service.connections_max,
+        "connect_timeout_ms": milliseconds(service.connect_timeout),
+        "priority": format!("{:?}", service.priority).to_lowercase(),
+        "replay_safe": service.replay_safe,
+        "datagrams": datagrams(&service.datagrams),
+    })
+}
+
+fn forward(forward: &ForwardConfig) -> Value {
+    json!({
+        "listen": forward.listen.to_string(),
+        "peer": forward.peer.to_string(),
+        "service": forward.service,
+        "proxy_protocol": if forward.accepts_proxy_protocol { "accept" } else { "none" },
+        "connections_max": forward.connections_max,
+        "session_timeout_ms": milliseconds(forward.session_timeout),
+        "priority": format!("{:?}", forward.priority).to_lowercase(),
+        "replay_safe": forward.replay_safe,
+        "datagrams": datagrams(&forward.datagrams),
+        "unix": unix(&forward.unix),
+    })
+}
+
+/// As it is written in a file.
+fn allow(allow: &Allow) -> Value {
+    match allow {
+        Allow::TrustDomain(domain) => json!({ "trust_domain": domain }),
+        Allow::Everyone => json!(["*"]),
+        Allow::OneOf(list) => json!(list.iter().map(who).collect::<Vec<_>>()),
+    }
+}
+
+fn who(who: &Who) -> String {
+    match who {
+        Who::Node(node) => node.to_string(),
+        Who::Role { role, .. } => format!("role:{role}"),
+        Who::AnyNode => "*".to_owned(),
+        Who::Guest => "guest".to_owned(),
+    }
+}
+
+fn datagrams(options: &DatagramOptions) -> Value {
+    json!({
+        "idle_timeout_ms": milliseconds(options.idle_timeout),
+        "flow_count_max": options.flow_count_max,
+        "datagram_age_max_ms": milliseconds(options.age_max),
+    })
+}
+
+fn tcp(options: &TcpOptions) -> Value {
+    json!({
+        "congestion": format!("{:?}", options.congestion).to_lowercase(),
+        "keepalive_ms": options.keepalive.map(|keepalive| milliseconds(keepalive.idle)),
+        "user_timeout_ms": options.user_timeout.map(milliseconds),
+        "notsent_lowat_bytes": options.notsent_lowat_bytes,
+        "mark": options.mark,
+        "backlog": options.backlog,
+    })
+}
+
+fn quic(options: &QuicOptions) -> Value {
+    json!({
+        "congestion": format!("{:?}", options.congestion).to_lowercase(),
+        "initial_window_bytes": options.initial_window_bytes,
+        "initial_rtt_ms": milliseconds(options.initial_rtt),
+        "mtu_initial": options.mtu_initial_bytes,
+        "mtu_max": options.mtu_max_bytes,
+        "keepalive_ms": options.keepalive.map(milliseconds),
+        "idle_timeout_ms": milliseconds(options.idle_timeout),
+        "lanes": options.lane_count,
+        "send_buffer_bytes": options.send_buffer_bytes,
+        "receive_buffer_bytes": options.receive_buffer_bytes,
+        "gso": options.segmentation_offload,
+        "endpoints": options.endpoint_count,
+        "retry": format!("{:?}", options.retry).to_lowercase(),
+    })
+}
+
+fn unix(options: &UnixOptions) -> Value {
+    json!({
+        "mode": format!("{:04o}", options.mode),
+        "uid": options.uid,
+        "gid": options.gid,
+        "allow_uids": options.allow_uids,
+        "allow_gids": options.allow_gids,
+    })
+}
+
+fn texts(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

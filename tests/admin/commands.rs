@@ -1,0 +1,77 @@
+//! Commands against a running node.
+
+use std::process::Output;
+
+use tokio::process::Command;
+
+use crate::common::{Pair, Place, connect_to, soon};
+
+async fn longhaul(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    command.args(arguments).current_dir(place.path("")).env_remove("LONGHAUL_LOG").env_remove("LONGHAUL_ADMIN");
+    let Output { status, stdout, stderr } = soon(command.output()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_ping_and_diag_show_the_node() {
+    let place = Place::new();
+    let pair = Pair::start(&place).await;
+    let _client = connect_to(pair.front, b'x').await;
+    let (code, out, _) = longhaul(&place, &["status", "-c", "a.toml"]).await;
+    assert_eq!(code, 0);
+    assert!(out.starts_with("a (") && out.contains("LINK") && out.contains("up") && out.contains("FORWARD"), "{out}");
+    let admin = format!("tcp://127.0.0.1:{}", pair.admin_of_a);
+    let (_, out, _) = longhaul(&place, &["status", "--json", "--admin", &admin]).await;
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["node"]["name"], "a");
+    let (code, out, _) = longhaul(&place, &["ping", "b", "--admin", &admin]).await;
+    assert!(code == 0 && out.contains("tcp") && out.contains(" ms"), "{out}");
+    let (code, _, error) = longhaul(&place, &["ping", "nobody", "--admin", &admin]).await;
+    assert!(code == 5 && error.contains("no channel to nobody"), "{error}");
+    let (code, _, _) = longhaul(&place, &["diag", "--admin", &admin, "--out", "diag.json"]).await;
+    assert_eq!(code, 0);
+    let bundle: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("diag.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&bundle["node"]["status"]["node"]["name"], &bundle["node"]["config"]["link"][0]["required"]),
+        (&"a".into(), &true.into())
+    );
+    assert_eq!(longhaul(&place, &["status", "--admin", "tcp://127.0.0.1:1"]).await.0, 5);
+    assert_eq!(longhaul(&place, &["status", "--admin", "nonsense"]).await.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reload_returns_when_it_is_done() {
+    let place = Place::new();
+    let pair = Pair::start(&place).await;
+    let (code, out, _) = longhaul(&place, &["reload", "-c", "a.toml"]).await;
+    assert_eq!((code, out.as_str()), (0, "reloaded: nothing has changed\n"));
+    let second = crate::common::free_port().await;
+    let forward = format!("[[forward]]\nlisten = \"tcp://127.0.0.1:{second}\"\npeer = \"b\"\nservice = \"one\"\n");
+    place.configure("a", &format!("{}{forward}", pair.sections_of_a));
+    let (code, out, error) = longhaul(&place, &["reload", "-c", "a.toml"]).await;
+    assert_eq!((code, out), (0, format!("forward tcp://127.0.0.1:{second}: added\nreloaded: 1 change\n")), "{error}");
+    assert!(crate::common::connect(second).await.is_some(), "the command returns when it is done");
+    place.configure("a", &format!("[node]\nmemory_max = \"2GiB\"\n{}", pair.sections_of_a));
+    let (code, _, error) = longhaul(&place, &["reload", "-c", "a.toml"]).await;
+    assert!(code == 1 && error.contains("cannot be changed while the node runs: [node] memory_max"), "{error}");
+    // Over TCP without the token.
+    let admin = format!("tcp://127.0.0.1:{}", pair.admin_of_a);
+    let (code, _, error) = longhaul(&place, &["reload", "--admin", &admin]).await;
+    assert!(code == 4 && error.contains("token"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn completions_and_manual_pages_are_made() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = longhaul(&place, &["completions", shell]).await;
+        assert!(code == 0 && out.contains("check-config"), "{shell}");
+    }
+    let (code, out, _) = longhaul(&place, &["man", "--out", "man"]).await;
+    assert!(code == 0 && out.contains("wrote man/longhaul-token-create.1"), "{out}");
+    let page = std::fs::read_to_string(place.path("man/longhaul-run.1")).unwrap();
+    assert!(page.contains(".TH longhaul\\-run 1") || page.contains("longhaul\\-run"), "{page}");
+}
