@@ -37,7 +37,12 @@ impl Place {
         fs::write(place.path("certs/ca.crt"), place.authority.certificate_pem()).unwrap();
         fs::write(place.path("ca.crt"), place.authority.certificate_pem()).unwrap();
         write_private(&place.path("certs/ca.key"), &place.authority.key_pem());
-        write_private(&place.path("examples/config/ca.passphrase"), "not needed for a plain key");
+        for passphrase in ["ca", "other"] {
+            write_private(
+                &place.path(&format!("examples/config/{passphrase}.passphrase")),
+                "not needed for a plain key",
+            );
+        }
         write_private(&place.path("certs/otlp-headers"), "authorization: Basic YTpi\n");
         write_private(&place.path("certs/admin.token"), &"x".repeat(40));
         let token = JoinToken::generate(place.authority.spki_sha256(), &mut SystemEntropy::new());
@@ -162,6 +167,18 @@ fn another(section: &str, option: &str, value: &str) -> String {
             .replace(":7444\"", ":7554\"")
             .replace(".sock", ".other")
             .replace("127.0.0.1", "127.0.0.2"),
+        ("[enroll]", "passphrase_file") => "\"other.passphrase\"".to_owned(),
+        ("[renew]", "hub") => "\"hub2\"".to_owned(),
+        ("[telemetry]", "resource") => "{ a = \"b\" }".to_owned(),
+        ("[telemetry]", "histograms") => "\"exponential\"".to_owned(),
+        ("[telemetry]", "latency_boundaries_ms") => "[2, 3]".to_owned(),
+        ("[telemetry]", "otlp_endpoint") => value.replace("4317", "4318"),
+        ("[telemetry]", "otlp_protocol") => "\"http/protobuf\"".to_owned(),
+        ("[telemetry]", "otlp_temporality") => "\"delta\"".to_owned(),
+        ("[telemetry]", "trace_ratio") => "0.5".to_owned(),
+        ("[telemetry]", "otlp_headers_file") => value.replace("../../certs", "../../other"),
+        ("[telemetry]", "otlp_ca") => value.replace("ca.crt", "dc-b.crt"),
+        ("[telemetry]", "otlp_certificate" | "otlp_key") => value.replace("dc-a", "dc-b"),
         (_, "advertise") => value.replace("hub.", "hub2."),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
@@ -206,6 +223,7 @@ fn the_full_example_says_which_options_are_reloadable() {
         fs::copy(place.path(&format!("certs/{file}")), place.path(&format!("other/{file}"))).unwrap();
     }
     write_private(&place.path("other/admin.token"), &"y".repeat(40));
+    write_private(&place.path("other/otlp-headers"), "authorization: Basic YTpj\n");
     let check = |text: &str| place.check("examples/config/full.toml", text);
     let full = check(&text).unwrap();
     let lines: Vec<_> = text.lines().collect();

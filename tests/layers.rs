@@ -55,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "channel",
             "node",
             "service",
+            "telemetry",
             "issue",
             "enroll",
             "config",

@@ -10,6 +10,7 @@ use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
 use crate::config::{Config, LinkConfig, ListenConfig, Seal};
 use crate::node::LaneRole;
 use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig, Who};
+use crate::telemetry::{Histograms, Protocol, Settings};
 
 /// The configuration in force.
 pub(super) fn config(config: &Config) -> Value {
@@ -41,14 +42,47 @@ pub(super) fn config(config: &Config) -> Value {
         "enroll": config.enroll.as_ref().map(|enroll| json!({
             "listen": enroll.listen.to_string(),
             "directory": enroll.directory,
+            "passphrase_file": enroll.passphrase_file,
             "certificate_lifetime_ms": milliseconds(enroll.certificate_lifetime),
             "advertise": texts(&enroll.addresses),
         })),
+        "renew": config.renew.as_ref().map(|renew| json!({
+            "hub": renew.hub.to_string(),
+            "host": renew.host,
+            "port": renew.port,
+        })),
+        "telemetry": telemetry(&config.telemetry),
         "listen": config.listeners.iter().map(listener).collect::<Vec<_>>(),
         "link": config.links.iter().map(link).collect::<Vec<_>>(),
         "service": config.services.iter().map(service).collect::<Vec<_>>(),
         "forward": config.forwards.iter().map(forward).collect::<Vec<_>>(),
         "warnings": config.warnings,
+    })
+}
+
+/// Headers carry passwords: only how many there are is told.
+fn telemetry(settings: &Settings) -> Value {
+    json!({
+        "resource": settings.resource,
+        "histograms": match &settings.histograms {
+            Histograms::Explicit(_) => "explicit",
+            Histograms::Exponential => "exponential",
+        },
+        "latency_boundaries_s": match &settings.histograms {
+            Histograms::Explicit(boundaries) => boundaries.clone(),
+            Histograms::Exponential => None,
+        },
+        "trace_ratio": settings.trace_ratio,
+        "otlp": settings.otlp.as_ref().map(|otlp| json!({
+            "endpoint": otlp.endpoint,
+            "protocol": otlp.protocol.map(|protocol| match protocol {
+                Protocol::Grpc => "grpc",
+                Protocol::HttpProtobuf => "http/protobuf",
+            }),
+            "header_count": otlp.headers.len(),
+            "interval_ms": otlp.interval.map(milliseconds),
+            "timeout_ms": otlp.timeout.map(milliseconds),
+        })),
     })
 }
 
@@ -61,6 +95,8 @@ fn listener(ListenConfig { address, options }: &ListenConfig) -> Value {
         "tcp": tcp(&options.tcp),
         "quic": quic(&options.quic),
         "unix": unix(&options.unix),
+        "early_data": options.early_data,
+        "guests": options.takes_guests,
     })
 }
 
