@@ -47,12 +47,12 @@ impl AbortHandle {
     }
 
     /// Shuts both directions down at once: the halves end, the other end sees the end of the stream after what was
-    /// sent before. A QUIC lane is reset, and its connection closed if it is the first one.
+    /// sent before. A QUIC lane is reset; the first one closes its connection after what was sent.
     pub fn kill(&self) {
         match &self.0 {
             Target::Tcp(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
             Target::Unix(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
-            Target::Quic(lane) => lane.abort(),
+            Target::Quic(lane) => lane.end(),
         }
     }
 
@@ -70,7 +70,8 @@ impl AbortHandle {
         self.reset_on_close();
         match &self.0 {
             Target::Tcp(stream) => with(stream, reset),
-            Target::Unix(_) | Target::Quic(_) => self.kill(),
+            Target::Unix(_) => self.kill(),
+            Target::Quic(lane) => lane.abort(),
         }
     }
 }

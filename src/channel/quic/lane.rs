@@ -77,8 +77,9 @@ struct Receiving {
 }
 
 struct Sending {
-    /// Taken when the lane is dropped.
+    /// Taken when the connection is to be closed.
     stream: Option<SendStream>,
+    is_closing: bool,
 }
 
 impl QuicIo {
@@ -90,7 +91,7 @@ impl QuicIo {
             pending: Bytes::new(),
             is_finished: false,
         };
-        let (common, sending) = (common.clone(), Sending { stream: Some(send) });
+        let (common, sending) = (common.clone(), Sending { stream: Some(send), is_closing: false });
         Self(Arc::new(Lane {
             connection,
             common,
@@ -187,13 +188,19 @@ impl WeakQuicIo {
         })
     }
 
+    /// Ends the lane, and the connection with its first one, once the peer has what was written to that.
+    pub(crate) fn end(&self) {
+        let Some(lane) = self.0.upgrade() else { return };
+        if lane.is_first { lane.close_connection() } else { Self::reset(&lane) }
+    }
+
     /// Ends the lane at once, and the connection with its first one.
     pub(crate) fn abort(&self) {
         let Some(lane) = self.0.upgrade() else { return };
-        if lane.is_first {
-            lane.connection.close(VarInt::from_u32(0), b"");
-            return;
-        }
+        if lane.is_first { lane.connection.close(VarInt::from_u32(0), b"") } else { Self::reset(&lane) }
+    }
+
+    fn reset(lane: &Lane) {
         if let Some(stream) = &mut lock(&lane.sending).stream {
             let _ = stream.reset(VarInt::from_u32(0));
         }
@@ -235,14 +242,17 @@ impl Receiving {
     }
 }
 
-impl Drop for Lane {
-    /// The first lane takes the connection along, once the peer has what was written; others end like any stream.
-    fn drop(&mut self) {
-        if !self.is_first || self.connection.close_reason().is_some() {
-            return;
-        }
+impl Lane {
+    /// Closes the connection once the peer has what was written, or does not take it in time. Only the first call counts.
+    fn close_connection(&self) {
+        let stream = match lock(&self.sending) {
+            mut sending if !sending.is_closing => {
+                sending.is_closing = true;
+                sending.stream.take()
+            }
+            _ => return,
+        };
         let connection = self.connection.clone();
-        let stream = self.sending.get_mut().unwrap_or_else(PoisonError::into_inner).stream.take();
         let (Some(mut stream), Ok(runtime)) = (stream, tokio::runtime::Handle::try_current()) else {
             connection.close(VarInt::from_u32(0), b"");
             return;
@@ -252,6 +262,15 @@ impl Drop for Lane {
             let _ = tokio::time::timeout(LINGER, stream.stopped()).await;
             connection.close(VarInt::from_u32(0), b"");
         });
+    }
+}
+
+impl Drop for Lane {
+    /// The first lane takes the connection along; others end like any stream.
+    fn drop(&mut self) {
+        if self.is_first && self.connection.close_reason().is_none() {
+            self.close_connection();
+        }
     }
 }
 
