@@ -1,18 +1,19 @@
 //! The joining side: asks a hub for a certificate, with a token and a key of its own.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::DefaultTimeProvider;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::hub_address;
 use super::point::read;
 use crate::base::{Secret, limits};
 use crate::channel::Address;
@@ -130,9 +131,7 @@ impl Join<'_> {
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, JoinError> {
-        let unreachable = |reason| JoinError::Unreachable { address: self.address(), reason };
-        let candidates: Vec<SocketAddr> = lookup_host((self.host, self.port)).await.map_err(unreachable)?.collect();
-        let socket = TcpStream::connect(&candidates[..]).await.map_err(unreachable)?;
+        let socket = hub_address::dial(self.host, self.port).await.map_err(|error| self.broken(error))?;
         let config = enroll_client_config(
             *self.token.authority_pin(),
             Arc::clone(&self.provider),
@@ -190,10 +189,6 @@ impl Join<'_> {
     }
 
     fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        hub_address::text(self.host, self.port)
     }
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod guests;
+mod hub_address;
 mod join;
 mod name_pattern;
 mod point;

@@ -1,16 +1,16 @@
 //! The node that renews: asks its hub for a certificate of its next key, with its present one.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::hub_address;
 use super::point::read;
 use crate::base::limits;
 use crate::crypto::identity::{
@@ -112,9 +112,7 @@ impl Renewal<'_> {
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, RenewError> {
-        let candidates = lookup_host((self.host, self.port)).await.map_err(|error| self.broken(error))?;
-        let candidates: Vec<SocketAddr> = candidates.collect();
-        let socket = TcpStream::connect(&candidates[..]).await.map_err(|error| self.broken(error))?;
+        let socket = hub_address::dial(self.host, self.port).await.map_err(|error| self.broken(error))?;
         let config = self.tls.client_config(Some(self.hub), ALPN_ENROLL)?;
         let handshake = TlsConnector::from(config).connect(server_name(), socket).await;
         handshake.map_err(|error| self.explain(error))
@@ -173,10 +171,6 @@ impl Renewal<'_> {
     }
 
     fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        hub_address::text(self.host, self.port)
     }
 }

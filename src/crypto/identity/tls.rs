@@ -14,7 +14,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::enroll::{IfPresented, WithAuthority};
+use super::enroll::WithAuthority;
 use super::{
     ClientTickets, ExchangeError, GuestToken, Identity, IdentityError, KeyResolver, NodeId, PeerVerifier, TicketStore,
     Trust, TrustAnchors, VerifyFailure,
@@ -237,11 +237,12 @@ impl TlsSettings {
     /// # Errors
     /// As [`TlsSettings::client_config`].
     pub fn enroll_server_config(&self, authority: CertificateDer<'static>) -> Result<Arc<ServerConfig>, IdentityError> {
+        let verifier = PeerVerifier::new(Arc::clone(&self.trust), None).or_no_certificate();
         let resolver = WithAuthority::new(Arc::clone(&self.resolver), authority);
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
-            .with_client_cert_verifier(Arc::new(IfPresented(PeerVerifier::new(Arc::clone(&self.trust), None))))
+            .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![ALPN_ENROLL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});

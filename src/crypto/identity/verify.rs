@@ -237,12 +237,6 @@ impl PeerVerifier {
         }
     }
 
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self.trust.algorithms().supported_schemes();
-        schemes.retain(|scheme| SCHEMES.contains(scheme));
-        schemes
-    }
-
     fn verify_signature(
         &self,
         message: &[u8],
@@ -322,7 +316,7 @@ impl ServerCertVerifier for PeerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        handshake_schemes(&self.trust.algorithms())
     }
 }
 
@@ -365,12 +359,19 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        handshake_schemes(&self.trust.algorithms())
     }
 }
 
+/// Those of a provider's schemes that handshakes may use.
+pub(super) fn handshake_schemes(algorithms: &WebPkiSupportedAlgorithms) -> Vec<SignatureScheme> {
+    let mut schemes = algorithms.supported_schemes();
+    schemes.retain(|scheme| SCHEMES.contains(scheme));
+    schemes
+}
+
 /// The signature schemes of TLS 1.3 handshakes (RFC 8446 §4.2.3) without those that only certificates may use.
-pub(super) const SCHEMES: [SignatureScheme; 7] = [
+const SCHEMES: [SignatureScheme; 7] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,
     SignatureScheme::ECDSA_NISTP521_SHA512,
