@@ -48,8 +48,9 @@ async fn refused_flow_and_closed_session_are_told_apart() {
     let pair = pair("tcp://127.0.0.1:0", 1).await;
     let mut flow = pair.session_a.open_datagrams().await.unwrap();
     let (mut send, mut recv) = pair.session_b.accept_bi().await.unwrap();
-    send.reset(StreamCode(0x123));
+    // In this order: whoever hears of the reset has heard of the stop.
     recv.stop(StreamCode(0x123));
+    send.reset(StreamCode(0x123));
     assert_eq!(flow.recv().await, Err(ReadError::Reset(StreamCode(0x123))));
     assert_eq!(flow.send(Bytes::new()), Err(DatagramError::Closed));
 
