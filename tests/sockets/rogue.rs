@@ -101,7 +101,7 @@ impl Raw {
             if let Some(message) = decode_message(&mut self.buffer, 1 << 16).expect("a message") {
                 return Some(message);
             }
-            let read = tokio::time::timeout(Duration::from_secs(30), self.stream.read_buf(&mut self.buffer)).await;
+            let read = tokio::time::timeout(Duration::from_secs(120), self.stream.read_buf(&mut self.buffer)).await;
             match read.expect("an answer or an end in time") {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
