@@ -287,11 +287,8 @@ impl Acceptor {
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
-        let mut config = self.config.session.clone();
-        if fresh.terms.early_data {
-            config = config.granting_early();
-        }
-        let config = &config;
+        // Whether or not early data is taken now: a client may hold a ticket from a time when it was.
+        let config = &self.config.session.clone().granting_early();
         let tls = self.server_config(ALPN_SESSION, fresh.terms)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
             Ok(establishing) => establishing,

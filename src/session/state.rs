@@ -331,7 +331,7 @@ impl Session {
     /// Bytes held for sending and for reading.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.streams.held_bytes()
+        self.streams.held_bytes() + self.early.as_ref().map_or(0, |early| early.held_bytes as u64)
     }
 
     // ---- The application ----

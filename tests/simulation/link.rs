@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use longhaul::base::LaneId;
-use longhaul::crypto::LaneOpener;
+use longhaul::crypto::{Handshake, LaneOpener};
 use longhaul::session::{JoinRequest, LaneKind};
 
 /// How good a pipe is.
@@ -139,6 +139,8 @@ impl Pipe {
 pub enum Phase {
     /// The handshake runs.
     Establishing,
+    /// A client whose handshake runs, and that sends early data.
+    Resuming,
     /// A client that waits for the answer to its start, and sends already.
     Starting {
         version: u32,
@@ -163,7 +165,7 @@ impl Phase {
     /// The lane that may send.
     pub fn sending_lane(&self) -> Option<LaneId> {
         match self {
-            Self::Starting { .. } => Some(LaneId::FIRST),
+            Self::Resuming | Self::Starting { .. } => Some(LaneId::FIRST),
             Self::Joining { lane, .. } | Self::Open { lane, .. } => Some(*lane),
             Self::Establishing | Self::Accepting | Self::Closed => None,
         }
@@ -196,6 +198,8 @@ pub struct Link {
     pub channel: Option<LaneId>,
     pub pipes: [Pipe; 2],
     pub ends: [LinkEnd; 2],
+    /// Of a QUIC channel whose own handshake is simulated, too.
+    pub handshakes: [Option<Handshake>; 2],
 }
 
 impl Link {
@@ -205,6 +209,7 @@ impl Link {
             channel: None,
             pipes: [Pipe::new(path), Pipe::new(path)],
             ends: [LinkEnd::new(client), LinkEnd::new(server)],
+            handshakes: [None, None],
         }
     }
 

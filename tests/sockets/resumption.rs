@@ -7,7 +7,7 @@ use longhaul::base::{CloseCode, Direction, StreamId};
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{TlsSettings, TrustAnchors};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::node::{Link, LinkConfig, Node, Session};
+use longhaul::node::{Link, LinkConfig, Node, NodeConfig, Session};
 use longhaul::service::{Allow, ForwardConfig, Gateway, ServiceConfig, Services};
 use longhaul::session::CloseReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -272,6 +272,38 @@ async fn early_data_that_is_not_taken_is_sent_again() {
         assert_eq!(soon(recv.read_to_end(1 << 20)).await.unwrap(), bytes, "{kind}");
         soon(session.connected()).await.unwrap();
         echo(&session, &accepted, b"and so on").await;
+    }
+}
+
+/// The client's ticket is from a time when the listener took early data; now it takes none, and its windows are smaller than
+/// what the client has sent by then. Nothing fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listener_that_takes_none_any_more_grants_what_was_sent_early() {
+    for kind in KINDS {
+        let mut returning = returning(kind, true).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = NodeConfig::default();
+        let streams = &mut config.session.streams;
+        (streams.stream_window, streams.session_window, streams.streams_max) = (1000, 1000, 1);
+        let builder = Node::builder(returning.b_tls.clone()).config(config);
+        let listener = builder.listen(address_of(kind, &directory), ListenOptions::default());
+        let _before = std::mem::replace(&mut returning.b, listener.build().await.unwrap());
+        returning.way.lead_to(&returning.b.local_addresses()[0]);
+        let session = returning.come_back().await;
+        let bytes = crate::common::pattern(60_000, 7);
+        for _ in 0..2 {
+            let (mut send, _recv) = soon(session.stream().replay_safe().open_bi()).await.unwrap();
+            soon(send.write_all(&bytes)).await.unwrap();
+            send.finish().unwrap();
+        }
+        returning.way.hold_answers(false);
+        let accepted = soon(returning.b.accept()).await.expect("a session");
+        for _ in 0..2 {
+            let (_send, mut recv) = soon(accepted.accept_bi()).await.unwrap();
+            assert_eq!(soon(recv.read_to_end(1 << 20)).await.unwrap(), bytes, "{kind}");
+        }
+        soon(session.connected()).await.unwrap();
+        assert_eq!(returning.link.status().failure_count, 0, "{kind}");
     }
 }
 
