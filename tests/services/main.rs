@@ -6,6 +6,7 @@
 
 mod common;
 mod ends;
+mod limits;
 mod many;
 mod program;
 mod proxy_protocol;
