@@ -102,7 +102,7 @@ async fn start(
     config: Config,
     observer: Arc<dyn Observer>,
 ) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
-    let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
+    let Config { node, limits, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files.clone();
     let is_guest = identity.guest.is_some();
@@ -124,7 +124,10 @@ async fn start(
     for service in &services {
         tracing::info!(service = %service.name, target = %service.target, "service offered");
     }
-    let gateway = Gateway::start(running, Services::new(services));
+    running.set_bandwidth_limits(settings::bandwidth_limits(&limits, &links));
+    let services = Services::new(services);
+    services.set_connections_per_peer_max(limits.connections_per_peer_max);
+    let gateway = Gateway::start(running, services);
     for forward in forwards {
         let forward = gateway.forward(forward).await.context("forward cannot be started")?;
         tell_forward(&forward);

@@ -21,6 +21,7 @@ pub(super) type Numbers = Option<Spanned<Vec<u32>>>;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) node: Node,
+    pub(super) limits: Limits,
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) enroll: Option<Spanned<Enroll>>,
     pub(super) renew: Option<Spanned<Renew>>,
@@ -42,6 +43,16 @@ pub(super) struct Node {
     pub(super) survive: Text,
     pub(super) max_session_age: Text,
     pub(super) memory_max: Text,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) bandwidth_limit: Text,
+    pub(super) peer_bandwidth_limit: Text,
+    pub(super) peer_bandwidth_limits: std::collections::BTreeMap<String, Spanned<String>>,
+    pub(super) connections_per_peer_max: Number,
 }
 
 /// `[identity]`
@@ -179,6 +190,7 @@ pub(super) struct Link {
     pub(super) mark: Number,
     pub(super) quic: Option<Spanned<Quic>>,
     pub(super) early_data: Option<bool>,
+    pub(super) bandwidth_limit: Text,
 }
 
 /// One address of a link: a URL alone, or a table.
@@ -200,6 +212,8 @@ pub(super) struct Service {
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
+    pub(super) connections_per_peer_max: Number,
+    pub(super) bandwidth_limit: Text,
     pub(super) idle_timeout: Text,
     pub(super) flow_count_max: Number,
     pub(super) datagram_age_max: Text,
@@ -217,6 +231,7 @@ pub(super) struct Forward {
     pub(super) service: Spanned<String>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
+    pub(super) bandwidth_limit: Text,
     pub(super) session_timeout: Text,
     pub(super) idle_timeout: Text,
     pub(super) flow_count_max: Number,

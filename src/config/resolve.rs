@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::{Config, EnrollConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
-use super::{enroll, forward, guest, link, listen, log, service};
+use super::{enroll, forward, guest, limits as limits_section, link, listen, log, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
@@ -31,6 +31,7 @@ pub(super) fn resolve(
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
     let services: Vec<_> =
         file.service.iter().filter_map(|section| service::resolve(section, &own, problems)).collect();
+    let limits = limits_section::resolve(&file.limits, &own, problems);
     let forward = |section| Some((section, forward::resolve(section, &own, problems)?));
     let forwards: Vec<_> = file.forward.iter().filter_map(forward).collect();
     check_unique(file, &own, problems);
@@ -47,6 +48,7 @@ pub(super) fn resolve(
     Some(Config {
         path: path.to_owned(),
         node,
+        limits,
         identity,
         enroll,
         renew: None,

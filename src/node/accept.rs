@@ -497,6 +497,7 @@ impl Acceptor {
         let (id, early) = (session.id(), session.is_early());
         session.limit_life(self.tls.life_of(peer.not_after_unix));
         tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, early, "session accepted");
+        session.set_send_limit(self.registry.limiter().session(&peer.node_id, false));
         let shared = Shared::new(session, peer, None, self.registry.observer());
         if !self.registry.insert(id, &shared) {
             fresh.refuse().await;

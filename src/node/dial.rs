@@ -248,6 +248,7 @@ impl Dialler {
         let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
         session.limit_life(self.tls.life_of(peer.not_after_unix));
+        session.set_send_limit(self.registry.limiter().session(&peer.node_id, true));
         let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
         if is_revoked(&shared, self.tls.trust()) {

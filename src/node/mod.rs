@@ -22,6 +22,7 @@
 //! ```
 
 mod accept;
+mod bandwidth;
 mod carrier;
 mod config;
 mod datagrams;
@@ -46,6 +47,7 @@ mod shared;
 mod slot;
 mod stream_opener;
 
+pub use bandwidth::BandwidthLimits;
 pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
 pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
@@ -59,6 +61,7 @@ pub use send_stream::SendStream;
 pub use session::Session;
 pub use stream_opener::StreamOpener;
 
-pub use crate::session::{LaneStats, SessionStats};
+pub use crate::base::Bandwidth;
+pub use crate::session::{LaneStats, LimitedBy, SessionStats};
 pub use crate::stream::{DatagramDrop, DatagramStats, Priority};
 pub use crate::wire::LaneRole;

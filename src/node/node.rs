@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use super::accept::{Acceptor, Terms};
+use super::bandwidth::BandwidthLimits;
 use super::config::{LinkConfig, NodeConfig};
 use super::error::{ConnectError, NodeError};
 use super::guest::GuestAdmission;
@@ -147,6 +148,17 @@ impl Node {
     #[must_use]
     pub fn tls(&self) -> &TlsSettings {
         &self.0.tls
+    }
+
+    /// Sends no more than these allow from now on, in all sessions: those that are open go on at the other rate.
+    pub fn set_bandwidth_limits(&self, limits: BandwidthLimits) {
+        self.0.registry.limiter().set(limits);
+    }
+
+    /// How much it sends at most.
+    #[must_use]
+    pub fn bandwidth_limits(&self) -> BandwidthLimits {
+        self.0.registry.limiter().limits()
     }
 
     /// Puts denylists into effect at this node.

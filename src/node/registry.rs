@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
+use super::bandwidth::Limiter;
 use super::observer::{NodeEvent, Observer};
 use super::shared::Shared;
 use crate::base::{CloseCode, SessionId};
@@ -14,6 +15,7 @@ use crate::channel::Gate;
 pub(super) struct Registry {
     sessions: Mutex<HashMap<SessionId, Weak<Shared>>>,
     gates: Mutex<Vec<Gate>>,
+    limiter: Arc<Limiter>,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -26,6 +28,11 @@ impl Registry {
     /// Who hears what happens.
     pub(super) fn observer(&self) -> Option<&Arc<dyn Observer>> {
         self.observer.as_ref()
+    }
+
+    /// What limits the sessions.
+    pub(super) fn limiter(&self) -> &Arc<Limiter> {
+        &self.limiter
     }
 
     /// Tells the observer, if there is one.

@@ -11,6 +11,7 @@ use super::early::{EarlyPhase, SessionKeys};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
+use super::limit::Throttle;
 use super::meter::Meter;
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
@@ -136,6 +137,7 @@ pub struct Session {
     /// Totals of the lanes that are forgotten.
     pub(super) past_counters: LaneCounters,
     pub(super) meter: Meter,
+    pub(super) throttle: Throttle,
     pub(super) lanes_lost: u64,
 }
 
@@ -200,6 +202,7 @@ impl Session {
             ping_sequence: 0,
             past_counters: LaneCounters::default(),
             meter: Meter::default(),
+            throttle: Throttle::default(),
             lanes_lost: 0,
             config,
         };

@@ -7,6 +7,7 @@
 mod common;
 mod early;
 mod ends;
+mod limits;
 mod many;
 mod program;
 mod proxy_protocol;

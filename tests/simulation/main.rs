@@ -21,6 +21,7 @@ mod identities;
 mod joining;
 mod lanes;
 mod lies;
+mod limits;
 mod link;
 mod node;
 mod oracle;
