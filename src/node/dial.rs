@@ -250,7 +250,7 @@ impl Dialler {
         session.limit_life(self.tls.life_of(peer.not_after_unix));
         let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             revocation::close(&shared);
         }
         let session = session::Session::new(Arc::clone(&shared));
@@ -265,7 +265,7 @@ impl Dialler {
         let Begun { shared, unclaimed, session, events, client: _ } = begun;
         let id = session.id();
         drop(session);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             self.registry.remove(id);
             revocation::close(&shared);
             return Err(ConnectError::Revoked);

@@ -27,6 +27,7 @@ mod config;
 mod datagrams;
 mod dial;
 mod early;
+mod enrolment;
 mod error;
 mod guest;
 mod lane;
@@ -48,6 +49,7 @@ mod stream_opener;
 
 pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
+pub use enrolment::{EnrolmentDoor, Served};
 pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
 pub use guest::{GuestAdmission, GuestRefusal, GuestVisit};
 pub use link::{Link, LinkStatus};

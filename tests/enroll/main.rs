@@ -7,6 +7,7 @@
 mod attacks;
 mod common;
 mod crashes;
+mod entrances;
 mod guests;
 mod joining;
 mod passphrase;

@@ -10,15 +10,17 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::identity::file_stamp;
 use super::renewal::{Due, Failures};
+use crate::channel::Address;
 use crate::cli::CliError;
 use crate::cli::clock::now_unix;
 use crate::cli::renewal::{Failure, install, stage};
 use crate::config::{EnrollConfig, IdentityFiles, text};
 use crate::crypto::identity::{Identity, PeerIdentity, TlsSettings, TrustAnchors};
-use crate::enroll::store::RedbStore;
+use crate::enroll::store::{RedbStore, StoreError};
 use crate::enroll::{
-    AuditEvent, AuditLog, EnrollPoint, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files,
+    AuditEvent, AuditLog, EnrollPoint, Enrolment, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files,
 };
+use crate::node::Revoker;
 use crate::service::{Denylists, Gateway, PeerEvent};
 use crate::wire::{RenewAnswer, RenewRequest};
 
@@ -38,30 +40,56 @@ pub(super) fn registrar(config: &EnrollConfig, tls: &TlsSettings) -> Option<Arc<
     Some(Arc::new(registrar.with_trust(Arc::clone(tls.trust()))))
 }
 
-/// Starts the enrolment point.
-pub(super) async fn start(
-    config: EnrollConfig,
+/// What answers machines, wherever they come in.
+pub(super) fn door(
+    config: &EnrollConfig,
+    registrar: &Arc<Registrar>,
+    tls: &TlsSettings,
+) -> Result<Enrolment, CliError> {
+    let tls = tls.enroll_server_config(config.authority.certificate_der().clone());
+    let tls = tls.context("TLS of the enrolment point cannot be set up")?;
+    Ok(Enrolment::new(tls, Arc::clone(registrar)))
+}
+
+/// Has the node do what the state says, and the audit log what the node does; renews its certificate.
+pub(super) fn keep(
+    config: &EnrollConfig,
     registrar: Arc<Registrar>,
     identity: IdentityFiles,
     tls: &TlsSettings,
     gateway: &Gateway,
-) -> Result<EnrollPoint, CliError> {
-    let own = tls.clone();
-    let tls = tls.enroll_server_config(config.authority.certificate_der().clone());
-    let tls = tls.context("TLS of the enrolment point cannot be set up")?;
+) {
     let state = config.directory.join(files::STATE);
-    tokio::spawn(watch_denials(Arc::clone(&registrar), state, gateway.denylists().clone()));
+    let (denylists, revoker) = (gateway.denylists().clone(), gateway.node().revoker());
+    tokio::spawn(watch_denials(Arc::clone(&registrar), state, denylists, revoker));
     tokio::spawn(write_down(AuditLog::new(&config.directory.join(files::AUDIT)), gateway.peers().events()));
-    tokio::spawn(keep_own(Arc::clone(&registrar), identity, own));
-    let point = EnrollPoint::start(&config.listen, tls, registrar).await;
-    let point = point.context("enrolment point cannot be started")?;
-    tracing::info!(address = %point.local_address(), directory = %config.directory.display(), "enrolling");
-    Ok(point)
+    tokio::spawn(keep_own(registrar, identity, tls.clone()));
 }
 
-/// Puts the denylist of the state into effect at once, and again whenever a command has changed it: the state is in a file
-/// that is opened for a transaction at a time, so that its changes show in its time of writing.
-async fn watch_denials(registrar: Arc<Registrar>, state: PathBuf, denylists: Denylists) {
+/// Opens the enrolment point's own port, if it has one; otherwise machines come in at the listeners of the node.
+pub(super) async fn open(
+    config: &EnrollConfig,
+    door: Enrolment,
+    gateway: &Gateway,
+) -> Result<Option<EnrollPoint>, CliError> {
+    let directory = config.directory.display();
+    let Some(listen) = &config.listen else {
+        for address in gateway.node().local_addresses() {
+            if matches!(address, Address::Tcp { .. } | Address::Tls { .. }) {
+                tracing::info!(%address, %directory, "enrolling beside channels");
+            }
+        }
+        return Ok(None);
+    };
+    let point = EnrollPoint::start(listen, door).await.context("enrolment point cannot be started")?;
+    tracing::info!(address = %point.local_address(), %directory, "enrolling");
+    Ok(Some(point))
+}
+
+/// Puts the denylist of the state into effect at once, and ends the sessions of guests whose token was revoked; and again
+/// whenever a command has changed them: the state is in a file that is opened for a transaction at a time, so that its
+/// changes show in its time of writing.
+async fn watch_denials(registrar: Arc<Registrar>, state: PathBuf, denylists: Denylists, revoker: Revoker) {
     let mut interval = tokio::time::interval(DENIALS_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = None;
@@ -72,16 +100,20 @@ async fn watch_denials(registrar: Arc<Registrar>, state: PathBuf, denylists: Den
             continue;
         }
         let (registrar, known) = (Arc::clone(&registrar), denylists.current().map_or(0, |list| list.version()));
-        let reading = tokio::task::spawn_blocking(move || registrar.denylist_after(known)).await;
-        match reading.map_err(anyhow::Error::new).and_then(|read| read.map_err(anyhow::Error::new)) {
-            Ok(Some(list)) => match denylists.take(list) {
-                Ok(_) => seen = stamp,
-                Err(error) => tracing::error!(%error, "the denylist of the state cannot be put into effect"),
-            },
-            Ok(None) => seen = stamp,
+        let reading = tokio::task::spawn_blocking(move || {
+            Ok::<_, StoreError>((registrar.denylist_after(known)?, registrar.revoked_guest_tokens(now_unix())?))
+        });
+        match reading.await.map_err(anyhow::Error::new).and_then(|read| read.map_err(anyhow::Error::new)) {
+            Ok((list, tokens)) => {
+                revoker.deny_guests(tokens);
+                match list.map(|list| denylists.take(list)) {
+                    Some(Err(error)) => tracing::error!(%error, "the denylist of the state cannot be put into effect"),
+                    Some(Ok(_)) | None => seen = stamp,
+                }
+            }
             // What was seen stays, so that another look tries again.
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the denylist cannot be read");
+                tracing::error!(error = format!("{error:#}"), "the denylist and the revoked tokens cannot be read");
                 tokio::time::sleep(DENIALS_PAUSE).await;
             }
         }
