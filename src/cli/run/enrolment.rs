@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,7 +16,7 @@ use crate::cli::CliError;
 use crate::cli::clock::now_unix;
 use crate::cli::renewal::{Failure, install, stage};
 use crate::config::{EnrollConfig, IdentityFiles, text};
-use crate::crypto::identity::{Identity, PeerIdentity, TlsSettings, TrustAnchors};
+use crate::crypto::identity::{Identity, PeerIdentity, TicketStore, TlsSettings, TrustAnchors};
 use crate::enroll::store::{RedbStore, StoreError};
 use crate::enroll::{
     AuditEvent, AuditLog, EnrollPoint, Enrolment, Registrar, RegistrarSettings, RenewError, RenewVisit, Renewed, files,
@@ -63,6 +64,7 @@ pub(super) fn keep(
     let (denylists, revoker) = (gateway.denylists().clone(), gateway.node().revoker());
     tokio::spawn(watch_denials(Arc::clone(&registrar), state, denylists, revoker));
     tokio::spawn(write_down(AuditLog::new(&config.directory.join(files::AUDIT)), gateway.peers().events()));
+    tokio::spawn(write_down_tickets(AuditLog::new(&config.directory.join(files::AUDIT)), Arc::clone(tls.tickets())));
     tokio::spawn(keep_own(registrar, identity, tls.clone()));
 }
 
@@ -137,13 +139,41 @@ async fn write_down(audit: AuditLog, mut events: broadcast::Receiver<PeerEvent>)
         let writing = tokio::task::spawn_blocking(move || {
             let (name, session) = (event.peer.name(), event.session.to_string());
             let line = match event.ended {
-                None => AuditEvent::SessionUp { name, session },
+                None => AuditEvent::SessionUp { name, session, began_early: event.began_early },
                 Some(reason) => AuditEvent::SessionDown { name, session, reason },
             };
             audit.append(now_unix(), &line)
         });
         if let Ok(Err(error)) = writing.await {
             tracing::error!(%error, "the audit log cannot be written");
+        }
+    }
+}
+
+/// Writes down which tickets were declined. Strangers can cause that as often as they connect, so that each reason has a line
+/// a minute, with the number of them.
+async fn write_down_tickets(audit: AuditLog, tickets: Arc<TicketStore>) {
+    let audit = Arc::new(audit);
+    let mut interval = tokio::time::interval(TICKETS_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told: [(&'static str, u64, Option<Instant>); 3] =
+        [("unknown", 0, None), ("expired", 0, None), ("untrusted", 0, None)];
+    loop {
+        let now = interval.tick().await.into_std();
+        let counters = tickets.counters();
+        let counts = [&counters.unknown, &counters.expired, &counters.untrusted];
+        for ((reason, told, last), count) in told.iter_mut().zip(counts) {
+            let count = count.load(Ordering::Relaxed);
+            if count == *told || last.is_some_and(|last| now.duration_since(last) < TICKETS_PAUSE) {
+                continue;
+            }
+            let line: AuditEvent<'static> = AuditEvent::TicketsDeclined { reason: *reason, count: count - *told };
+            (*told, *last) = (count, Some(now));
+            let audit = Arc::clone(&audit);
+            let writing = tokio::task::spawn_blocking(move || audit.append(now_unix(), &line)).await;
+            if let Ok(Err(error)) = writing {
+                tracing::error!(%error, "the audit log cannot be written");
+            }
         }
     }
 }
@@ -190,6 +220,12 @@ async fn renew_own(registrar: &Arc<Registrar>, files: &IdentityFiles, tls: &TlsS
 
 /// After a state that could not be read: it may be away for long, and the log is for other things too.
 const DENIALS_PAUSE: Duration = Duration::from_secs(10);
+
+/// Between looks at the numbers of declined tickets.
+const TICKETS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between lines of the audit log about tickets that were declined for one reason.
+const TICKETS_PAUSE: Duration = Duration::from_secs(60);
 
 /// A revocation is in effect within this time and a transaction.
 const DENIALS_INTERVAL: Duration = Duration::from_millis(500);
