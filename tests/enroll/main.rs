@@ -6,9 +6,11 @@
 
 mod attacks;
 mod audited;
+mod clocks;
 mod common;
 mod crashes;
 mod entrances;
+mod guesses;
 mod guests;
 mod joining;
 mod passphrase;
