@@ -683,14 +683,25 @@ fn an_enrolment_point_needs_its_own_authority() {
     let config = place.check("a.toml", &format!("{IDENTITY}{section}{listen}")).unwrap();
     let enroll = config.enroll.unwrap();
     assert_eq!(enroll.certificate_lifetime, Duration::from_secs(86_400));
-    assert_eq!(enroll.listen.to_string(), "tls://0.0.0.0:7444");
+    assert_eq!(enroll.listen.map(|listen| listen.to_string()).as_deref(), Some("tls://0.0.0.0:7444"));
+    assert!(config.listeners.iter().all(|listener| !listener.options.enrolls), "it has a port of its own");
     assert_eq!(enroll.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp://0.0.0.0:7443"]);
     let advertise = "advertise = ['quic://hub.example:7443']\n";
     let config = place.check("a.toml", &format!("{IDENTITY}{section}{advertise}{listen}")).unwrap();
     assert_eq!(config.enroll.unwrap().addresses[0].to_string(), "quic://hub.example:7443");
 
+    // Without a port of its own it is wherever channels come over TCP.
+    let shared = "[enroll]\ndirectory = 'certs'\n";
+    let others = "[[listen]]\naddress = 'tls://127.0.0.1:0'\n[[listen]]\naddress = 'quic://127.0.0.1:0'\n[[listen]]\naddress = 'unix:///run/x.sock'\n";
+    let config = place.check("a.toml", &format!("{IDENTITY}{shared}{listen}{others}")).unwrap();
+    assert_eq!(config.enroll.unwrap().listen, None);
+    let enrolls: Vec<_> = config.listeners.iter().map(|listener| listener.options.enrolls).collect();
+    assert_eq!(enrolls, [true, true, true, false, false]);
+
     let mistake = |text: &str| place.mistakes(text).join("\n");
     let with = |option: &str| format!("{section}{option}\n");
+    assert!(mistake(&format!("{shared}[[listen]]\naddress = 'quic://0.0.0.0:7443'\n")).contains("no port at which"));
+    assert!(mistake(shared).contains("no port at which"));
     assert!(mistake(&with("certificate_lifetime = '8d'")).contains("\"5m\" to \"7d\""));
     assert!(mistake(&with("advertise = ['unix:///run/x']")).contains("cannot be dialled"));
     assert!(mistake(&section.replace("0.0.0.0:7444", "tcp://0.0.0.0:7444")).contains("expected host:port"));

@@ -52,7 +52,7 @@ pub(super) fn config(config: &Config) -> Value {
             "guest": config.identity.guest.is_some(),
         },
         "enroll": config.enroll.as_ref().map(|enroll| json!({
-            "listen": enroll.listen.to_string(),
+            "listen": enroll.listen.as_ref().map(ToString::to_string),
             "directory": enroll.directory,
             "passphrase_file": enroll.passphrase_file,
             "certificate_lifetime_ms": milliseconds(enroll.certificate_lifetime),
@@ -109,6 +109,7 @@ fn listener(ListenConfig { address, options }: &ListenConfig) -> Value {
         "unix": unix(&options.unix),
         "early_data": options.early_data,
         "guests": options.takes_guests,
+        "enrolls": options.enrolls,
     })
 }
 

@@ -283,7 +283,7 @@ pub const CERTIFICATE_REQUEST_BYTES_MAX: usize = 2048;
 /// The answer to an enrolment: two certificates and some addresses. Longer: the joining side gives up.
 pub const ENROLL_ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// From accept to the whole request, and from there to the answer: each as long as a handshake may take.
+/// From the client's hello to its whole request, and from there to the answer: each as long as a handshake may take.
 pub const ENROLL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Wrong proofs for one token in a row, after which it is locked. A proof cannot be guessed; who sends wrong ones tries

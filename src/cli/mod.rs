@@ -127,7 +127,7 @@ Exit codes:
 Examples:
   longhaul hub init --domain example --out hub
   longhaul token create --state hub --name dc-b --out token
-  longhaul join --token-file token --out node hub.example:7444
+  longhaul join --token-file token --out node hub.example:7443
   longhaul cert ca --domain example --out pki
   longhaul cert node dc-a --ca pki --out pki
   longhaul check-config -c dc-a.toml

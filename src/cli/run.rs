@@ -113,12 +113,17 @@ async fn start(
     }
     let registrar = enroll.as_ref().and_then(|enroll| enrolment::registrar(enroll, &tls));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
+    let door = enroll.as_ref().zip(registrar.as_ref());
+    let door = door.map(|(enroll, registrar)| enrolment::door(enroll, registrar, &tls)).transpose()?;
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node)).observer(observer);
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
     }
     if let Some(registrar) = &registrar {
         builder = builder.guests(Arc::clone(registrar) as Arc<dyn GuestAdmission>);
+    }
+    if let Some(door) = &door {
+        builder = builder.enrolment(Arc::new(door.clone()));
     }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
@@ -144,8 +149,11 @@ async fn start(
     if let Some(renew) = renew {
         tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
     }
-    let enrolment = match enroll.zip(registrar) {
-        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, files, &tls, &gateway).await?),
+    let enrolment = match enroll.zip(registrar).zip(door) {
+        Some(((enroll, registrar), door)) => {
+            enrolment::keep(&enroll, registrar, files, &tls, &gateway);
+            enrolment::open(&enroll, door, &gateway).await?
+        }
         None => None,
     };
     Ok((gateway, enrolment, tls))

@@ -89,7 +89,7 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Enroll {
-    pub(super) listen: Spanned<String>,
+    pub(super) listen: Text,
     pub(super) directory: Spanned<String>,
     pub(super) passphrase_file: Text,
     pub(super) certificate_lifetime: Text,

@@ -27,7 +27,7 @@ pub(super) fn resolve(
     let own = identity.as_ref().map(|loaded| loaded.identity.node_id().clone());
     let own = own.or_else(|| NodeId::new(UNKNOWN_DOMAIN, "unknown").ok())?;
     let node = node(&file.node, &own, identity.is_some(), problems);
-    let listeners: Vec<_> = file.listen.iter().filter_map(|section| listen::resolve(section, problems)).collect();
+    let mut listeners: Vec<_> = file.listen.iter().filter_map(|section| listen::resolve(section, problems)).collect();
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
     let services: Vec<_> =
         file.service.iter().filter_map(|section| service::resolve(section, &own, problems)).collect();
@@ -36,6 +36,7 @@ pub(super) fn resolve(
     let forwards: Vec<_> = file.forward.iter().filter_map(forward).collect();
     check_unique(file, &own, problems);
     check_peers(file, &forwards, &links, problems);
+    enroll::share_listeners(file.enroll.as_ref(), &mut listeners, problems);
     guest::check(file, identity.as_ref(), problems);
     let forwards = forwards.into_iter().map(|(_, forward)| forward).collect();
     let mut warnings = Vec::new();

@@ -16,6 +16,7 @@ use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::early::Unfinished;
+use super::enrolment::{Arrival, EnrolmentDoor};
 use super::error::ConnectError;
 use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
@@ -28,7 +29,7 @@ use super::shared::Shared;
 use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, ListenOptions, OuterTls, QuicAccepted, QuicConnection, QuicEarly,
-    accept_tls,
+    TlsConnection, TlsGreeting, accept_tls,
 };
 use crate::crypto::identity::{
     ALPN_QUIC, ALPN_SESSION, ALPN_TLS, IdentityError, PeerIdentity, TlsSettings, quic_initial_suite,
@@ -49,6 +50,8 @@ pub(super) struct Acceptor {
     pub(super) is_full: std::sync::atomic::AtomicBool,
     /// Judges peers without a certificate.
     pub(super) guests: Option<Arc<dyn GuestAdmission>>,
+    /// Answers machines that ask for a certificate.
+    pub(super) enrolment: Option<Arc<dyn EnrolmentDoor>>,
 }
 
 /// What a listener lets peers do in their first seconds.
@@ -58,10 +61,20 @@ pub(super) struct Terms {
     early_data: bool,
     /// Peers may come without a certificate, and prove a token.
     takes_guests: bool,
+    /// Machines may come that ask for a certificate.
+    enrolls: bool,
+}
+
+/// What a connection became.
+enum Opened {
+    /// A lane of a session.
+    Lane(LaneId),
+    /// No channel: a machine asks for a certificate.
+    Machine(Box<TlsGreeting>, Arc<dyn EnrolmentDoor>),
 }
 
 /// A channel in its first seconds.
-struct Fresh {
+pub(super) struct Fresh {
     reader: MessageReader,
     writer: crate::channel::WriteHalf,
     abort: crate::channel::AbortHandle,
@@ -70,6 +83,8 @@ struct Fresh {
     peer_address: String,
     peer_ip: Option<IpAddr>,
     terms: Terms,
+    /// When its first message has to be there.
+    first_until: tokio::time::Instant,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
 }
@@ -90,7 +105,14 @@ impl Acceptor {
         let kind = lane_kind(connection.info.kind);
         let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.open(connection, terms)).await {
-            Ok(outcome) => outcome,
+            Ok(Ok(Opened::Machine(greeting, door))) => {
+                if let Err(error) = door.serve(*greeting).await {
+                    tracing::debug!(peer = %peer_address, %error, "enrolment connection ended");
+                }
+                return drop(permit);
+            }
+            Ok(Ok(Opened::Lane(lane))) => Ok(lane),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         drop(permit);
@@ -254,7 +276,7 @@ impl Acceptor {
 
     /// Makes of a channel or a lane what its first message says: the session, and the lane in it.
     async fn receive(&self, mut fresh: Fresh) -> Result<(Arc<Shared>, LaneId), ConnectError> {
-        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
+        let first = tokio::time::timeout_at(fresh.first_until, fresh.reader.next()).await;
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
         let FrameMessage { head, body } = message;
@@ -274,16 +296,35 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection, terms: Terms) -> Result<LaneId, ConnectError> {
-        let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
-            // Without early data: tokio-rustls hands it out only when the handshake is complete.
-            let config = self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })?;
-            let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
-            (tls.connection, Some(tls.outer))
-        } else {
-            (connection, None)
+    async fn open(&self, connection: Connection, terms: Terms) -> Result<Opened, ConnectError> {
+        let has_tls = connection.info.kind == ChannelKind::Tls;
+        let door = self.enrolment.as_ref().filter(|_| terms.enrolls && connection.info.kind != ChannelKind::Unix);
+        let fresh = match door {
+            Some(door) => {
+                let first_until = Fresh::first_until();
+                match Arrival::of(connection).await? {
+                    Arrival::Machine(greeting) => return Ok(Opened::Machine(greeting, Arc::clone(door))),
+                    Arrival::Tls(greeting) => {
+                        let tls = Box::pin(greeting.accept_channel(self.outer_config(terms)?)).await;
+                        Fresh::over_tls(tls.map_err(|error| outer_tls_error(&error))?, terms)
+                    }
+                    Arrival::Raw(connection, reader) => {
+                        Fresh { reader, first_until, ..Fresh::new(connection, None, terms) }
+                    }
+                }
+            }
+            None if has_tls => {
+                let tls = accept_tls(connection, self.outer_config(terms)?).await;
+                Fresh::over_tls(tls.map_err(|error| outer_tls_error(&error))?, terms)
+            }
+            None => Fresh::new(connection, None, terms),
         };
-        self.receive(Fresh::new(connection, outer, terms)).await.map(|(_, lane)| lane)
+        self.receive(fresh).await.map(|(_, lane)| Opened::Lane(lane))
+    }
+
+    /// For a `tls://` channel. Without early data: tokio-rustls hands it out only when the handshake is complete.
+    fn outer_config(&self, terms: Terms) -> Result<Arc<ServerConfig>, IdentityError> {
+        self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
@@ -447,7 +488,8 @@ impl Acceptor {
     /// their token.
     pub(super) fn terms(&self, options: &ListenOptions) -> Terms {
         let takes_guests = options.takes_guests && self.guests.is_some();
-        Terms { early_data: options.early_data && !takes_guests, takes_guests }
+        let enrolls = options.enrolls && self.enrolment.is_some();
+        Terms { early_data: options.early_data && !takes_guests, takes_guests, enrolls }
     }
 
     /// For one connection. Where guests are taken nobody resumes.
@@ -503,7 +545,7 @@ impl Acceptor {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             fresh.refuse().await;
             revocation::close(&shared);
             return Err(ConnectError::Revoked);
@@ -526,7 +568,7 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             fresh.refuse().await;
             return Err(ConnectError::Revoked);
         }
@@ -589,10 +631,25 @@ impl Acceptor {
 impl Fresh {
     fn new(connection: Connection, outer: Option<OuterTls>, terms: Terms) -> Self {
         let abort = connection.abort_handle();
-        let (read, writer) = connection.io.split();
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        let reader = Self::reader(&connection);
+        let (_, writer) = connection.io.split();
         let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, terms, first: None }
+        let first_until = Self::first_until();
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, terms, first_until, first: None }
+    }
+
+    fn over_tls(tls: TlsConnection, terms: Terms) -> Self {
+        Self::new(tls.connection, Some(tls.outer), terms)
+    }
+
+    /// Reads its messages, as strangers may send them.
+    pub(super) fn reader(connection: &Connection) -> MessageReader {
+        let (read, _) = connection.io.clone().split();
+        MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX)
+    }
+
+    fn first_until() -> tokio::time::Instant {
+        tokio::time::Instant::now() + limits::FIRST_MESSAGE_TIMEOUT
     }
 
     /// The one answer that strangers get.

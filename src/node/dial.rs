@@ -251,7 +251,7 @@ impl Dialler {
         session.set_send_limit(self.registry.limiter().session(&peer.node_id, true));
         let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             revocation::close(&shared);
         }
         let session = session::Session::new(Arc::clone(&shared));
@@ -266,7 +266,7 @@ impl Dialler {
         let Begun { shared, unclaimed, session, events, client: _ } = begun;
         let id = session.id();
         drop(session);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             self.registry.remove(id);
             revocation::close(&shared);
             return Err(ConnectError::Revoked);

@@ -78,6 +78,12 @@ impl Session {
         self.side == Side::Server && self.early.is_some()
     }
 
+    /// Whether the session was early once: early data was taken from its client.
+    #[must_use]
+    pub fn began_early(&self) -> bool {
+        self.began_early
+    }
+
     /// Whether the handshake is under way.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {

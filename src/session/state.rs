@@ -96,6 +96,8 @@ pub struct Session {
     pub(super) keys: Option<KeySchedule>,
     /// `Some` until then.
     pub(super) early: Option<EarlyPhase>,
+    /// A server's: the client began with early data that was taken.
+    pub(super) began_early: bool,
     /// At a client: what takes its tickets.
     pub(super) ticket_intake: Option<Box<Handshake>>,
     pub(super) key_use: KeyUse,
@@ -169,6 +171,7 @@ impl Session {
             id: session_id,
             state: State::Connecting,
             keys,
+            began_early: side == Side::Server && early.is_some(),
             early,
             ticket_intake: None,
             key_use: KeyUse::new(now),

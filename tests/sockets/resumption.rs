@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::common::{dialling, id, settings};
+use crate::exchange::denying;
 use crate::rogue::socket_address;
 use crate::transfer::{eventually, soon};
 use crate::udp_path::UdpPath;
@@ -399,6 +400,27 @@ async fn tickets_end_with_what_they_came_from() {
     let accepted = soon(returning.b.accept()).await.unwrap();
     assert!(!accepted.is_early());
     assert_eq!(returning.b_tls.tickets().counters().unknown.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+/// Who was revoked has a ticket, and the proof by which its session's channels join.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_peer_gets_nothing_by_its_ticket() {
+    for kind in KINDS {
+        let returning = returning(kind, true).await;
+        assert!(returning.b_tls.tickets().count() > 0);
+        assert!(returning.b.revoker().deny(denying(1, "a")).unwrap());
+        let refused = |link: &Link| link.status().last_error.is_some_and(|error| error.to_string().contains("refused"));
+        eventually("its ticket is tried, and it is refused", || refused(&returning.link)).await;
+        assert_eq!(returning.b.session_count(), 0, "{kind}");
+        let counters = returning.b_tls.tickets().counters();
+        assert_eq!(counters.used.load(std::sync::atomic::Ordering::Relaxed), 0, "{kind}");
+        // What was given to it before is gone as well.
+        eventually("its tickets are purged", || returning.b_tls.tickets().count() == 0).await;
+        // On the next list it is not: it comes back, by its certificate.
+        assert!(returning.b.revoker().deny(denying(2, "c")).unwrap());
+        let accepted = soon(returning.b.accept()).await.unwrap();
+        assert!(!accepted.is_early() && accepted.peer().node_id == id("a"), "{kind}");
+    }
 }
 
 /// A session that comes of age is replaced; its last stream ends it.
