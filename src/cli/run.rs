@@ -6,6 +6,7 @@
 mod denylist;
 mod enrolment;
 mod identity;
+mod key_log;
 mod manager;
 mod reload;
 mod renewal;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::key_log::KeyLogFile;
 use self::manager::Manager;
 use self::reload::Running;
 use super::CliError;
@@ -102,11 +104,16 @@ async fn start(
     config: Config,
     observer: Arc<dyn Observer>,
 ) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
-    let Config { node, limits, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
+    let Config { node, limits, identity, enroll, renew, listeners, links, services, forwards, key_log_file, .. } =
+        config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files.clone();
     let is_guest = identity.guest.is_some();
     let tls = identity.tls_settings(default_provider(), time).context("TLS cannot be set up")?;
+    let tls = match key_log_file {
+        Some(path) => tls.with_key_log(Arc::new(KeyLogFile::open(&path)?)),
+        None => tls,
+    };
     if !is_guest {
         tokio::spawn(identity::watch(files.clone(), tls.clone()));
         denylist::recall(&denylist::path(&files), &tls);

@@ -65,6 +65,7 @@ impl<'a> Changes<'a> {
         enroll(old.enroll.as_ref(), new.enroll.as_ref(), &mut fixed);
         renew(old.renew.as_ref(), new.renew.as_ref(), &mut fixed);
         telemetry(&old.telemetry, &new.telemetry, &mut fixed);
+        push_all(&mut fixed, "[log]", &differing!(old, new, key_log_file "key_log_file"));
         admin(old.admin.as_ref(), new.admin.as_ref(), &mut fixed);
         listeners(&old.listeners, &new.listeners, &mut fixed);
         for (old, new) in kept_forwards(old, new).filter(|(old, new)| old.unix != new.unix) {

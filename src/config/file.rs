@@ -72,6 +72,7 @@ pub(super) struct Identity {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) filter: Text,
+    pub(super) key_log_file: Text,
 }
 
 /// `[admin]`

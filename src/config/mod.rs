@@ -80,6 +80,8 @@ pub struct Config {
     pub forwards: Vec<crate::service::ForwardConfig>,
     /// `[log] filter`: what is logged, unless the command line says it.
     pub log_filter: Option<String>,
+    /// `[log] key_log_file`: where the keys of sessions are written.
+    pub key_log_file: Option<PathBuf>,
     /// `[admin]`: where the operator asks.
     pub admin: Option<AdminConfig>,
     /// What is allowed but probably not meant, for the log.

@@ -46,6 +46,11 @@ pub(super) fn resolve(
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
     let log_filter = value(file.log.filter.as_ref(), log::checked, None, problems);
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let key_log_file = file.log.key_log_file.as_ref().map(|path| base.join(path.get_ref()));
+    if let Some(path) = &key_log_file {
+        warnings.push(format!("the keys of all sessions are written to {}: see [log] key_log_file", path.display()));
+    }
     Some(Config {
         path: path.to_owned(),
         node,
@@ -59,6 +64,7 @@ pub(super) fn resolve(
         services,
         forwards,
         log_filter,
+        key_log_file,
         admin: None,
         warnings,
     })

@@ -248,7 +248,7 @@ impl Acceptor {
             }
         }
         let connection = connection.completed();
-        let (secrets, suite) = outer_secrets(connection.outer(), session_id)?;
+        let (secrets, suite) = outer_secrets(connection.outer(), session_id, self.tls.key_log())?;
         fresh.writer.write_all(&Established::started_message(&self.config.session, session_id)).await?;
         let completed: Result<_, ConnectError> = unfinished.complete(|session, now| {
             session.complete_handshake(&secrets, suite, true, now);
@@ -437,7 +437,7 @@ impl Acceptor {
             let ours = config.versions.clone();
             return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
         }
-        let (secrets, suite) = outer_secrets(&outer, session_id)?;
+        let (secrets, suite) = outer_secrets(&outer, session_id, self.tls.key_log())?;
         let setup = LaneSetup::new(lane_kind(fresh.kind));
         let session = Established::over_tls(
             session_id,

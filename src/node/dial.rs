@@ -478,7 +478,7 @@ impl Attempt<'_> {
                 quic
             };
             self.check_peer(quic.outer().peer_certificates())?;
-            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
+            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id, self.dialler.tls.key_log())?;
             begun.shared.with_timer(|inner| {
                 inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
             });
@@ -598,7 +598,7 @@ impl Attempt<'_> {
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
         let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
-        let (secrets, suite) = outer_secrets(outer, self.session_id)?;
+        let (secrets, suite) = outer_secrets(outer, self.session_id, self.dialler.tls.key_log())?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
@@ -635,6 +635,7 @@ impl Attempt<'_> {
 pub(super) fn outer_secrets(
     outer: &OuterTls,
     session_id: SessionId,
+    key_log: &dyn rustls::KeyLog,
 ) -> Result<(SessionSecrets, rustls::quic::Suite), ConnectError> {
     let secrets = SessionSecrets::from_exporter(session_id, |output, label, context| {
         outer.export_keying_material(label, Some(context)).map(|bytes| output.copy_from_slice(&bytes))
@@ -645,6 +646,7 @@ pub(super) fn outer_secrets(
         .tls13()
         .and_then(rustls::Tls13CipherSuite::quic_suite)
         .ok_or_else(|| ConnectError::OuterTls("its cipher suite protects no packets".to_owned()))?;
+    secrets.tell(key_log, session_id, &suite);
     Ok((secrets, suite))
 }
 
