@@ -133,10 +133,12 @@ fn the_full_example_has_every_option_in_its_section() {
         "[[link]]",
         "[link.quic]",
         "[[service]]",
+        "[service.check]",
         "[[forward]]",
     ];
     for section in sections {
-        let of = section.strip_suffix(".quic]").map(|name| format!("[{name}]]\n")).unwrap_or_default();
+        let of = section.strip_suffix(".quic]").or_else(|| section.strip_suffix(".check]"));
+        let of = of.map(|name| format!("[{name}]]\n")).unwrap_or_default();
         let error = place.check("x.toml", &format!("{of}{section}\nno_such_option = 1\n")).unwrap_err();
         let message = error.problems()[0].message().to_owned();
         let (_, known) = message.split_once("expected ").unwrap_or_else(|| panic!("{message}"));
@@ -148,8 +150,8 @@ fn the_full_example_has_every_option_in_its_section() {
                     .take_while(|line| !line.starts_with('['))
                     .any(|line| line.starts_with(&format!("{option} =")))
             });
-            // `address` is another name of `addresses` in a link; `quic` is a section of its own.
-            let is_elsewhere = (section, option) == ("[[link]]", "address") || option == "quic";
+            // `address` is another name of `addresses` in a link; `quic` and `check` are sections of their own.
+            let is_elsewhere = (section, option) == ("[[link]]", "address") || option == "quic" || option == "check";
             assert!(is_there || is_elsewhere, "{section} {option} is not in full.toml");
         }
     }
@@ -180,6 +182,13 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[telemetry]", "otlp_ca") => value.replace("ca.crt", "dc-b.crt"),
         ("[telemetry]", "otlp_certificate" | "otlp_key") => value.replace("dc-a", "dc-b"),
         (_, "advertise") => value.replace("hub.", "hub2."),
+        ("[[service]]", "targets") => value.replace("6379", "6380"),
+        ("[[service]]", "strategy") => "\"hash\"".to_owned(),
+        ("[[service]]", "slow_start") => "\"30s\"".to_owned(),
+        // The options of http are for http alone.
+        ("[service.check]", "type") => "\"http\"  # the same".to_owned(),
+        ("[service.check]", "path") => "\"/other\"".to_owned(),
+        ("[service.check]", "host") => "\"other\"".to_owned(),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
         (_, "scheduler") => "\"hash\"".to_owned(),
@@ -333,7 +342,7 @@ fn the_full_example_shows_the_defaults() {
         assert_eq!((&a.listen, &a.datagrams), (&b.listen, &b.datagrams));
     }
     let (a, b) = (&full.services[1], &small.services[1]);
-    assert_eq!((&a.target, &a.datagrams), (&b.target, &b.datagrams));
+    assert_eq!((&a.targets, &a.datagrams), (&b.targets, &b.datagrams));
     assert_eq!(
         (full.links[0].required, full.forwards[0].session_timeout),
         (small.links[0].required, small.forwards[0].session_timeout)
@@ -495,7 +504,7 @@ fn options_of_udp_are_for_udp_alone() {
     let seconds = Duration::from_secs;
     let wanted = DatagramOptions { idle_timeout: seconds(5), flow_count_max: 7, age_max: Duration::from_millis(50) };
     assert_eq!((&config.services[0].datagrams, &config.forwards[0].datagrams), (&wanted, &wanted));
-    assert_eq!(config.services[0].target.to_string(), "udp://[::1]:53");
+    assert_eq!(config.services[0].targets.to_string(), "udp://[::1]:53");
 
     let service = |target: &str| format!("[[service]]\nname = 's'\ntarget = '{target}'\n");
     let forward = |listen: &str| format!("[[forward]]\npeer = 'b'\nservice = 's'\nlisten = '{listen}'\n");

@@ -1,4 +1,4 @@
-//! `[[service]]`: what peers may reach here.
+//! `[[service]]`: what peers may reach here. Where it leads is in `targets`, how that is checked in `check`.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams}
 use super::problem::{Problem, Problems};
 use super::resolve::{number, service_name, value};
 use super::unix::refuse;
-use super::{file, values};
+use super::{check, file, targets, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::proxy_protocol::ProxyVersion;
-use crate::service::{Endpoint, ServiceConfig, Target, UdpAddress};
+use crate::service::{Endpoint, ServiceConfig, Targets};
 use crate::stream::Priority;
 
 pub(super) fn resolve(
@@ -23,30 +23,22 @@ pub(super) fn resolve(
 ) -> Option<ServiceConfig> {
     let section = section.get_ref();
     let name = service_name(&section.name, problems);
-    let target = match section.target.get_ref().parse::<Target>() {
-        Ok(Target::Bench) => Some(Target::Bench),
-        _ => plain_address(&section.target, problems).map(|endpoint| match endpoint {
-            Endpoint::Stream(address) => Target::Address(address),
-            Endpoint::Datagrams(address) => Target::Datagrams(address),
-        }),
-    };
-    if let Some(Target::Address(Address::Tcp { port: 0, .. }) | Target::Datagrams(UdpAddress { port: 0, .. })) = target
-    {
-        problems.push(Problem::new("a target has a port above 0").at(section.target.span()));
-    }
+    let targets = targets::targets(section, problems);
     let keys = DatagramKeys {
         idle_timeout: &section.idle_timeout,
         flow_count_max: &section.flow_count_max,
         datagram_age_max: &section.datagram_age_max,
     };
-    match target {
-        Some(Target::Datagrams(_)) => {
+    match targets.as_ref().map(Targets::take_datagrams) {
+        Some(true) => {
             refuse_for_datagrams(given_of_connections(&section.proxy_protocol, &section.connections_max), problems);
         }
-        Some(_) => refuse(keys.given(), "udp", "other", problems),
+        Some(false) => refuse(keys.given(), "udp", "other", problems),
         None => {}
     }
     let datagrams = keys.resolve(problems);
+    let check = check::check(section, targets.as_ref(), problems);
+    let balance = targets::balance(section, targets.as_ref(), problems);
     let allow = allow(section.allow.as_deref(), own, problems);
     let proxy_protocol = value(section.proxy_protocol.as_ref(), proxy_version, None, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
@@ -55,7 +47,10 @@ pub(super) fn resolve(
     let priority = value(section.priority.as_ref(), str::parse, Priority::default(), problems);
     Some(ServiceConfig {
         name: name?,
-        target: target?,
+        targets: targets?,
+        balance,
+        required: section.required.as_ref().is_some_and(|required| *required.get_ref()),
+        check,
         allow,
         proxy_protocol,
         connections_max,

@@ -1,4 +1,4 @@
-//! One service: a target that peers may reach by name.
+//! One service: targets that peers may reach by name.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use super::endpoint::{Endpoint, UdpAddress};
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
+use super::targets::{self, BalanceOptions, CheckOptions, Lease, Pool, TargetReport, Targets, Tried};
 use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
 use crate::crypto::identity::PeerIdentity;
 use crate::node::Priority;
@@ -77,7 +78,13 @@ pub struct ServiceConfig {
     /// Its name, 1 to 64 bytes.
     pub name: String,
     /// Where connections are made to.
-    pub target: Target,
+    pub targets: Targets,
+    /// Which of them a connection gets, and when one is left out.
+    pub balance: BalanceOptions,
+    /// How it is found out whether they work. Without it nothing is sent to them but what clients send.
+    pub check: Option<CheckOptions>,
+    /// The node is ready only while one of its targets is up. Needs checks.
+    pub required: bool,
     /// Who may use it.
     pub allow: Allow,
     /// The header that tells the target who the client is. What a peer says about its clients is believed.
@@ -97,10 +104,13 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// A service with everything else as usual.
     #[must_use]
-    pub fn new(name: &str, target: impl Into<Target>, allow: Allow) -> Self {
+    pub fn new(name: &str, targets: impl Into<Targets>, allow: Allow) -> Self {
         Self {
             name: name.to_owned(),
-            target: target.into(),
+            targets: targets.into(),
+            balance: BalanceOptions::default(),
+            check: None,
+            required: false,
             allow,
             proxy_protocol: None,
             connections_max: CONNECTIONS_MAX,
@@ -123,6 +133,13 @@ pub(super) enum Connected {
     Bench,
 }
 
+/// A connection that counts as open until this is dropped: of the service, and of its target.
+#[derive(Debug)]
+pub(super) struct Held {
+    _connection: ConnectionGuard,
+    pub(super) lease: Lease,
+}
+
 /// A service that is offered.
 #[derive(Debug)]
 pub struct Service {
@@ -130,21 +147,30 @@ pub struct Service {
     dial: DialOptions,
     counters: Arc<Counters>,
     connections: Connections,
+    pool: Arc<Pool>,
 }
 
 impl Service {
     pub(super) fn new(config: ServiceConfig) -> Self {
-        Self::with_counters(config, Arc::default(), Connections::new())
+        let pool = Pool::new(&config.name, &config.targets, &config.balance, config.check.as_ref());
+        Self::with_counters(config, Arc::default(), Connections::new(), pool)
     }
 
-    /// The same service with another configuration: counters go on, and open connections count.
+    /// The same service with another configuration: counters go on, open connections count, and what is known of targets
+    /// that stay is kept.
     pub(super) fn reconfigured(&self, config: ServiceConfig) -> Self {
-        Self::with_counters(config, Arc::clone(&self.counters), self.connections.clone())
+        self.pool.reconfigure(&config.targets, &config.balance, config.check.as_ref());
+        Self::with_counters(config, Arc::clone(&self.counters), self.connections.clone(), Arc::clone(&self.pool))
     }
 
-    fn with_counters(config: ServiceConfig, counters: Arc<Counters>, connections: Connections) -> Self {
+    fn with_counters(
+        config: ServiceConfig,
+        counters: Arc<Counters>,
+        connections: Connections,
+        pool: Arc<Pool>,
+    ) -> Self {
         let dial = DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout, ..DialOptions::default() };
-        Self { config, dial, counters, connections }
+        Self { config, dial, counters, connections, pool }
     }
 
     /// What it leads to.
@@ -165,43 +191,71 @@ impl Service {
         self.connections.open()
     }
 
-    /// Connects to the target for a peer, which asks for a flow of datagrams or for a connection.
+    /// What is known of each of its targets, in the order of the configuration.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetReport> {
+        self.pool.report()
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Connects a peer, which asks for a flow of datagrams or for a connection, to one of the targets. When one cannot be
+    /// connected to, nothing was sent yet, and the next one is tried.
     pub(super) async fn connect(
         &self,
         peer: &PeerIdentity,
-        wants_datagrams: bool,
-    ) -> Result<(Connected, ConnectionGuard), Refusal> {
+        request: &ServiceRequest,
+    ) -> Result<(Connected, Held), Refusal> {
         if !self.config.allow.allows(peer) {
             return Err(Refusal::NotAllowed);
         }
-        if wants_datagrams != matches!(self.config.target, Target::Datagrams(_)) {
+        let wants_datagrams = request.datagrams;
+        if wants_datagrams != self.config.targets.take_datagrams() {
             return Err(Refusal::WrongKind);
         }
         let max = if wants_datagrams { self.config.datagrams.flow_count_max } else { self.config.connections_max };
         let guard = self.connections.begin(max).ok_or(Refusal::TooManyConnections)?;
-        match &self.config.target {
-            Target::Bench => Ok((Connected::Bench, guard)),
-            Target::Address(target) => Ok((Connected::Stream(self.dial(target).await?), guard)),
+        let key = client_key(peer, request);
+        let (mut tried, mut refusal) = (Tried::default(), Refusal::TargetUnreachable);
+        for _ in 0..self.config.balance.attempts_max {
+            let Some(lease) = self.pool.pick(&mut tried, key) else { break };
+            match self.connect_to(lease.target()).await {
+                Ok(connected) => {
+                    lease.on_connected();
+                    return Ok((connected, Held { _connection: guard, lease }));
+                }
+                Err((reason, why)) => {
+                    tracing::debug!(service = %self.config.name, target = %lease.target(), why, "target cannot be reached");
+                    lease.on_failed(why);
+                    refusal = reason;
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn connect_to(&self, target: &Target) -> Result<Connected, (Refusal, String)> {
+        match target {
+            Target::Bench => Ok(Connected::Bench),
+            Target::Address(target) => self.dial(target).await.map(Connected::Stream),
             Target::Datagrams(target) => {
+                let unreachable = |why| (Refusal::TargetUnreachable, why);
                 let connecting = tokio::time::timeout(self.config.connect_timeout, datagrams::connect(target));
-                let socket = connecting.await.map_err(|_| Refusal::TargetUnreachable)?.map_err(|error| {
-                    tracing::debug!(service = %self.config.name, %error, "target cannot be sent to");
-                    Refusal::TargetUnreachable
-                })?;
-                Ok((Connected::Datagrams(socket), guard))
+                let connected = connecting.await.map_err(|_| unreachable("no answer in time".to_owned()))?;
+                connected.map(Connected::Datagrams).map_err(|error| unreachable(error.to_string()))
             }
         }
     }
 
-    async fn dial(&self, target: &Address) -> Result<Socket, Refusal> {
-        let connection = dial(target, &self.dial).await.map_err(|error| {
-            tracing::debug!(service = %self.config.name, %error, "target cannot be dialled");
-            match error {
-                DialError::Refused { .. } => Refusal::TargetRefused,
-                _ => Refusal::TargetUnreachable,
-            }
+    async fn dial(&self, target: &Address) -> Result<Socket, (Refusal, String)> {
+        let connection = dial(target, &self.dial).await.map_err(|error| match error {
+            DialError::Refused { .. } => (Refusal::TargetRefused, "connection refused".to_owned()),
+            other => (Refusal::TargetUnreachable, other.to_string()),
         })?;
-        Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)
+        let no_socket = || (Refusal::TargetUnreachable, "not an address of an application".to_owned());
+        Socket::from_connection(connection).ok_or_else(no_socket)
     }
 
     /// The bytes that go to the target before those of the client.
@@ -210,6 +264,13 @@ impl Service {
         let header = || ProxyHeader::between(address(&request.source), address(&request.destination));
         self.config.proxy_protocol.map(|version| header().encode(version))
     }
+}
+
+/// What tells clients apart: their IP address, as far as the peer's forward knows it, and the peer. Not the port, which is
+/// another one for each connection.
+fn client_key(peer: &PeerIdentity, request: &ServiceRequest) -> u64 {
+    let source = request.source.parse::<SocketAddr>().map(|address| address.ip().to_canonical().to_string());
+    targets::seed(&format!("{} {}", peer.node_id, source.unwrap_or_default()))
 }
 
 /// Enough for a pool of each of many clients, few enough that their streams fit one session's count.

@@ -8,3 +8,4 @@ mod commands;
 mod common;
 mod http;
 mod reload;
+mod targets;

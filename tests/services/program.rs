@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::common::{authority, echo, exchange, soon};
 
 /// A folder with the certificates of nodes.
-fn folder(nodes: &[&str]) -> TempDir {
+pub fn folder(nodes: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: String, text: &str| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.path().join(name));

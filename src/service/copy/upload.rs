@@ -29,6 +29,7 @@ pub(super) struct Upload {
     /// The stream had no room, and its signal tells when it has.
     is_blocked: bool,
     is_over: bool,
+    has_read: bool,
 }
 
 impl Upload {
@@ -66,7 +67,10 @@ impl Upload {
                     let _ = send.finish();
                     self.end();
                 }
-                Poll::Ready(count) => counters.on_to_peer(count),
+                Poll::Ready(count) => {
+                    self.has_read = true;
+                    counters.on_to_peer(count);
+                }
             }
         }
         Ok(Step::More)
@@ -75,6 +79,11 @@ impl Upload {
     /// Whether the stream has no room for what was read, so that nothing is read.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked
+    }
+
+    /// Whether the socket has given anything.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read
     }
 
     /// Hands over what waits: whether nothing does any more.
@@ -177,7 +186,7 @@ impl Upload {
     }
 
     fn end(&mut self) {
-        *self = Self { is_over: true, ..Self::default() };
+        *self = Self { is_over: true, has_read: self.has_read, ..Self::default() };
     }
 }
 
