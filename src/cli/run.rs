@@ -122,7 +122,7 @@ async fn start(
     }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
-        tracing::info!(service = %service.name, target = %service.targets, "service offered");
+        tracing::info!(service = %service.name, targets = %service.targets, "service offered");
     }
     let gateway = Gateway::start(running, Services::new(services));
     for forward in forwards {

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use toml::Spanned;
-
 use super::file::{self, Text};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, value};

@@ -16,7 +16,7 @@ use super::endpoint::{Endpoint, UdpAddress};
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
-use super::targets::{self, BalanceOptions, CheckOptions, Lease, Pool, TargetReport, Targets, Tried};
+use super::targets::{self, BalanceOptions, CheckOptions, Lease, Pool, Strategy, TargetReport, Targets, Tried};
 use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
 use crate::crypto::identity::PeerIdentity;
 use crate::node::Priority;
@@ -217,7 +217,8 @@ impl Service {
         }
         let max = if wants_datagrams { self.config.datagrams.flow_count_max } else { self.config.connections_max };
         let guard = self.connections.begin(max).ok_or(Refusal::TooManyConnections)?;
-        let key = client_key(peer, request);
+        let is_hashed = self.config.balance.strategy == Strategy::Hash;
+        let key = if is_hashed { client_key(peer, request) } else { 0 };
         let (mut tried, mut refusal) = (Tried::default(), Refusal::TargetUnreachable);
         for _ in 0..self.config.balance.attempts_max {
             let Some(lease) = self.pool.pick(&mut tried, key) else { break };
@@ -227,7 +228,7 @@ impl Service {
                     return Ok((connected, Held { _connection: guard, lease }));
                 }
                 Err((reason, why)) => {
-                    tracing::debug!(service = %self.config.name, target = %lease.target(), why, "target cannot be reached");
+                    tracing::debug!(service = %self.config.name, address = %lease.target(), why, "target cannot be reached");
                     lease.on_failed(why);
                     refusal = reason;
                 }

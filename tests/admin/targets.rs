@@ -109,7 +109,7 @@ async fn a_service_without_a_target_that_works_is_told_everywhere() {
     assert!(connect(front).await.is_none());
     assert_eq!(a.logged("connection refused").await["reason"], "target-unreachable");
     assert!(answers(&mut held).await);
-    assert_eq!(b.logged("target is down").await["target"], format!("tcp://127.0.0.1:{y}"));
+    assert_eq!(b.logged("target is down").await["address"], format!("tcp://127.0.0.1:{y}"));
     assert_eq!(b.logged("target is down").await["reason"], "connection refused");
     let table = table(admin).await;
     let line = table.lines().find(|line| line.starts_with(&format!("tcp://127.0.0.1:{x} "))).unwrap_or_default();

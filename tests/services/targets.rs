@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::common::{Net, client, echo_unix, exchange, id, next_is_reset, soon, tcp, until};
-use crate::mortal::{Mortal, mortals, report, services, states};
+use crate::mortal::{mortals, report, services, states};
 
 /// What so many clients at once were told by their targets, sorted. None of them may fail.
 async fn told(forward: &Forward, count: usize) -> String {
@@ -118,7 +118,7 @@ async fn weights_say_who_gets_how_much() {
     let [x, y] = mortals(["x", "y"]).await;
     let weighted = format!("targets = [{{ url = {x}, weight = 3 }}, {y}]\nstrategy = 'weighted'");
     let net = Net::new(services(&weighted)).await;
-    assert_eq!(told(&net.forward("pool").await, 12).await, "xxxxxxxxxyyy");
+    assert_eq!(told(&*net.forward("pool").await, 12).await, "xxxxxxxxxyyy");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,9 +45,9 @@ impl Ejection {
         Some(time)
     }
 
-    /// A connection was made.
+    /// A connection was made, for want of another target while this one is left out: then it is back.
     pub(super) fn on_success(&mut self, now: Instant) {
-        self.failures = 0;
+        self.clear(now);
         if self.last.is_some_and(|Span { begin, end }| now >= end + (end - begin)) {
             self.level = 0;
         }
@@ -137,7 +137,10 @@ mod tests {
         now += Duration::from_secs(40);
         ejection.on_success(now);
         assert_eq!(eject(&mut ejection, now), Duration::from_secs(10));
-        ejection.clear(now + Duration::from_secs(1));
-        assert!(!ejection.is_ejected(now + Duration::from_secs(1)));
+        let soon = now + Duration::from_secs(1);
+        assert!(ejection.is_ejected(soon));
+        ejection.on_success(soon);
+        assert!(!ejection.is_ejected(soon), "it works, whatever was believed");
+        assert_eq!(ejection.ended(soon), Some(soon));
     }
 }

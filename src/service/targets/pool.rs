@@ -74,11 +74,11 @@ impl Pool {
     pub(super) fn on_checked(&self, id: TargetId, outcome: &CheckOutcome) {
         let changed = self.lock().on_checked(id, outcome, Instant::now());
         let Some(changed) = changed else { return };
-        let (service, target) = (&self.service, &changed.target);
+        let (service, address) = (&self.service, &changed.target);
         match (changed.is_up, changed.is_first) {
-            (true, true) => tracing::debug!(service, %target, "target is up"),
-            (true, false) => tracing::info!(service, %target, "target is up"),
-            (false, _) => tracing::warn!(service, %target, reason = %outcome, "target is down"),
+            (true, true) => tracing::debug!(service, %address, "target is up"),
+            (true, false) => tracing::info!(service, %address, "target is up"),
+            (false, _) => tracing::warn!(service, %address, reason = %outcome, "target is down"),
         }
     }
 
@@ -107,8 +107,8 @@ impl Lease {
     pub(in crate::service) fn on_failed(&self, why: String) {
         let ejected = self.pool.lock().on_failed(self.id, why, Instant::now());
         if let Some(ejected) = ejected {
-            let (service, target, time_s) = (&self.pool.service, &ejected.target, ejected.time.as_secs_f32());
-            tracing::warn!(service, %target, time_s, "target is left out for a while: connections to it failed");
+            let (service, address, time_s) = (&self.pool.service, &ejected.target, ejected.time.as_secs_f32());
+            tracing::warn!(service, %address, time_s, "target is left out for a while: connections to it failed");
         }
     }
 

@@ -108,6 +108,8 @@ impl State {
             let known = before.iter().position(|entry| *entry.target == config.target);
             let mut entry = known.map_or_else(|| self.fresh(&config.target, now), |place| before.swap_remove(place));
             entry.weight = config.weight;
+            // Turns by other weights say nothing any more.
+            entry.credit = 0.0;
             self.entries.push(entry);
         }
     }
