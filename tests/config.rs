@@ -15,7 +15,7 @@ use longhaul::crypto::identity::{PeerIdentity, default_provider};
 use longhaul::crypto::token::JoinToken;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
 use longhaul::node::{Entrances, LaneRole};
-use longhaul::service::{Allow, DatagramOptions};
+use longhaul::service::{Allow, BalanceOptions, CheckKind, DatagramOptions, Strategy};
 use longhaul::session::scheduler::Policy;
 use longhaul::stream::Priority;
 
@@ -134,10 +134,12 @@ fn the_full_example_has_every_option_in_its_section() {
         "[[link]]",
         "[link.quic]",
         "[[service]]",
+        "[service.check]",
         "[[forward]]",
     ];
     for section in sections {
-        let of = section.strip_suffix(".quic]").map(|name| format!("[{name}]]\n")).unwrap_or_default();
+        let of = section.strip_suffix(".quic]").or_else(|| section.strip_suffix(".check]"));
+        let of = of.map(|name| format!("[{name}]]\n")).unwrap_or_default();
         let error = place.check("x.toml", &format!("{of}{section}\nno_such_option = 1\n")).unwrap_err();
         let message = error.problems()[0].message().to_owned();
         let (_, known) = message.split_once("expected ").unwrap_or_else(|| panic!("{message}"));
@@ -149,8 +151,8 @@ fn the_full_example_has_every_option_in_its_section() {
                     .take_while(|line| !line.starts_with('['))
                     .any(|line| line.starts_with(&format!("{option} =")))
             });
-            // `address` is another name of `addresses` in a link; `quic` is a section of its own.
-            let is_elsewhere = (section, option) == ("[[link]]", "address") || option == "quic";
+            // `address` is another name of `addresses` in a link; `quic` and `check` are sections of their own.
+            let is_elsewhere = (section, option) == ("[[link]]", "address") || option == "quic" || option == "check";
             assert!(is_there || is_elsewhere, "{section} {option} is not in full.toml");
         }
     }
@@ -182,6 +184,13 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[telemetry]", "otlp_certificate" | "otlp_key") => value.replace("dc-a", "dc-b"),
         ("[limits]", "peer_bandwidth_limits") => value.replace("2Gbit/s", "20Mbit/s"),
         (_, "advertise") => value.replace("hub.", "hub2."),
+        ("[[service]]", "targets") => value.replace("8080", "8081"),
+        ("[[service]]", "strategy") => "\"hash\"".to_owned(),
+        ("[[service]]", "slow_start") => "\"30s\"".to_owned(),
+        // The options of http are for http alone.
+        ("[service.check]", "type") => "\"http\"  # the same".to_owned(),
+        ("[service.check]", "path") => "\"/other\"".to_owned(),
+        ("[service.check]", "host") => "\"other\"".to_owned(),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
         (_, "scheduler") => "\"hash\"".to_owned(),
@@ -365,7 +374,7 @@ fn the_full_example_shows_the_defaults() {
         assert_eq!((&a.listen, &a.datagrams), (&b.listen, &b.datagrams));
     }
     let (a, b) = (&full.services[1], &small.services[1]);
-    assert_eq!((&a.target, &a.datagrams), (&b.target, &b.datagrams));
+    assert_eq!((&a.targets, &a.datagrams), (&b.targets, &b.datagrams));
     assert_eq!(
         (full.links[0].required, full.forwards[0].session_timeout),
         (small.links[0].required, small.forwards[0].session_timeout)
@@ -464,6 +473,64 @@ fn unix_sockets_have_the_same_options_wherever_they_are_listened_on() {
 }
 
 #[test]
+fn services_have_several_targets_and_checks() {
+    let place = Place::new();
+    let check = |lines: &str| {
+        let text = format!("{IDENTITY}[[listen]]\naddress = 'tcp://x:1'\n[[service]]\nname = 's'\n{lines}\n");
+        place.check("a.toml", &text)
+    };
+    let service = |lines: &str| check(lines).unwrap_or_else(|error| panic!("{error}")).services.remove(0);
+    let usual = service("target = 'tcp://a:1'");
+    assert_eq!((usual.targets.all().len(), &usual.balance), (1, &BalanceOptions::default()));
+    assert_eq!((&usual.check, usual.required), (&None, false), "nobody is asked");
+    let several = service(
+        "targets = ['tcp://a:1', { url = 'unix:///run/b', weight = 7, check_url = 'tcp://b:2' }]
+         strategy = 'least-connections'\nconnect_attempts = 3\neject_after = 0\nslow_start = '30s'\nrequired = true
+         check = { type = 'http', path = '/ok', status = '200,204', interval = '1s', rise = 4, fall = 5 }",
+    );
+    let target = &several.targets.all()[1];
+    assert_eq!((target.weight, target.check.as_ref().unwrap().to_string()), (7, "tcp://b:2".to_owned()));
+    assert_eq!((several.balance.strategy, several.balance.attempts_max), (Strategy::LeastConnections, 3));
+    assert_eq!((several.balance.ejection, several.required), (None, true));
+    let asked = several.check.unwrap();
+    let CheckKind::Http { path, host: None, status } = &asked.kind else { panic!("{asked:?}") };
+    assert_eq!((path.as_str(), status.to_string().as_str()), ("/ok", "200,204"));
+    assert_eq!((asked.interval, asked.rise, asked.fall), (Duration::from_secs(1), 4, 5));
+    let two = "targets = ['tcp://a:1', 'tcp://b:1']";
+    for (lines, part) in [
+        ("", "this service leads nowhere"),
+        ("target = 'tcp://a:1'\ntargets = ['tcp://b:1']", "either target or targets"),
+        ("targets = []", "at least one target"),
+        ("targets = ['tcp://a:1', 'tcp://a:1']", "there twice"),
+        ("targets = ['tcp://a:1', 'udp://b:1']", "udp:// targets and others"),
+        ("targets = ['tcp://a:0']", "a port above 0"),
+        ("targets = ['tls://a:1']", "pass bytes on as they are"),
+        ("targets = ['bench:', 'tcp://a:1']", "the only target"),
+        ("targets = [{ url = 'tcp://a:1', weight = 2 }]", "does not look at weights"),
+        ("targets = [{ url = 'tcp://a:1', weight = 0 }]\nstrategy = 'weighted'", "a weight is 1 to 1000"),
+        ("targets = [{ url = 'tcp://a:1', check_url = 'tcp://b:1' }]", "no check that would use it"),
+        ("target = 'tcp://a:1'\nstrategy = 'hash'", "strategy is an option of services with several targets"),
+        ("target = 'tcp://a:1'\nrequired = true", "without checks nobody knows"),
+        ("target = 'udp://a:1'\ncheck = { type = 'connect' }", "cannot be asked"),
+        ("target = 'bench:'\ncheck = { type = 'connect' }", "cannot be asked"),
+        (&format!("{two}\nstrategy = 'random'"), "is no strategy"),
+        (&format!("{two}\nconnect_attempts = 0"), "expected 1 to 64"),
+        (&format!("{two}\neject_time = '1h'"), "longer than eject_time_max"),
+        (&format!("{two}\ncheck = {{ type = 'ping' }}"), "is no check"),
+        (&format!("{two}\ncheck = {{ type = 'redis', path = '/' }}"), "path is an option of http checks"),
+        (&format!("{two}\ncheck = {{ type = 'http', path = '/a b' }}"), "is no path"),
+        (&format!("{two}\ncheck = {{ type = 'http', host = \"a\\r\\nb\" }}"), "is no host"),
+        (&format!("{two}\ncheck = {{ type = 'http', status = '2xx' }}"), "are no status codes"),
+        (&format!("{two}\ncheck = {{ type = 'http', fall = 0 }}"), "expected 1 to 1000"),
+        ("targets = ['udp://a:1', 'udp://b:1']\nstrategy = 'response-time'", "response-time is for connections"),
+        ("targets = [{ url = 'udp://a:1', check_url = 'udp://a:1' }]\ncheck = { type = 'connect' }", "over tcp://"),
+    ] {
+        let error = check(lines).unwrap_err();
+        assert!(error.problems().len() == 1 && error.problems()[0].message().contains(part), "{lines}\n{error}");
+    }
+}
+
+#[test]
 fn a_guest_has_a_token_in_place_of_files() {
     let place = Place::new();
     let token = fs::read_to_string(place.root.path().join("certs/guest.token")).unwrap();
@@ -527,7 +594,7 @@ fn options_of_udp_are_for_udp_alone() {
     let seconds = Duration::from_secs;
     let wanted = DatagramOptions { idle_timeout: seconds(5), flow_count_max: 7, age_max: Duration::from_millis(50) };
     assert_eq!((&config.services[0].datagrams, &config.forwards[0].datagrams), (&wanted, &wanted));
-    assert_eq!(config.services[0].target.to_string(), "udp://[::1]:53");
+    assert_eq!(config.services[0].targets.to_string(), "udp://[::1]:53");
 
     let service = |target: &str| format!("[[service]]\nname = 's'\ntarget = '{target}'\n");
     let forward = |listen: &str| format!("[[forward]]\npeer = 'b'\nservice = 's'\nlisten = '{listen}'\n");

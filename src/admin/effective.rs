@@ -10,7 +10,9 @@ use super::status::VERSION;
 use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
 use crate::config::{Config, LinkConfig, ListenConfig, Seal};
 use crate::node::{Bandwidth, LaneRole};
-use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig, Who};
+use crate::service::{
+    Allow, BalanceOptions, CheckKind, CheckOptions, DatagramOptions, ForwardConfig, ServiceConfig, TargetConfig, Who,
+};
 use crate::telemetry::{Histograms, Protocol, Settings};
 
 /// The configuration in force.
@@ -151,7 +153,11 @@ fn link(link: &LinkConfig) -> Value {
 fn service(service: &ServiceConfig) -> Value {
     json!({
         "name": service.name,
-        "target": service.target.to_string(),
+        "target": service.targets.to_string(),
+        "targets": service.targets.all().iter().map(target).collect::<Vec<_>>(),
+        "balance": balance(&service.balance),
+        "check": service.check.as_ref().map(check),
+        "required": service.required,
         "allow": allow(&service.allow),
         "proxy_protocol": service.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
         "connections_max": service.connections_max,
@@ -161,6 +167,42 @@ fn service(service: &ServiceConfig) -> Value {
         "priority": format!("{:?}", service.priority).to_lowercase(),
         "replay_safe": service.replay_safe,
         "datagrams": datagrams(&service.datagrams),
+    })
+}
+
+fn target(config: &TargetConfig) -> Value {
+    json!({
+        "url": config.target.to_string(),
+        "weight": config.weight,
+        "check_url": config.check.as_ref().map(ToString::to_string),
+    })
+}
+
+fn balance(options: &BalanceOptions) -> Value {
+    json!({
+        "strategy": options.strategy.as_str(),
+        "connect_attempts": options.attempts_max,
+        "eject_after": options.ejection.map_or(0, |ejection| ejection.failures),
+        "eject_time_ms": options.ejection.map(|ejection| milliseconds(ejection.time)),
+        "eject_time_max_ms": options.ejection.map(|ejection| milliseconds(ejection.time_max)),
+        "slow_start_ms": options.slow_start.map(milliseconds),
+    })
+}
+
+fn check(options: &CheckOptions) -> Value {
+    let (path, host, status) = match &options.kind {
+        CheckKind::Http { path, host, status } => (Some(path), host.as_ref(), Some(status.to_string())),
+        CheckKind::Connect | CheckKind::Redis => (None, None, None),
+    };
+    json!({
+        "type": options.kind.as_str(),
+        "interval_ms": milliseconds(options.interval),
+        "timeout_ms": milliseconds(options.timeout),
+        "rise": options.rise,
+        "fall": options.fall,
+        "path": path,
+        "host": host,
+        "status": status,
     })
 }
 

@@ -13,6 +13,7 @@ mod page;
 mod routes;
 mod server;
 mod status;
+mod targets;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -10,8 +10,10 @@ use tokio::sync::broadcast;
 
 use super::Control;
 use super::status::{Channel, channels_of, not_ready};
+use super::targets;
 use crate::base::SessionId;
 use crate::config::Config;
+use crate::service::{TargetReport, TargetState};
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
@@ -93,6 +95,7 @@ struct State {
     channels: HashMap<(SessionId, u32), Known>,
     sessions: HashMap<SessionId, String>,
     not_ready: Option<Vec<String>>,
+    targets: HashMap<(String, String), TargetState>,
     config: Option<Arc<Config>>,
 }
 
@@ -155,11 +158,13 @@ impl Monitor {
             .map(|session| (session.id(), session.peer().node_id.name().to_owned(), channels_of(&session.stats())))
             .collect();
         let reasons = not_ready(control);
+        let targets = targets::states(control.gateway().services());
         let config = control.config();
         let mut state = self.lock();
         let mut told = Vec::new();
         state.look_at_sessions(&seen, &mut told);
         state.look_at_channels(&seen, now, sample, &mut told);
+        state.look_at_targets(targets, &mut told);
         if state.not_ready.as_ref() != Some(&reasons) {
             let text =
                 if reasons.is_empty() { "ready".to_owned() } else { format!("not ready: {}", reasons.join("; ")) };
@@ -206,6 +211,28 @@ impl State {
             }
             lives
         });
+    }
+
+    fn look_at_targets(&mut self, seen: Vec<((String, String), TargetReport)>, told: &mut Vec<Told>) {
+        let before = std::mem::take(&mut self.targets);
+        for (name, report) in seen {
+            let was_used = before.get(&name).is_none_or(|state| state.is_used());
+            let (service, target) = &name;
+            let why = report.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            match (was_used, report.state) {
+                (true, TargetState::Down) => {
+                    told.push(("target-down", None, format!("service {service}: target {target} is down{why}")));
+                }
+                (true, TargetState::Ejected) => {
+                    told.push(("target-ejected", None, format!("service {service}: target {target} is left out{why}")));
+                }
+                (false, TargetState::Up | TargetState::Unchecked) => {
+                    told.push(("target-up", None, format!("service {service}: target {target} is used again")));
+                }
+                _ => {}
+            }
+            self.targets.insert(name, report.state);
+        }
     }
 
     fn look_at_channels(&mut self, seen: &[Seen], now: Instant, sample: Option<Duration>, told: &mut Vec<Told>) {

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::Control;
 use super::monitor::{DeadChannel, Monitor, now_unix_ms};
+use super::targets::{self, TargetStatus};
 use crate::base::Side;
 use crate::config::LinkConfig;
 use crate::node::{Bandwidth, BandwidthLimits, DatagramDrop, LimitedBy, Link, Session, SessionStats};
-use crate::service::{Counters, DatagramLoss, Refusal, ServicesCounters};
+use crate::service::{Counters, DatagramLoss, Refusal, Service, ServicesCounters};
 use crate::session::{LaneKind, LaneState};
 
 /// The version of the JSON: another one when a field changes its meaning or goes.
@@ -137,6 +138,9 @@ pub(super) struct Channel {
 struct ServiceStatus {
     name: String,
     target: String,
+    strategy: &'static str,
+    required: bool,
+    targets: Vec<TargetStatus>,
     open: u32,
     bandwidth_limit: Option<u64>,
     /// How long connections waited for the limit, all together: towards peers, and from them.
@@ -214,17 +218,7 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
         links: config.links.iter().map(link).collect(),
         sessions: sessions(&gateway.peers().all(), &limits),
         dead_channels: monitor.dead_channels(),
-        services: services
-            .iter()
-            .map(|service| ServiceStatus {
-                name: service.config().name.clone(),
-                target: service.config().target.to_string(),
-                open: service.open_connections(),
-                bandwidth_limit: service.config().bandwidth_limit.map(Bandwidth::bytes_per_second),
-                throttled_seconds: service.throttled().map(|time| time.as_secs_f64()),
-                counters: counters(service.counters()),
-            })
-            .collect(),
+        services: services.iter().map(|service| service_status(service)).collect(),
         refused_without_service: refused(gateway.services().counters()),
         forwards: gateway
             .forwards()
@@ -242,7 +236,8 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
     }
 }
 
-/// Why the node is not ready: that it ends, and every link that is required and has no channel that works.
+/// Why the node is not ready: that it ends, every link that is required and has no channel that works, and every service
+/// that is required and has no target that is known to work.
 pub(super) fn not_ready<C: Control>(control: &C) -> Vec<String> {
     let (config, links) = (control.config(), control.gateway().links());
     let required = config.links.iter().filter(|link| link.required);
@@ -255,7 +250,8 @@ pub(super) fn not_ready<C: Control>(control: &C) -> Vec<String> {
         }
     };
     let stopping = control.is_stopping().then(|| "the node is shutting down".to_owned());
-    stopping.into_iter().chain(required.filter_map(reason)).collect()
+    let services = targets::not_ready(control.gateway().services());
+    stopping.into_iter().chain(required.filter_map(reason)).chain(services).collect()
 }
 
 /// How a link is doing, and its session.
@@ -283,6 +279,21 @@ fn link_status(config: &LinkConfig, link: Option<&Link>) -> LinkStatus {
         bandwidth_limit: config.bandwidth_limit.map(Bandwidth::bytes_per_second),
         failed_attempts: status.failure_count,
         last_error: status.last_error.map(|error| error.to_string()),
+    }
+}
+
+fn service_status(service: &Service) -> ServiceStatus {
+    let config = service.config();
+    ServiceStatus {
+        name: config.name.clone(),
+        target: config.targets.to_string(),
+        strategy: config.balance.strategy.as_str(),
+        required: config.required,
+        targets: targets::targets(service),
+        open: service.open_connections(),
+        bandwidth_limit: config.bandwidth_limit.map(Bandwidth::bytes_per_second),
+        throttled_seconds: service.throttled().map(|time| time.as_secs_f64()),
+        counters: counters(service.counters()),
     }
 }
 

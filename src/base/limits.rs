@@ -275,6 +275,17 @@ pub const KEY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long keys of the previous epoch stay usable for lanes that have not switched.
 pub const PREVIOUS_KEY_TIME: Duration = Duration::from_secs(10);
 
+// ---- Services -------------------------------------------------------------------------------------------------
+
+/// Targets of one service: each may have a task that checks it. More: the configuration is refused.
+pub const TARGETS_MAX: usize = 64;
+
+/// Weight of a target among those of its service.
+pub const TARGET_WEIGHT_MAX: u32 = 1000;
+
+/// The first line of the answer to a health check. Longer: the check has failed.
+pub const CHECK_LINE_BYTES_MAX: usize = 1024;
+
 // ---- Enrolment ------------------------------------------------------------------------------------------------
 
 /// A certificate request, DER. Ours has 200 bytes; more is only needed for keys that are not taken. Longer: refused.

@@ -48,7 +48,7 @@ fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "link     {} at {}", link.peer.name(), addresses.join(", "))?;
     }
     for service in &config.services {
-        writeln!(out, "service  {} -> {}", service.name, service.target)?;
+        writeln!(out, "service  {} -> {}", service.name, service.targets)?;
     }
     for forward in &config.forwards {
         writeln!(out, "forward  {} -> {} at {}", forward.listen, forward.service, forward.peer.name())?;

@@ -134,7 +134,7 @@ async fn start(
     }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
-        tracing::info!(service = %service.name, target = %service.target, "service offered");
+        tracing::info!(service = %service.name, targets = %service.targets, "service offered");
     }
     running.set_bandwidth_limits(settings::bandwidth_limits(&limits, &links));
     let services = Services::new(services);

@@ -206,11 +206,16 @@ fn link_names(old: &LinkConfig, new: &LinkConfig) -> Vec<&'static str> {
 }
 
 fn service_names(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
-    differing!(old, new, target "target", allow "allow", proxy_protocol "proxy_protocol",
+    let targets = if old.targets.are_several() || new.targets.are_several() { "targets" } else { "target" };
+    let mut names: Vec<_> = (old.targets != new.targets).then_some(targets).into_iter().collect();
+    names.extend(differing!(old, new, balance.strategy "strategy", balance.attempts_max "connect_attempts",
+        balance.ejection "options of ejection", balance.slow_start "slow_start", check "check", required "required",
+        allow "allow", proxy_protocol "proxy_protocol",
         connections_max "connections_max", connections_per_peer_max "connections_per_peer_max",
         bandwidth_limit "bandwidth_limit", connect_timeout "connect_timeout",
         priority "priority", replay_safe "replay_safe",
-        datagrams "options of datagrams")
+        datagrams "options of datagrams"));
+    names
 }
 
 fn forward_names(old: &ForwardConfig, new: &ForwardConfig) -> Vec<&'static str> {

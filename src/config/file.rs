@@ -204,12 +204,44 @@ pub(super) struct LinkAddress {
     pub(super) role: Option<String>,
 }
 
+/// One target of a service: a URL alone, or a table.
+#[derive(Debug)]
+pub(super) struct ServiceTarget {
+    pub(super) url: String,
+    pub(super) weight: Option<u32>,
+    pub(super) check_url: Option<String>,
+}
+
+/// `check` of a `[[service]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Check {
+    #[serde(rename = "type")]
+    pub(super) kind: Spanned<String>,
+    pub(super) interval: Text,
+    pub(super) timeout: Text,
+    pub(super) rise: Number,
+    pub(super) fall: Number,
+    pub(super) path: Text,
+    pub(super) host: Text,
+    pub(super) status: Text,
+}
+
 /// `[[service]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Service {
     pub(super) name: Spanned<String>,
-    pub(super) target: Spanned<String>,
+    pub(super) target: Text,
+    pub(super) targets: Option<Spanned<Vec<Spanned<ServiceTarget>>>>,
+    pub(super) strategy: Text,
+    pub(super) connect_attempts: Number,
+    pub(super) eject_after: Number,
+    pub(super) eject_time: Text,
+    pub(super) eject_time_max: Text,
+    pub(super) slow_start: Text,
+    pub(super) check: Option<Spanned<Check>>,
+    pub(super) required: Option<Spanned<bool>>,
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
@@ -274,6 +306,39 @@ impl<'de> Deserialize<'de> for LinkAddress {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LinkAddress, A::Error> {
                 let Table { url, count, weight, priority, role } = Table::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(LinkAddress { url, count, weight, priority, role })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceTarget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            url: String,
+            weight: Option<u32>,
+            check_url: Option<String>,
+        }
+
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = ServiceTarget;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a target such as \"tcp://host:80\" or { url = \"tcp://host:80\", weight = 3 }")
+            }
+
+            fn visit_str<E>(self, url: &str) -> Result<ServiceTarget, E> {
+                Ok(ServiceTarget { url: url.to_owned(), weight: None, check_url: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ServiceTarget, A::Error> {
+                let Table { url, weight, check_url } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ServiceTarget { url, weight, check_url })
             }
         }
 

@@ -7,6 +7,7 @@
 mod admin;
 mod allow;
 mod changes;
+mod check;
 mod datagrams;
 mod enroll;
 mod file;
@@ -25,6 +26,7 @@ mod renew;
 mod resolve;
 pub(crate) mod secret_file;
 mod service;
+mod targets;
 mod tcp;
 mod telemetry;
 pub(crate) mod text;

@@ -1,4 +1,4 @@
-//! `[[service]]`: what peers may reach here.
+//! `[[service]]`: what peers may reach here. Where it leads is in `targets`, how that is checked in `check`.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::limits::{bandwidth, connections_per_peer_max};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, service_name, value};
 use super::unix::refuse;
-use super::{file, values};
+use super::{check, file, targets, values};
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
 use crate::service::proxy_protocol::ProxyVersion;
-use crate::service::{Endpoint, ServiceConfig, Target, UdpAddress};
+use crate::service::{Endpoint, ServiceConfig, Targets};
 use crate::stream::Priority;
 
 pub(super) fn resolve(
@@ -24,36 +24,28 @@ pub(super) fn resolve(
 ) -> Option<ServiceConfig> {
     let section = section.get_ref();
     let name = service_name(&section.name, problems);
-    let target = match section.target.get_ref().parse::<Target>() {
-        Ok(Target::Bench) => Some(Target::Bench),
-        _ => plain_address(&section.target, problems).map(|endpoint| match endpoint {
-            Endpoint::Stream(address) => Target::Address(address),
-            Endpoint::Datagrams(address) => Target::Datagrams(address),
-        }),
-    };
-    if let Some(Target::Address(Address::Tcp { port: 0, .. }) | Target::Datagrams(UdpAddress { port: 0, .. })) = target
-    {
-        problems.push(Problem::new("a target has a port above 0").at(section.target.span()));
-    }
+    let targets = targets::targets(section, problems);
     let keys = DatagramKeys {
         idle_timeout: &section.idle_timeout,
         flow_count_max: &section.flow_count_max,
         datagram_age_max: &section.datagram_age_max,
     };
-    match target {
-        Some(Target::Datagrams(_)) => {
+    match targets.as_ref().map(Targets::take_datagrams) {
+        Some(true) => {
             refuse_for_datagrams(given_of_connections(&section.proxy_protocol, &section.connections_max), problems);
         }
-        Some(_) => refuse(keys.given(), "udp", "other", problems),
+        Some(false) => refuse(keys.given(), "udp", "other", problems),
         None => {}
     }
     let datagrams = keys.resolve(problems);
+    let check = check::check(section, targets.as_ref(), problems);
+    let balance = targets::balance(section, targets.as_ref(), problems);
     let allow = allow(section.allow.as_deref(), own, problems);
     let proxy_protocol = value(section.proxy_protocol.as_ref(), proxy_version, None, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
     let connections_per_peer_max = connections_per_peer_max(section.connections_per_peer_max.as_ref(), problems);
     let bandwidth_limit = bandwidth(section.bandwidth_limit.as_ref(), problems);
-    if let (Some(Target::Bench), Some(limit)) = (&target, &section.bandwidth_limit) {
+    if let Some(limit) = section.bandwidth_limit.as_ref().filter(|_| targets.as_ref().is_some_and(Targets::are_bench)) {
         let problem = Problem::new("\"bench:\" measures what links carry, and has no bandwidth_limit").at(limit.span());
         problems.push(problem.help("limit the [[link]], or peers in [limits]"));
     }
@@ -62,7 +54,10 @@ pub(super) fn resolve(
     let priority = value(section.priority.as_ref(), str::parse, Priority::default(), problems);
     Some(ServiceConfig {
         name: name?,
-        target: target?,
+        targets: targets?,
+        balance,
+        required: section.required.as_ref().is_some_and(|required| *required.get_ref()),
+        check,
         allow,
         proxy_protocol,
         connections_max,

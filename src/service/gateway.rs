@@ -50,6 +50,7 @@ impl Gateway {
         }
         let denylists = Denylists::new(&node);
         services.set_denylists(denylists.clone());
+        services.start_checks();
         let serving = Serving {
             peers: peers.clone(),
             services: services.clone(),
@@ -178,6 +179,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        self.services.stop_checks();
         lock(&self.waiting).abort_all();
         // With them end the sessions, of which they are the holders.
         lock(&self.serving.tasks).abort_all();

@@ -1,7 +1,7 @@
 //! Services and forwards: sockets of applications on one side, streams of sessions on the other.
 //!
 //! A [`Forward`] listens locally and leads each connection to a service of a peer; [`Services`] are what this node's
-//! peers may reach, by name and policy. [`Peers`] knows which session leads to whom, and a [`Gateway`] holds all of it
+//! peers may reach, by name and policy; `targets` are what a service leads to, and whether it works. [`Peers`] knows which session leads to whom, and a [`Gateway`] holds all of it
 //! together for one node. `datagrams` are the same for UDP. Sessions are the business of [`crate::node`], files of configuration that of the command
 //! line. Each connection is one task, which holds no buffer while nothing moves.
 
@@ -24,6 +24,7 @@ mod services;
 mod signal;
 mod socket;
 mod target;
+mod targets;
 mod throttle;
 
 pub use allow::{Allow, Who};
@@ -37,3 +38,7 @@ pub use peers::{PeerEvent, Peers};
 pub use refusal::Refusal;
 pub use services::Services;
 pub use target::{Service, ServiceConfig, Target};
+pub use targets::{
+    BalanceOptions, CheckKind, CheckOptions, CheckOutcome, EjectionOptions, StatusCodes, Strategy, TargetConfig,
+    TargetReport, TargetState, Targets, TargetsError, UnknownStrategy,
+};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +18,8 @@ use super::denylists::Denylists;
 use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
-use super::target::{Connected, Service, ServiceConfig, ServiceGuard};
+use super::target::{Connected, Held, Service, ServiceConfig};
+use super::targets::{Checks, Strategy};
 use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
@@ -44,6 +45,8 @@ struct Shared {
     log: LogLimit,
     /// Takes the denylists that peers send.
     denylists: OnceLock<Denylists>,
+    /// Once the services are in use.
+    checks: Mutex<Option<Checks>>,
 }
 
 impl Services {
@@ -61,6 +64,7 @@ impl Services {
             replaced: watch::Sender::new(()),
             log: LogLimit::new(),
             denylists: OnceLock::new(),
+            checks: Mutex::default(),
         };
         let services = Self(Arc::new(shared));
         services.replace(configs);
@@ -81,12 +85,24 @@ impl Services {
             services.insert(name, Arc::new(service));
         }
         drop(services);
+        self.0.follow_checks();
         self.0.replaced.send_replace(());
     }
 
     /// Lets each peer have so many connections and flows at once, over all services. Those that are open go on.
     pub fn set_connections_per_peer_max(&self, max: u32) {
         self.0.of_peer_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Checks the health of targets from now on, where that is configured, until [`stop_checks`](Self::stop_checks).
+    pub(super) fn start_checks(&self) {
+        self.0.lock_checks().get_or_insert_default();
+        self.0.follow_checks();
+    }
+
+    /// Checks nothing any more.
+    pub(super) fn stop_checks(&self) {
+        *self.0.lock_checks() = None;
     }
 
     /// Takes denylists from peers; before, they are refused as unknown services are.
@@ -137,6 +153,7 @@ impl Services {
     pub fn close(&self) {
         self.0.is_closed.store(true, Ordering::Release);
         self.0.closing.send_replace(true);
+        self.stop_checks();
     }
 
     /// Waits until no stream is answered or carried.
@@ -149,7 +166,8 @@ impl Services {
 struct Prepared {
     service: Arc<Service>,
     target: Connected,
-    guard: (ServiceGuard, PeerGuard),
+    /// What counts against the limit of the service, and of the peer over all services.
+    held: (Held, PeerGuard),
     request: ServiceRequest,
     first: Bytes,
 }
@@ -178,7 +196,7 @@ impl Shared {
                 return;
             }
         };
-        let Prepared { service, target, guard, request, first } = prepared;
+        let Prepared { service, target, held, request, first } = prepared;
         send.set_priority(service.config().priority);
         service.counters().on_connection();
         let forbidden = Box::pin(self.no_longer_allowed(&service.config().name, &identity));
@@ -208,13 +226,16 @@ impl Shared {
             copier.begin_download_with(greeting.into());
         }
         copier.begin_download_with(first);
+        if service.config().balance.strategy == Strategy::ResponseTime {
+            copier.on_answer(held.0.lease.answer_teller());
+        }
         drop(request);
         let end = tokio::select! {
             end = copier.run() => Some(end),
             () = forbidden => None,
         };
         let end = end.unwrap_or_else(|| copier.break_off(Refusal::NotAllowed.code()));
-        drop((copier, guard));
+        drop((copier, held));
         if !matches!(end, End::Complete) {
             tracing::debug!(service = %service.config().name, %peer, reason = %end, "connection broke off");
         }
@@ -266,18 +287,30 @@ impl Shared {
         }
         let of_peer = self.of_peers.begin(&peer.node_id, self.of_peer_max.load(Ordering::Relaxed));
         let connected = match of_peer {
-            Some(of_peer) => service.connect(peer, request.datagrams).await.map(|connected| (connected, of_peer)),
+            Some(of_peer) => service.connect(peer, &request).await.map(|connected| (connected, of_peer)),
             None => Err(Refusal::TooManyOfPeer),
         };
         match connected {
-            Ok(((target, guard), of_peer)) => {
-                Ok(Some(Prepared { service, target, guard: (guard, of_peer), request, first }))
+            Ok(((target, held), of_peer)) => {
+                Ok(Some(Prepared { service, target, held: (held, of_peer), request, first }))
             }
             Err(refusal) => {
                 service.counters().on_refused(refusal);
                 Err((refusal, request.service))
             }
         }
+    }
+
+    /// Checks the targets of the services as they are now, if targets are checked at all.
+    fn follow_checks(&self) {
+        let mut checks = self.lock_checks();
+        if let Some(checks) = checks.as_mut() {
+            checks.follow(self.services.read().unwrap_or_else(PoisonError::into_inner).values());
+        }
+    }
+
+    fn lock_checks(&self) -> MutexGuard<'_, Option<Checks>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what no service counts.

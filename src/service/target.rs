@@ -1,4 +1,4 @@
-//! One service: a target that peers may reach by name.
+//! One service: targets that peers may reach by name.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use super::endpoint::{Endpoint, UdpAddress};
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
+use super::targets::{self, BalanceOptions, CheckOptions, Lease, Pool, Strategy, TargetReport, Targets, Tried};
 use super::throttle::{Pace, Throttle, Way};
 use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
 use crate::crypto::identity::PeerIdentity;
@@ -78,7 +79,13 @@ pub struct ServiceConfig {
     /// Its name, 1 to 64 bytes.
     pub name: String,
     /// Where connections are made to.
-    pub target: Target,
+    pub targets: Targets,
+    /// Which of them a connection gets, and when one is left out.
+    pub balance: BalanceOptions,
+    /// How it is found out whether they work. Without it nothing is sent to them but what clients send.
+    pub check: Option<CheckOptions>,
+    /// The node is ready only while one of its targets is up. Needs checks.
+    pub required: bool,
     /// Who may use it.
     pub allow: Allow,
     /// The header that tells the target who the client is. What a peer says about its clients is believed.
@@ -102,10 +109,13 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// A service with everything else as usual.
     #[must_use]
-    pub fn new(name: &str, target: impl Into<Target>, allow: Allow) -> Self {
+    pub fn new(name: &str, targets: impl Into<Targets>, allow: Allow) -> Self {
         Self {
             name: name.to_owned(),
-            target: target.into(),
+            targets: targets.into(),
+            balance: BalanceOptions::default(),
+            check: None,
+            required: false,
             allow,
             proxy_protocol: None,
             connections_max: CONNECTIONS_MAX,
@@ -130,6 +140,14 @@ pub(super) enum Connected {
     Bench,
 }
 
+/// A connection that counts as open until this is dropped: of the service, and of its target.
+#[derive(Debug)]
+pub(super) struct Held {
+    _connection: ConnectionGuard,
+    _of_peer: PeerGuard,
+    pub(super) lease: Lease,
+}
+
 /// A service that is offered.
 #[derive(Debug)]
 pub struct Service {
@@ -139,22 +157,22 @@ pub struct Service {
     connections: Connections,
     of_peers: PeerConnections,
     throttle: Arc<Throttle>,
+    pool: Arc<Pool>,
 }
-
-/// A connection that counts against the limits of its service.
-pub(super) type ServiceGuard = (ConnectionGuard, PeerGuard);
 
 impl Service {
     pub(super) fn new(config: ServiceConfig) -> Self {
+        let pool = Pool::new(&config.name, &config.targets, &config.balance, config.check.as_ref());
         let throttle = Throttle::new(config.bandwidth_limit);
-        let dial = dial_options(&config);
-        let (connections, of_peers) = (Connections::new(), PeerConnections::default());
-        Self { config, dial, counters: Arc::default(), connections, of_peers, throttle }
+        let (dial, connections, of_peers) = (dial_options(&config), Connections::new(), PeerConnections::default());
+        Self { config, dial, counters: Arc::default(), connections, of_peers, throttle, pool }
     }
 
-    /// The same service with another configuration: counters go on, and open connections count.
+    /// The same service with another configuration: counters go on, open connections count, and what is known of targets
+    /// that stay is kept.
     pub(super) fn reconfigured(&self, config: ServiceConfig) -> Self {
         self.throttle.set(config.bandwidth_limit);
+        self.pool.reconfigure(&config.targets, &config.balance, config.check.as_ref());
         Self {
             dial: dial_options(&config),
             config,
@@ -162,6 +180,7 @@ impl Service {
             connections: self.connections.clone(),
             of_peers: self.of_peers.clone(),
             throttle: Arc::clone(&self.throttle),
+            pool: Arc::clone(&self.pool),
         }
     }
 
@@ -199,45 +218,74 @@ impl Service {
         self.connections.open()
     }
 
-    /// Connects to the target for a peer, which asks for a flow of datagrams or for a connection.
+    /// What is known of each of its targets, in the order of the configuration.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetReport> {
+        self.pool.report()
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Connects a peer, which asks for a flow of datagrams or for a connection, to one of the targets. When one cannot be
+    /// connected to, nothing was sent yet, and the next one is tried.
     pub(super) async fn connect(
         &self,
         peer: &PeerIdentity,
-        wants_datagrams: bool,
-    ) -> Result<(Connected, ServiceGuard), Refusal> {
+        request: &ServiceRequest,
+    ) -> Result<(Connected, Held), Refusal> {
         if !self.config.allow.allows(peer) {
             return Err(Refusal::NotAllowed);
         }
-        if wants_datagrams != matches!(self.config.target, Target::Datagrams(_)) {
+        let wants_datagrams = request.datagrams;
+        if wants_datagrams != self.config.targets.take_datagrams() {
             return Err(Refusal::WrongKind);
         }
         let max = if wants_datagrams { self.config.datagrams.flow_count_max } else { self.config.connections_max };
         let of_peer = self.of_peers.begin(&peer.node_id, self.config.connections_per_peer_max);
         let of_peer = of_peer.ok_or(Refusal::TooManyOfPeer)?;
-        let guard = (self.connections.begin(max).ok_or(Refusal::TooManyConnections)?, of_peer);
-        match &self.config.target {
-            Target::Bench => Ok((Connected::Bench, guard)),
-            Target::Address(target) => Ok((Connected::Stream(self.dial(target).await?), guard)),
+        let guard = self.connections.begin(max).ok_or(Refusal::TooManyConnections)?;
+        let is_hashed = self.config.balance.strategy == Strategy::Hash;
+        let key = if is_hashed { client_key(peer, request) } else { 0 };
+        let (mut tried, mut refusal) = (Tried::default(), Refusal::TargetUnreachable);
+        for _ in 0..self.config.balance.attempts_max {
+            let Some(lease) = self.pool.pick(&mut tried, key) else { break };
+            match self.connect_to(lease.target()).await {
+                Ok(connected) => {
+                    lease.on_connected();
+                    return Ok((connected, Held { _connection: guard, _of_peer: of_peer, lease }));
+                }
+                Err((reason, why)) => {
+                    tracing::debug!(service = %self.config.name, address = %lease.target(), why, "target cannot be reached");
+                    lease.on_failed(why);
+                    refusal = reason;
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn connect_to(&self, target: &Target) -> Result<Connected, (Refusal, String)> {
+        match target {
+            Target::Bench => Ok(Connected::Bench),
+            Target::Address(target) => self.dial(target).await.map(Connected::Stream),
             Target::Datagrams(target) => {
+                let unreachable = |why| (Refusal::TargetUnreachable, why);
                 let connecting = tokio::time::timeout(self.config.connect_timeout, datagrams::connect(target));
-                let socket = connecting.await.map_err(|_| Refusal::TargetUnreachable)?.map_err(|error| {
-                    tracing::debug!(service = %self.config.name, %error, "target cannot be sent to");
-                    Refusal::TargetUnreachable
-                })?;
-                Ok((Connected::Datagrams(socket), guard))
+                let connected = connecting.await.map_err(|_| unreachable("no answer in time".to_owned()))?;
+                connected.map(Connected::Datagrams).map_err(|error| unreachable(error.to_string()))
             }
         }
     }
 
-    async fn dial(&self, target: &Address) -> Result<Socket, Refusal> {
-        let connection = dial(target, &self.dial).await.map_err(|error| {
-            tracing::debug!(service = %self.config.name, %error, "target cannot be dialled");
-            match error {
-                DialError::Refused { .. } => Refusal::TargetRefused,
-                _ => Refusal::TargetUnreachable,
-            }
+    async fn dial(&self, target: &Address) -> Result<Socket, (Refusal, String)> {
+        let connection = dial(target, &self.dial).await.map_err(|error| match error {
+            DialError::Refused { .. } => (Refusal::TargetRefused, "connection refused".to_owned()),
+            other => (Refusal::TargetUnreachable, other.to_string()),
         })?;
-        Socket::from_connection(connection).ok_or(Refusal::TargetUnreachable)
+        let no_socket = || (Refusal::TargetUnreachable, "not an address of an application".to_owned());
+        Socket::from_connection(connection).ok_or_else(no_socket)
     }
 
     /// The bytes that go to the target before those of the client.
@@ -250,6 +298,13 @@ impl Service {
 
 fn dial_options(config: &ServiceConfig) -> DialOptions {
     DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout, ..DialOptions::default() }
+}
+
+/// What tells clients apart: their IP address, as far as the peer's forward knows it, and the peer. Not the port, which is
+/// another one for each connection.
+fn client_key(peer: &PeerIdentity, request: &ServiceRequest) -> u64 {
+    let source = request.source.parse::<SocketAddr>().map(|address| address.ip().to_canonical().to_string());
+    targets::seed(&format!("{} {}", peer.node_id, source.unwrap_or_default()))
 }
 
 /// Enough for a pool of each of many clients, few enough that their streams fit one session's count.

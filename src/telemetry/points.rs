@@ -11,7 +11,7 @@ use super::table;
 use super::windows::{WINDOWS, Window, WindowStats};
 use super::words;
 use crate::node::NodeMeter;
-use crate::service::{Counters, Gateway, Refusal};
+use crate::service::{CheckOutcome, Counters, Gateway, Refusal, Service};
 use crate::session::LimitedBy;
 use crate::stream::DatagramDrop;
 
@@ -176,6 +176,7 @@ impl Collected {
             self.add_counters(names, service.counters(), attributes);
             self.add_throttled("longhaul.service.throttled", service.throttled(), attributes);
             self.count("longhaul.service.connection.open", service.open_connections().into(), attributes);
+            self.add_targets(&service, attributes);
         }
         for forward in gateway.forwards() {
             let config = forward.config();
@@ -216,6 +217,28 @@ impl Collected {
         let [to_peer, from_peer] = waited.map(|time| time.as_secs_f64());
         if to_peer + from_peer > 0.0 {
             self.both(name, to_peer, from_peer, attributes);
+        }
+    }
+
+    /// How targets are doing, where something is known: the one target of a service without checks is what the service is.
+    fn add_targets(&mut self, service: &Service, attributes: &[KeyValue]) {
+        let config = service.config();
+        if !config.targets.are_several() && config.check.is_none() {
+            return;
+        }
+        for report in service.targets() {
+            let attributes = &with(attributes, "target", report.target.to_string());
+            self.count("longhaul.backend.up", u64::from(report.state.is_used()), attributes);
+            self.count("longhaul.backend.connection.open", report.open.into(), attributes);
+            self.count("longhaul.backend.ejection", report.ejections, attributes);
+            for (outcome, count) in [("ok", report.connections), ("failed", report.failures)] {
+                self.count("longhaul.backend.connection", count, &with(attributes, "outcome", outcome));
+            }
+            if config.check.is_some() {
+                for (outcome, count) in CheckOutcome::WORDS.into_iter().zip(report.checks) {
+                    self.count("longhaul.backend.check", count, &with(attributes, "outcome", outcome));
+                }
+            }
         }
     }
 

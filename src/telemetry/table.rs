@@ -192,6 +192,16 @@ instruments! {
         "How long connections waited for the bandwidth limit of a service, added up; transmit is towards peers";
     "longhaul.service.refused" Counter "{connection}" ["service" "reason"]
         "Connections to a service that were refused";
+    "longhaul.backend.up" UpDownCounter "{target}" ["service" "target"]
+        "1 while a target gets connections, 0 while its checks fail or it is left out; of services with several targets or checks";
+    "longhaul.backend.check" Counter "{check}" ["service" "target" "outcome"]
+        "Health checks of a target";
+    "longhaul.backend.connection" Counter "{connection}" ["service" "target" "outcome"]
+        "Connections and flows to a target, and those that could not be made; of services with several targets or checks";
+    "longhaul.backend.connection.open" UpDownCounter "{connection}" ["service" "target"]
+        "Connections and flows to a target that are open; of services with several targets or checks";
+    "longhaul.backend.ejection" Counter "{ejection}" ["service" "target"]
+        "Times that a target was left out because connections to it failed; of services with several targets or checks";
     "longhaul.service.request.refused" Counter "{connection}" ["reason"]
         "Streams of peers that led to no service";
     "longhaul.forward.io" Counter "By" ["peer" "service" "direction"]
@@ -246,7 +256,7 @@ mod tests {
 
     #[test]
     fn no_attribute_names_a_client() {
-        const BOUNDED: [&str; 16] = [
+        const BOUNDED: [&str; 17] = [
             "peer",
             "channel",
             "transport",
@@ -255,6 +265,7 @@ mod tests {
             "side",
             "outcome",
             "service",
+            "target",
             "reason",
             "state",
             "limit",

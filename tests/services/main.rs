@@ -4,15 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
+mod checks;
 mod common;
 mod early;
 mod ends;
 mod limits;
 mod many;
+mod mortal;
 mod program;
 mod proxy_protocol;
 mod refusals;
 mod roles;
 mod shutdown;
+mod targets;
 mod transfer;
 mod udp;

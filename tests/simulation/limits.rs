@@ -213,9 +213,8 @@ fn two_sessions_share_evenly_whatever_they_have() {
         open(&mut worlds[1], Priority::Normal, ENDLESS);
     }
     let run = |worlds: &mut [World; 2], time: Duration| {
-        let sent = |worlds: &mut [World; 2]| {
-            worlds.each_mut().map(|world| world.nodes[CLIENT].session().stats().bytes_sent)
-        };
+        let sent =
+            |worlds: &mut [World; 2]| worlds.each_mut().map(|world| world.nodes[CLIENT].session().stats().bytes_sent);
         let before = sent(worlds);
         for _ in 0..time.as_millis() {
             worlds.iter_mut().for_each(|world| world.run_for(milliseconds(1)));

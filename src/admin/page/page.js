@@ -257,7 +257,9 @@ function showServices(status) {
       Object.entries(of.refused).map(([reason, count]) => `${reason} ${count}`).join(", ") || "–",
     ],
   });
-  const services = status.services.map((service) => row(`s${service.name}`, `service ${service.name}`, service.target, service));
+  const state = (target) => (target.state === "down" || target.state === "ejected" ? ` (${target.state})` : "");
+  const targets = (service) => service.targets.map((target) => target.target + state(target)).join(", ");
+  const services = status.services.map((service) => row(`s${service.name}`, `service ${service.name}`, targets(service), service));
   const forwards = status.forwards.map((forward) =>
     row(`f${forward.listen}`, `forward ${forward.listen}`, `${forward.service} at ${forward.peer}`, forward));
   fill("services", services.concat(forwards));

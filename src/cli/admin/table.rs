@@ -52,7 +52,8 @@ pub(super) fn status(status: &Value) -> String {
     let end = date(status["certificate"]["not_after_unix"].as_u64().unwrap_or_default());
     let _ = writeln!(out, "{} ({}) up {uptime}, {ready}", text(&node["name"]), text(&node["software"]));
     let _ = writeln!(out, "certificate until {end}");
-    for table in [links(status), channels(status), services(status), forwards(status), limits(status)] {
+    let tables = [links(status), channels(status), services(status), targets(status), forwards(status), limits(status)];
+    for table in tables {
         if !table.is_empty() {
             let _ = write!(out, "\n{}", table.text());
         }
@@ -101,6 +102,22 @@ fn services(status: &Value) -> Table {
     for service in list(&status["services"]) {
         let [name, target] = ["name", "target"].map(|key| text(&service[key]));
         table.push([name, target].into_iter().chain(counters(service)));
+    }
+    table
+}
+
+/// Of services with several, and those of which something is known.
+fn targets(status: &Value) -> Table {
+    let mut table = Table::new(&["TARGET", "OF", "STATE", "FOR", "OPEN", "CONNECTIONS", "FAILED", "WHY"]);
+    let now = status["time_unix_ms"].as_u64().unwrap_or_default();
+    for service in list(&status["services"]) {
+        let targets = list(&service["targets"]);
+        for target in targets.iter().filter(|target| targets.len() > 1 || target["state"] != "unchecked") {
+            let since = now.saturating_sub(target["since_unix_ms"].as_u64().unwrap_or(now));
+            let [url, state, why] = ["target", "state", "reason"].map(|key| text(&target[key]));
+            let [open, connections, failures] = ["open", "connections", "failures"].map(|key| target[key].to_string());
+            table.push([url, text(&service["name"]), state, span(since / 1000), open, connections, failures, why]);
+        }
     }
     table
 }
@@ -227,7 +244,8 @@ mod tests {
             "forwards": [{ "listen": "tcp://x:1", "bandwidth_limit": null, "throttled_seconds": [0.0, 0.0] }],
         });
         let shown = limits(&status).text();
-        let rows: Vec<_> = shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect::<String>()).collect();
+        let rows: Vec<_> =
+            shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect::<String>()).collect();
         assert_eq!(rows, ["link b100 Mbit/s3.5 s", "service web12 MiB/s0.8 s"], "{shown}");
     }
 

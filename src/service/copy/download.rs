@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 
@@ -30,12 +31,24 @@ pub(super) struct Download {
     is_over: bool,
     /// Told when the socket takes the first bytes.
     first: Option<Box<dyn FnOnce() + Send>>,
+    /// When the socket took something the last time, if somebody wants to know.
+    last_write: Option<Instant>,
 }
 
 impl Download {
     /// Has somebody hear when the socket takes the first bytes.
     pub(super) fn on_first(&mut self, told: Box<dyn FnOnce() + Send>) {
         self.first = Some(told);
+    }
+
+    /// Notes from now on when the socket takes bytes; `now` stands for a time before.
+    pub(super) fn note_last_write(&mut self, now: Instant) {
+        self.last_write = Some(now);
+    }
+
+    /// When the socket took bytes the last time, if that was noted; from now on it is not.
+    pub(super) fn take_last_write(&mut self) -> Option<Instant> {
+        self.last_write.take()
     }
 
     /// Puts bytes in front of those of the stream.
@@ -70,6 +83,9 @@ impl Download {
                 }
                 Poll::Ready(Ok(count)) => {
                     counters.on_from_peer(count);
+                    if let Some(last) = &mut self.last_write {
+                        *last = Instant::now();
+                    }
                     if let Some(told) = self.first.take() {
                         told();
                     }

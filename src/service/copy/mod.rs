@@ -13,6 +13,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -61,18 +62,14 @@ pub(super) struct Copier {
     wakers: Option<Wakers>,
     counters: Arc<Counters>,
     pace: Pace,
+    /// Told how long the socket took for its first bytes.
+    answer: Option<Box<dyn FnOnce(Duration) + Send>>,
 }
 
 impl Copier {
-    pub(super) fn new(
-        socket: Socket,
-        send: SendStream,
-        recv: RecvStream,
-        counters: Arc<Counters>,
-        pace: Pace,
-    ) -> Self {
+    pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>, pace: Pace) -> Self {
         let (upload, download) = (Upload::default(), Download::default());
-        Self { socket, send, recv, upload, download, wakers: None, counters, pace }
+        Self { socket, send, recv, upload, download, wakers: None, counters, pace, answer: None }
     }
 
     /// Bytes that go to the peer before those of the socket.
@@ -83,6 +80,13 @@ impl Copier {
     /// Has somebody hear when the socket takes the first bytes.
     pub(super) fn on_first_download(&mut self, told: Box<dyn FnOnce() + Send>) {
         self.download.on_first(told);
+    }
+
+    /// Has somebody hear how long the socket takes for its first bytes: from now, or from the last bytes that it took
+    /// before, so that neither a client that thinks nor a long request counts.
+    pub(super) fn on_answer(&mut self, told: Box<dyn FnOnce(Duration) + Send>) {
+        self.answer = Some(told);
+        self.download.note_last_write(Instant::now());
     }
 
     /// Bytes that go to the socket before those of the peer.
@@ -110,7 +114,12 @@ impl Copier {
         let Wakers { readable, writable } = Wakers::of(&mut self.wakers, context);
         let (socket, counters, pace) = (&mut self.socket, &*self.counters, &mut self.pace);
         let down = self.download.poll(context, socket, &mut self.recv, readable, counters, pace)?;
-        let up = self.upload.poll(context, socket, &mut self.send, writable, counters, pace)?;
+        let up = self.upload.poll(context, socket, &mut self.send, writable, counters, pace);
+        if self.answer.is_some() && self.upload.has_read() {
+            let (told, last_write) = (self.answer.take(), self.download.take_last_write());
+            told.zip(last_write).into_iter().for_each(|(told, last_write)| told(last_write.elapsed()));
+        }
+        let up = up?;
         match (up, down) {
             (Step::Over, Step::Over) => return Poll::Ready(Err(End::Complete)),
             (Step::More, _) | (_, Step::More) => go_on_later(context),
@@ -122,7 +131,7 @@ impl Copier {
 
     /// One direction, until the stream takes more. Nobody reads the socket meanwhile, which would tell of its reset.
     async fn run_blocked(&mut self) -> Result<(), End> {
-        let Self { socket, send, recv, upload, download, wakers, counters, pace } = self;
+        let Self { socket, send, recv, upload, download, wakers, counters, pace, .. } = self;
         let socket = &*socket;
         let mut broken = pin!(socket.broken());
         let poll = |context: &mut Context<'_>| {

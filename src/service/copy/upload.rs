@@ -30,6 +30,7 @@ pub(super) struct Upload {
     /// The stream had no room, and its signal tells when it has.
     is_blocked: bool,
     is_over: bool,
+    has_read: bool,
 }
 
 impl Upload {
@@ -76,6 +77,7 @@ impl Upload {
                     self.end();
                 }
                 Poll::Ready(count) => {
+                    self.has_read = true;
                     counters.on_to_peer(count);
                     pace.on_moved(Way::ToPeer, count);
                 }
@@ -87,6 +89,11 @@ impl Upload {
     /// Whether the stream has no room for what was read, so that nothing is read.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked
+    }
+
+    /// Whether the socket has given anything.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read
     }
 
     /// Hands over what waits: whether nothing does any more.
@@ -191,7 +198,7 @@ impl Upload {
     }
 
     fn end(&mut self) {
-        *self = Self { is_over: true, ..Self::default() };
+        *self = Self { is_over: true, has_read: self.has_read, ..Self::default() };
     }
 }
 
