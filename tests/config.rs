@@ -183,7 +183,6 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[telemetry]", "otlp_certificate" | "otlp_key") => value.replace("dc-a", "dc-b"),
         (_, "advertise") => value.replace("hub.", "hub2."),
         ("[[service]]", "targets") => value.replace("8080", "8081"),
-        ("[[service]]", "strategy") => "\"hash\"".to_owned(),
         ("[[service]]", "slow_start") => "\"30s\"".to_owned(),
         // The options of http are for http alone.
         ("[service.check]", "type") => "\"http\"  # the same".to_owned(),
@@ -191,7 +190,7 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[service.check]", "host") => "\"other\"".to_owned(),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
-        (_, "scheduler") => "\"hash\"".to_owned(),
+        (_, "scheduler" | "strategy") => "\"hash\"".to_owned(),
         (_, "padding") => "\"none\"".to_owned(),
         (_, "seal" | "retry") => "\"always\"".to_owned(),
         ("[[service]]", "proxy_protocol") => "\"v2\"".to_owned(),
