@@ -185,7 +185,6 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[limits]", "peer_bandwidth_limits") => value.replace("2Gbit/s", "20Mbit/s"),
         (_, "advertise") => value.replace("hub.", "hub2."),
         ("[[service]]", "targets") => value.replace("8080", "8081"),
-        ("[[service]]", "strategy") => "\"hash\"".to_owned(),
         ("[[service]]", "slow_start") => "\"30s\"".to_owned(),
         // The options of http are for http alone.
         ("[service.check]", "type") => "\"http\"  # the same".to_owned(),
@@ -193,7 +192,7 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[service.check]", "host") => "\"other\"".to_owned(),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
-        (_, "scheduler") => "\"hash\"".to_owned(),
+        (_, "scheduler" | "strategy") => "\"hash\"".to_owned(),
         (_, "padding") => "\"none\"".to_owned(),
         (_, "seal" | "retry") => "\"always\"".to_owned(),
         ("[[service]]", "proxy_protocol") => "\"v2\"".to_owned(),

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use toml::Spanned;
+
 use super::file::{self, Text};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, value};
@@ -78,7 +80,7 @@ fn refuse_without_check(section: &file::Service, problems: &mut Problems) {
         let problem = Problem::new("without checks nobody knows whether a target is up").at(required.span());
         problems.push(problem.help("add check = { type = \"connect\" } to the service, or remove required"));
     }
-    let listed = section.targets.iter().flat_map(|list| list.get_ref());
+    let listed = section.targets.iter().flat_map(Spanned::get_ref);
     if let Some(asked) = listed.into_iter().find(|one| one.get_ref().check_url.is_some()) {
         let problem = Problem::new("there is a check_url, and no check that would use it").at(asked.span());
         problems.push(problem.help("add check = { type = \"connect\" } to the service, or remove check_url"));

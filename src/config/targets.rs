@@ -89,7 +89,7 @@ fn check_strategy(section: &file::Service, strategy: Strategy, targets: Option<&
         let problem = Problem::new("response-time is for connections: what is an answer, datagrams do not tell");
         problems.push(problem.at(place).help("use another strategy for udp:// targets"));
     }
-    let listed = section.targets.iter().flat_map(|list| list.get_ref());
+    let listed = section.targets.iter().flat_map(Spanned::get_ref);
     if let Some(weighted) = listed.into_iter().find(|one| one.get_ref().weight.is_some())
         && strategy == Strategy::RoundRobin
     {
