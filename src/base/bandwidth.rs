@@ -79,7 +79,9 @@ impl FromStr for Bandwidth {
         let range = u128::from(limits::BANDWIDTH_BYTES_MIN)..=u128::from(limits::BANDWIDTH_BYTES_MAX);
         match u64::try_from(bytes) {
             Ok(bytes) if range.contains(&u128::from(bytes)) => Ok(Self(bytes)),
-            _ => Err(format!("\"{text}\" is out of range; expected \"64kbit/s\" to \"1000Gbit/s\", or no limit at all")),
+            _ => {
+                Err(format!("\"{text}\" is out of range; expected \"64kbit/s\" to \"1000Gbit/s\", or no limit at all"))
+            }
         }
     }
 }
@@ -131,9 +133,12 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        for (text, shown) in
-            [("100Mbit/s", "100 Mbit/s"), ("12MiB/s", "12 MiB/s"), ("2.5Gbit/s", "2500 Mbit/s"), ("8001B/s", "8001 B/s")]
-        {
+        for (text, shown) in [
+            ("100Mbit/s", "100 Mbit/s"),
+            ("12MiB/s", "12 MiB/s"),
+            ("2.5Gbit/s", "2500 Mbit/s"),
+            ("8001B/s", "8001 B/s"),
+        ] {
             let bandwidth: Bandwidth = text.parse().unwrap();
             assert_eq!(bandwidth.to_string(), shown);
             assert_eq!(shown.parse(), Ok(bandwidth));

@@ -218,7 +218,8 @@ impl Shared {
             Err(refusal) => return self.refuse(&socket, refusal),
         };
         self.counters.on_connection();
-        let mut copier = Copier::new(socket, send, recv, Arc::clone(&self.counters), Pace::new(Arc::clone(&self.throttle)));
+        let mut copier =
+            Copier::new(socket, send, recv, Arc::clone(&self.counters), Pace::new(Arc::clone(&self.throttle)));
         copier.begin_upload_with(first);
         if self.peers.is_observed() {
             copier.on_first_download(Arc::clone(&self).first_byte_teller(begun));

@@ -13,9 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 
-use crate::common::{
-    Net, client, echo, exchange, id, next_is_reset, open_service, pattern, soon, target, tcp, until,
-};
+use crate::common::{Net, client, echo, exchange, id, next_is_reset, open_service, pattern, soon, target, tcp, until};
 
 fn bandwidth(text: &str) -> Bandwidth {
     text.parse().unwrap()

@@ -227,7 +227,8 @@ mod tests {
             "forwards": [{ "listen": "tcp://x:1", "bandwidth_limit": null, "throttled_seconds": [0.0, 0.0] }],
         });
         let shown = limits(&status).text();
-        let rows: Vec<_> = shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect::<String>()).collect();
+        let rows: Vec<_> =
+            shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect::<String>()).collect();
         assert_eq!(rows, ["link b100 Mbit/s3.5 s", "service web12 MiB/s0.8 s"], "{shown}");
     }
 

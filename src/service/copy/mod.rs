@@ -64,13 +64,7 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    pub(super) fn new(
-        socket: Socket,
-        send: SendStream,
-        recv: RecvStream,
-        counters: Arc<Counters>,
-        pace: Pace,
-    ) -> Self {
+    pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>, pace: Pace) -> Self {
         let (upload, download) = (Upload::default(), Download::default());
         Self { socket, send, recv, upload, download, wakers: None, counters, pace }
     }
