@@ -79,12 +79,12 @@ impl Throttle {
     }
 
     /// Whether a datagram passes, which may wait for `age_max`.
-    pub(super) fn pass(&self, way: Way, bytes: usize, age_max: Duration) -> bool {
+    pub(super) fn pass(&self, way: Way, bytes: usize, age_max: impl FnOnce() -> Duration) -> bool {
         if !self.is_limited.load(Ordering::Acquire) {
             return true;
         }
         match &mut self.lock().ways {
-            Some(ways) => ways[way as usize].datagrams.pass(Instant::now(), bytes, age_max),
+            Some(ways) => ways[way as usize].datagrams.pass(Instant::now(), bytes, age_max()),
             None => true,
         }
     }

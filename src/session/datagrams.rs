@@ -204,13 +204,14 @@ impl Session {
 
     // ---- Inner parts ----
 
-    /// Fills a packet of a lane with datagrams, and leaves half of it to streams that have something. Returns the room
-    /// that is left.
+    /// Fills a packet of a lane with datagrams, and leaves half of it to streams that have something. Takes none any more
+    /// once they are as large as `bytes_max`. Returns the room that is left.
     pub(super) fn gather_datagrams(
         &mut self,
         now: Instant,
         index: usize,
         room: usize,
+        bytes_max: usize,
         frames: &mut Vec<Frame>,
     ) -> usize {
         if !self.streams.has_datagrams() {
@@ -223,7 +224,8 @@ impl Session {
         let channel = self.lanes[index].channel();
         let mut left = share(room);
         let kept = room - left;
-        while frames.len() < DATAGRAM_FRAMES_MAX {
+        let enough = left.saturating_sub(bytes_max);
+        while frames.len() < DATAGRAM_FRAMES_MAX && left > enough {
             let (scheduler, views) = (&self.scheduler, &self.views);
             let wanted = |id, size| {
                 Datagram::whole_len(id, size) > carrier_bytes_max
@@ -243,6 +245,12 @@ impl Session {
             0 => self.streams.has_datagrams(),
             max => self.streams.has_wanted_datagram(|id, size| Datagram::whole_len(id, size) > max),
         }
+    }
+
+    /// Whether datagrams wait that a carrier takes.
+    pub(super) fn has_datagrams_for_carriers(&self) -> bool {
+        let max = self.carrier_bytes_max();
+        max > 0 && self.streams.has_wanted_datagram(|id, size| Datagram::whole_len(id, size) <= max)
     }
 
     /// The largest packet that a healthy carrier takes; 0 when there is none.

@@ -69,8 +69,10 @@ pub(super) struct Throttle {
     packet_bytes: usize,
     /// What packets turned out to be larger than was counted.
     correction: i64,
-    /// Carriers sent so much since a lane sent data.
-    carrier_bytes: usize,
+    /// By how much datagrams are ahead of streams, in bytes; a packet at most in either direction.
+    balance: i64,
+    /// Until when lanes leave it to carriers to send what is theirs.
+    put_off: Option<Instant>,
     totals: [Duration; LimitedBy::ALL.len()],
 }
 
@@ -80,9 +82,14 @@ impl Throttle {
         self.held.is_some()
     }
 
+    /// Whether lanes may not send data, for that or because it is the turn of carriers.
+    pub(super) fn holds_lanes(&self) -> bool {
+        self.held.is_some() || self.put_off.is_some()
+    }
+
     /// When data need not wait any more.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.held.map(|(held, _)| held.until)
+        self.held.map(|(held, _)| held.until).into_iter().chain(self.put_off).min()
     }
 
     /// How long data waited, by limit.
@@ -97,11 +104,34 @@ impl Throttle {
         true
     }
 
+    /// Notes what went out, to know whose turn it is.
+    fn weigh(&mut self, datagram_bytes: usize, stream_bytes: usize) {
+        let most = self.packet_bytes as i64;
+        self.balance = (self.balance + datagram_bytes as i64 - stream_bytes as i64).clamp(-most, most);
+    }
+
+    /// Whether anything is limited, as was said last.
+    fn is_limited(&self) -> bool {
+        self.limit.is_some() && self.packet_bytes < usize::MAX
+    }
+
+    /// Whether datagrams are ahead, so that it is the turn of streams that have something to send.
+    pub(super) fn is_turn_of_streams(&self) -> bool {
+        self.is_limited() && self.balance > 0
+    }
+
+    fn is_turn_of_datagrams(&self) -> bool {
+        self.is_limited() && self.balance < 0
+    }
+
     /// How much data a packet may carry now.
     fn ask(&mut self, now: Instant) -> usize {
         let Some(limit) = &self.limit else { return usize::MAX };
         if self.held.is_some() {
             return 0;
+        }
+        if self.correction != 0 {
+            limit.spend(now, std::mem::take(&mut self.correction));
         }
         match limit.ask(now) {
             Ok(bytes) => {
@@ -128,43 +158,61 @@ impl Session {
         if self.throttle.limit.is_none() {
             return usize::MAX;
         }
-        self.throttle.release(now);
-        let has_data = self.streams.has_ready() || self.has_datagrams_for_lanes();
-        if has_data { self.throttle.ask(now) } else { usize::MAX }
+        self.end_holding(now);
+        if !self.streams.has_ready() && !self.has_datagrams_for_lanes() {
+            return usize::MAX;
+        }
+        let allowed = self.throttle.ask(now);
+        if allowed > 0 && self.throttle.is_turn_of_datagrams() && self.has_datagrams_for_carriers() {
+            // A carrier that sends its part wakes lanes. Until then it may be at work elsewhere, but not for long.
+            self.throttle.put_off.get_or_insert(now + CARRIER_TURN);
+            self.wake_carriers();
+        }
+        if self.throttle.put_off.is_some() { 0 } else { allowed }
     }
 
-    /// Whether a packet of a carrier may leave now. Beside streams that wait, carriers have as much as lanes do: what they
-    /// carry is taken first, and would leave nothing.
+    /// Whether a packet of a carrier may leave now. Where both wait for a limit, datagrams and streams have as much of it:
+    /// whichever asks first would leave nothing to the other.
     pub(super) fn ask_limit_for_carrier(&mut self, now: Instant) -> bool {
         if self.throttle.limit.is_none() {
             return true;
         }
-        self.throttle.release(now);
+        self.end_holding(now);
         if !self.streams.has_datagrams() || self.throttle.ask(now) == 0 {
             return false;
         }
-        let has_had_its_part = self.throttle.carrier_bytes >= self.throttle.packet_bytes && self.streams.has_ready();
+        let has_had_its_part = self.throttle.is_turn_of_streams() && self.streams.has_ready();
         !(has_had_its_part && self.lanes.iter().any(|lane| lane.is_waiting && self.is_carrying(lane)))
     }
 
     /// A packet of a lane was cut: what it counts, zero for one without data.
     pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) -> usize {
-        let is_data = |frame: &Frame| matches!(frame, Frame::Stream(_) | Frame::Datagram(_));
-        if self.throttle.limit.is_none() || !frames.iter().any(is_data) {
+        if !self.throttle.is_limited() {
+            return 0;
+        }
+        let (mut of_datagrams, mut of_streams) = (0, 0);
+        for frame in frames {
+            match frame {
+                Frame::Datagram(_) => of_datagrams += frame.encoded_len(),
+                Frame::Stream(_) => of_streams += frame.encoded_len(),
+                _ => {}
+            }
+        }
+        if of_datagrams + of_streams == 0 {
             return 0;
         }
         self.spend(now, bytes);
-        if std::mem::take(&mut self.throttle.carrier_bytes) > 0 {
-            self.wake_carriers();
-        }
+        self.throttle.weigh(of_datagrams, of_streams);
+        self.wake_carriers();
         bytes
     }
 
     /// The same of a carrier.
     pub(super) fn count_carrier_packet(&mut self, now: Instant, bytes: usize) {
-        if self.throttle.limit.is_some() {
+        if self.throttle.is_limited() {
             self.spend(now, bytes);
-            self.throttle.carrier_bytes += bytes;
+            self.throttle.weigh(bytes, 0);
+            self.throttle.put_off = None;
         }
     }
 
@@ -177,17 +225,22 @@ impl Session {
 
     /// Lets data go on when it has waited long enough.
     pub(super) fn end_holding(&mut self, now: Instant) {
+        if self.throttle.put_off.take_if(|at| *at <= now).is_some() {
+            self.throttle.balance = 0;
+        }
         if self.throttle.release(now) {
             self.wake_carriers();
         }
     }
 
     fn spend(&mut self, now: Instant, bytes: usize) {
-        let bytes = bytes as i64 + std::mem::take(&mut self.throttle.correction);
         if let Some(limit) = &self.throttle.limit {
-            limit.spend(now, bytes);
+            limit.spend(now, bytes as i64);
         }
     }
 }
+
+/// How long lanes leave a limit to carriers that were woken: a task that is ready runs within this on a busy machine.
+const CARRIER_TURN: Duration = Duration::from_millis(5);
 
 const _: () = assert!(limits::PACED_PACKET_BYTES_MIN >= super::transmit::PACKET_BYTES_MIN);

@@ -188,12 +188,7 @@ impl Session {
             }
         }
         if data_bytes_max > 0 {
-            let room_before = room;
-            room = self.gather_datagrams(now, index, room, &mut frames);
-            // Pieces of datagrams are of no use alone, so that only streams are cut shorter.
-            let allowed = data_bytes_max.saturating_sub(room_before - room);
-            let kept = room.saturating_sub(allowed);
-            room = kept + self.gather_streams(now, index, leaves_prompt, room - kept, &mut frames);
+            room = self.gather_data(now, index, leaves_prompt, room, data_bytes_max, &mut frames);
         }
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
@@ -202,6 +197,32 @@ impl Session {
             frames.push(frame);
         }
         frames
+    }
+
+    /// Fills a packet with datagrams and stream data, of `bytes_max` and one datagram more at most. Returns the room that
+    /// is left.
+    fn gather_data(
+        &mut self,
+        now: Instant,
+        index: usize,
+        leaves_prompt: bool,
+        mut room: usize,
+        bytes_max: usize,
+        frames: &mut Vec<Frame>,
+    ) -> usize {
+        // Where a limit leaves both too little, they take turns.
+        let streams_only = self.throttle.is_turn_of_streams() && self.streams.has_ready();
+        let (count, before) = (frames.len(), room);
+        if !streams_only {
+            room = self.gather_datagrams(now, index, room, bytes_max, frames);
+        }
+        let kept = room.saturating_sub(bytes_max.saturating_sub(before - room));
+        room = kept + self.gather_streams(now, index, leaves_prompt, room - kept, frames);
+        // Streams may be another channel's, or have no credit.
+        if streams_only && frames.len() == count {
+            room = self.gather_datagrams(now, index, room, bytes_max, frames);
+        }
+        room
     }
 
     /// Fills a packet with stream data. Returns the room that is left.
@@ -300,7 +321,7 @@ impl Session {
     pub(super) fn has_shared_work(&self) -> bool {
         !self.control.is_empty()
             || self.streams.has_control()
-            || (!self.throttle.is_holding() && (self.streams.has_ready() || self.has_datagrams_for_lanes()))
+            || (!self.throttle.holds_lanes() && (self.streams.has_ready() || self.has_datagrams_for_lanes()))
             || self.lanes.iter().any(Lane::is_acknowledged_by_others)
     }
 

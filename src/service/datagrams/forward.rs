@@ -134,7 +134,7 @@ impl Flow {
     fn offer(&self, data: &[u8], forward: &Shared) -> bool {
         match &mut *self.lock() {
             State::Open(sender) => {
-                let passes = forward.throttle.pass(Way::ToPeer, data.len(), forward.config().datagrams.age_max);
+                let passes = forward.throttle.pass(Way::ToPeer, data.len(), || forward.config().datagrams.age_max);
                 if !passes {
                     forward.counters.on_lost(DatagramLoss::Limited);
                 }
@@ -163,7 +163,7 @@ impl Flow {
         let mut state = self.lock();
         let State::Opening(held) = std::mem::replace(&mut *state, State::Open(sender.clone())) else { return };
         for (since, data) in held {
-            if !forward.throttle.pass(Way::ToPeer, data.len(), age_max) {
+            if !forward.throttle.pass(Way::ToPeer, data.len(), || age_max) {
                 forward.counters.on_lost(DatagramLoss::Limited);
             } else if since.elapsed() < age_max {
                 to_peer(sender, &data, &forward.counters);
@@ -231,7 +231,7 @@ impl Carrying {
                 received = flow.recv() => match received {
                     Ok(Some(data)) => {
                         self.flow.idle.on_used();
-                        if !forward.throttle.pass(Way::FromPeer, data.len(), self.config.datagrams.age_max) {
+                        if !forward.throttle.pass(Way::FromPeer, data.len(), || self.config.datagrams.age_max) {
                             forward.counters.on_lost(DatagramLoss::Limited);
                             continue;
                         }

@@ -26,7 +26,7 @@ pub(in crate::service) async fn carry(
             received = flow.recv() => {
                 let Some(data) = received? else { return Ok(()) };
                 idle.on_used();
-                if !throttle.pass(Way::FromPeer, data.len(), options.age_max) {
+                if !throttle.pass(Way::FromPeer, data.len(), || options.age_max) {
                     counters.on_lost(DatagramLoss::Limited);
                     continue;
                 }
@@ -40,7 +40,7 @@ pub(in crate::service) async fn carry(
                 let outcome = ready.map_err(|_| DatagramLoss::Socket).and_then(|()| {
                     let take = |data: &[u8]| {
                         idle.on_used();
-                        if throttle.pass(Way::ToPeer, data.len(), options.age_max) {
+                        if throttle.pass(Way::ToPeer, data.len(), || options.age_max) {
                             to_peer(&sender, data, counters);
                         } else {
                             counters.on_lost(DatagramLoss::Limited);
