@@ -59,6 +59,13 @@ impl Registrar {
         }
     }
 
+    /// Tells of a node that was not heard, because it is on the denylist.
+    pub(super) fn refuse_denied(&self, name: &str, address: IpAddr, now: Instant, now_unix: u64) {
+        let (address, reason) = (Some(address), Refusal::Denied);
+        let event = |suppressed_count| AuditEvent::RenewalRefused { name, address, reason, suppressed_count };
+        self.audit_sometimes(event, now, now_unix);
+    }
+
     /// The denylist as it is in the store now, signed.
     ///
     /// # Errors

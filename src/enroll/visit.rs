@@ -18,7 +18,7 @@ use super::registrar::{Registrar, Visit};
 use super::renewing::RenewVisit;
 use crate::base::{Secret, limits};
 use crate::channel::{SharedTcp, TlsGreeting};
-use crate::crypto::identity::{ALPN_ENROLL, PeerIdentity};
+use crate::crypto::identity::{ALPN_ENROLL, NodeId, PeerIdentity, VerifyFailure};
 use crate::crypto::token::{ENROLL_EXPORTER_LABEL, TokenId};
 use crate::node::{EnrolmentDoor, Served};
 use crate::wire::{EnrollAnswer, EnrollRequest, RenewAnswer, RenewRequest};
@@ -60,8 +60,19 @@ async fn serve(
     tls: Arc<ServerConfig>,
     registrar: Arc<Registrar>,
 ) -> io::Result<()> {
-    let arriving = async {
-        let mut stream = greeting.accept_stream(tls).await?;
+    let telling_registrar = Arc::clone(&registrar);
+    let arriving = async move {
+        let mut stream = match greeting.accept_stream(tls).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let denied = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                if let Some(VerifyFailure::Denied { peer }) = denied.and_then(VerifyFailure::of) {
+                    let telling = tokio::task::spawn_blocking(move || tell_denied(&telling_registrar, &peer, address));
+                    telling.await.map_err(io::Error::other)?;
+                }
+                return Err(error);
+            }
+        };
         if let Some(peer) = presented(&stream)? {
             let request = read(&mut stream, limits::CONTROL_MESSAGE_BYTES_MAX, RenewRequest::decode).await?;
             return Ok(Arrived::Node { stream, peer, request });
@@ -111,6 +122,12 @@ fn renew(registrar: &Registrar, request: &RenewRequest, peer: &PeerIdentity, add
     let now = Instant::now();
     let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     registrar.renew(&RenewVisit { request, peer, address: Some(address), lifetime: None, now, now_unix })
+}
+
+/// A node that is on the denylist does not get as far as to ask.
+fn tell_denied(registrar: &Registrar, peer: &NodeId, address: IpAddr) {
+    let (now, now_unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    registrar.refuse_denied(peer.name(), address, now, now_unix);
 }
 
 /// TLS lets a client without any protocol name through.

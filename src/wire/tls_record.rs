@@ -26,8 +26,8 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::base::{SessionId, limits};
-    use crate::wire::{ClearMessage, Head, WireError, decode_message, encode_clear};
+    use crate::base::limits;
+    use crate::wire::{ClearMessage, HandshakeData, HandshakeLevel, Head, WireError, decode_message, encode_clear};
 
     #[test]
     fn two_bytes_tell_tls_from_messages() {
@@ -55,16 +55,18 @@ mod tests {
         }
         let mut hello = BytesMut::from(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00][..]);
         hello.resize(600, 0);
-        assert!(matches!(decode_message(&mut hello, limits::FRAME_MESSAGE_BYTES_MAX), Err(WireError::WireType(0))));
+        assert!(matches!(decode_message(&mut hello, limits::FRAME_MESSAGE_BYTES_MAX), Err(WireError::UnknownField(0))));
     }
 
     /// Messages of 22 bytes, which begin with the same first byte.
     #[test]
     fn a_message_as_long_as_the_first_byte_of_tls_is_one() {
-        let head = Head { session_id: Some(SessionId([7; 16])), ..Head::default() };
+        let head = Head { version: 1, ..Head::default() };
+        let data = HandshakeData { level: HandshakeLevel::Initial, offset: 0, data: vec![3; 16].into() };
         let mut message = BytesMut::new();
-        encode_clear(&mut message, &Head { version: 1, ..head }, &ClearMessage::Refused);
+        encode_clear(&mut message, &head, &ClearMessage::Handshake(data));
         assert_eq!(message[0], 0x16, "{message:?}");
         assert_eq!(begins_tls(&message), Some(false));
+        assert!(matches!(decode_message(&mut message, limits::FRAME_MESSAGE_BYTES_MAX), Ok(Some(_))));
     }
 }

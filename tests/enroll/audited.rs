@@ -97,6 +97,7 @@ fn every_event_is_told_with_its_fields_and_without_secrets() {
     node.logged("session ended");
     written(&hub, "session-down", 1);
     ended(&hub.run(&["cert", "renew", "-c", "node/node.toml"]), 4);
+    written(&hub, "renewal-refused", 1);
     ended(&hub.run(&["node", "unrevoke", "--state", "hub", "dc-b"]), 0);
     drop(node);
     // A node whose ticket is worth nothing any more.

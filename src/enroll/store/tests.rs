@@ -111,6 +111,22 @@ fn what_expired_or_was_revoked_is_not_given_again() {
 }
 
 #[test]
+fn tokens_of_guests_that_were_taken_back_are_known_until_they_would_have_ended() {
+    let (_directory, store) = made();
+    for number in 1..=4 {
+        store.add_token(&TokenRecord { is_for_guests: number != 4, ..token(number, "laptop", 9) }).unwrap();
+    }
+    assert!(store.revoked_guest_tokens(NOW).unwrap().is_empty());
+    store.revoke_token(id(1), NOW).unwrap();
+    store.revoke_token(id(4), NOW).unwrap();
+    store.deny(&Denial { denied: Denied::Token(id(2)), since_unix: NOW }).unwrap();
+    assert_eq!(store.revoked_guest_tokens(NOW).unwrap(), [id(1), id(2)]);
+    assert!(store.revoked_guest_tokens(NOW + 3600).unwrap().is_empty());
+    assert!(store.allow(&Denied::Token(id(2)), NOW).unwrap());
+    assert_eq!(store.revoked_guest_tokens(NOW).unwrap(), [id(1)]);
+}
+
+#[test]
 fn a_name_of_a_pattern_belongs_to_one_key_while_its_certificate_holds() {
     let (_directory, store) = made();
     store.add_token(&token(1, "edge-*", 9)).unwrap();
