@@ -40,8 +40,12 @@ impl PeerIdentity {
     /// # Errors
     /// If the chain is empty, or its first certificate does not name a node.
     pub fn from_chain(chain: &[CertificateDer<'_>]) -> Result<Self, IdentityError> {
-        let leaf = Leaf::parse(chain.first().ok_or(IdentityError::NoCertificate)?)?;
+        Leaf::parse(chain.first().ok_or(IdentityError::NoCertificate)?).map(Self::of)
+    }
+
+    /// What a leaf says.
+    pub(super) fn of(leaf: Leaf) -> Self {
         let Leaf { node_id, roles, spki_sha256, not_after_unix, .. } = leaf;
-        Ok(Self { node_id, roles, spki_sha256, token_id: None, not_after_unix })
+        Self { node_id, roles, spki_sha256, token_id: None, not_after_unix }
     }
 }

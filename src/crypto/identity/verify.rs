@@ -186,12 +186,10 @@ impl PeerVerifier {
     ) -> Result<(), Error> {
         // Before it is used: a change meanwhile makes what follows from it void.
         let generation = self.trust.generation();
-        self.verify(end_entity, intermediates, now, role)?;
+        let leaf = self.verify(end_entity, intermediates, now, role)?;
         if let Some(witness) = &self.witness {
-            let chain: Vec<_> =
-                [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
-            let peer = PeerIdentity::from_chain(&chain).map_err(VerifyFailure::NoSpiffeName)?;
-            witness.on_verified(peer, chain, generation);
+            let chain = [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
+            witness.on_verified(PeerIdentity::of(leaf), chain, generation);
         }
         Ok(())
     }
@@ -202,7 +200,7 @@ impl PeerVerifier {
     /// The reason of the refusal.
     pub fn verify_chain(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<NodeId, VerifyFailure> {
         let (leaf, intermediates) = chain.split_first().ok_or(VerifyFailure::NoCertificate)?;
-        self.verify(leaf, intermediates, now, Role::Client)
+        self.verify(leaf, intermediates, now, Role::Client).map(|leaf| leaf.node_id)
     }
 
     fn verify(
@@ -211,7 +209,7 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         role: Role,
-    ) -> Result<NodeId, VerifyFailure> {
+    ) -> Result<Leaf, VerifyFailure> {
         let leaf = Leaf::parse(end_entity).map_err(VerifyFailure::NoSpiffeName)?;
         let domain = self.trust.domain_of(&leaf.node_id)?;
         let verified = match role {
@@ -233,7 +231,7 @@ impl PeerVerifier {
             Some(expected) if *expected != leaf.node_id => {
                 Err(VerifyFailure::OtherNode { expected: expected.clone(), found: leaf.node_id })
             }
-            _ => Ok(leaf.node_id),
+            _ => Ok(leaf),
         }
     }
 
