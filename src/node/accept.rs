@@ -69,6 +69,8 @@ struct Fresh {
     outer: Option<OuterTls>,
     peer_address: String,
     peer_ip: Option<IpAddr>,
+    /// As [`ChannelInfo::path`].
+    path: Option<u64>,
     terms: Terms,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
@@ -199,7 +201,7 @@ impl Acceptor {
             head.version,
             &parameters,
             self.config.session.clone(),
-            LaneSetup::new(lane_kind(fresh.kind)),
+            LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) },
             self.reset_token(session_id),
             Instant::now(),
         )?;
@@ -305,7 +307,7 @@ impl Acceptor {
             }
         };
         let session_id = establishing.session_id();
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let setup = LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let (mut next, mut size) = (first, 0);
         let mut early: Option<Unfinished> = None;
         let mut frames = Vec::new();
@@ -400,7 +402,7 @@ impl Acceptor {
             return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
         }
         let (secrets, suite) = outer_secrets(&outer, session_id)?;
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let setup = LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let session = Established::over_tls(
             session_id,
             head.version,
@@ -555,7 +557,7 @@ impl Acceptor {
             }
             first => first.as_ref().map(|first| first.id),
         };
-        let setup = LaneSetup { channel, ..LaneSetup::new(lane_kind(fresh.kind)) };
+        let setup = LaneSetup { channel, path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let joined = shared.with_timer(|inner| {
             inner.session.handle_join(head, join, setup, &binding, &mut SystemEntropy::new(), Instant::now())
         });
@@ -593,8 +595,9 @@ impl Fresh {
         let abort = connection.abort_handle();
         let (read, writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        let path = connection.info.path();
         let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, terms, first: None }
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, path, terms, first: None }
     }
 
     /// The one answer that strangers get.

@@ -14,6 +14,7 @@ mod chaos;
 mod datagrams;
 mod early;
 mod establishing;
+mod express;
 mod faults;
 mod hostile;
 mod identities;
