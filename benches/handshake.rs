@@ -1,5 +1,5 @@
 //! Handshakes a second, full and resumed, of sessions in memory beside rustls's own (`rustls::quic` with the same
-//! certificates, suites and verifiers, its own stores of tickets). Both ends run on one core.
+//! certificates, suites and verifiers, its own stores of tickets). Both ends run on one core, the two in turns. Linux only.
 //!
 //! `cargo bench --bench handshake`
 
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use criterion::{Criterion, criterion_group, criterion_main};
 use longhaul::base::{SessionId, limits};
 use longhaul::crypto::identity::{
     ALPN_SESSION, Identity, NodeId, TlsSettings, TrustAnchors, default_provider, server_name,
@@ -91,13 +90,41 @@ fn carry(from: &mut Connection, to: &mut Connection) {
     }
 }
 
-fn handshakes(criterion: &mut Criterion) {
+/// Time that this thread has spent on a core, so that others on the machine do not count.
+fn time_on_core() -> Duration {
+    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts");
+    let nanoseconds = schedule.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first field is the time on a core"))
+}
+
+/// Handshakes a second and core, of both in turns: the medians, and that of the ratios.
+fn compare(name: &str, mut ours: impl FnMut(), mut alone: impl FnMut()) {
+    let rate = |work: &mut dyn FnMut()| {
+        let begun = time_on_core();
+        (0..HANDSHAKES_IN_TURN).for_each(|_| work());
+        f64::from(HANDSHAKES_IN_TURN) / (time_on_core() - begun).as_secs_f64()
+    };
+    (rate(&mut ours), rate(&mut alone));
+    let turns: Vec<_> = (0..turns()).map(|_| (rate(&mut ours), rate(&mut alone))).collect();
+    let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<_> = turns.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let (ours, alone) = (median(&|turn| turn.0), median(&|turn| turn.1));
+    report(&format!("{name}: {ours:.0}/s, rustls alone {alone:.0}/s, ratio {:.3}", median(&|turn| turn.0 / turn.1)));
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn report(line: &str) {
+    println!("{line}");
+}
+
+fn main() {
     let validity = Validity::from_now(Duration::from_secs(3600));
     let authority = CertificateAuthority::generate("bench", KeyType::P256, validity).expect("an authority");
     let (a, b) = (settings(&authority, "a"), settings(&authority, "b"));
     let expected = NodeId::new("bench", "b").expect("a name");
-    let mut group = criterion.benchmark_group("handshake");
-    group.sample_size(20);
 
     let client = a.resuming_client(&expected, ALPN_SESSION, false).expect("a configuration");
     let meet = || {
@@ -105,17 +132,6 @@ fn handshakes(criterion: &mut Criterion) {
         let mut sessions = establish(Arc::clone(&client.config), server);
         give_tickets(&mut sessions);
     };
-    group.bench_function("full", |bencher| {
-        bencher.iter(|| {
-            client.tickets.purge();
-            meet();
-        });
-    });
-    group.bench_function("resumed", |bencher| {
-        meet();
-        bencher.iter(meet);
-    });
-
     let own_client = |resumption| {
         let mut config = (*a.client_config(Some(&expected), ALPN_SESSION).expect("a configuration")).clone();
         config.resumption = resumption;
@@ -125,17 +141,25 @@ fn handshakes(criterion: &mut Criterion) {
     server.session_storage = ServerSessionMemoryCache::new(1024);
     server.send_tls13_tickets = limits::TICKETS_PER_HANDSHAKE as usize;
     let server = Arc::new(server);
-    let fresh = own_client(Resumption::disabled());
-    group.bench_function("full, rustls alone", |bencher| {
-        bencher.iter(|| shake(Arc::clone(&fresh), Arc::clone(&server)));
-    });
-    let returning = own_client(Resumption::in_memory_sessions(8));
-    group.bench_function("resumed, rustls alone", |bencher| {
-        shake(Arc::clone(&returning), Arc::clone(&server));
-        bencher.iter(|| shake(Arc::clone(&returning), Arc::clone(&server)));
-    });
-    group.finish();
+    let (fresh, returning) = (own_client(Resumption::disabled()), own_client(Resumption::in_memory_sessions(8)));
+
+    let full = || {
+        client.tickets.purge();
+        meet();
+    };
+    compare("full", full, || shake(Arc::clone(&fresh), Arc::clone(&server)));
+    // The first one of each brings the tickets.
+    compare("resumed", meet, || shake(Arc::clone(&returning), Arc::clone(&server)));
+    let used = b.tickets().counters().used.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(used >= u64::from(HANDSHAKES_IN_TURN * turns()), "{used} were resumed");
 }
 
-criterion_group!(benches, handshakes);
-criterion_main!(benches);
+/// As a test one is enough.
+fn turns() -> u32 {
+    if std::env::args().any(|argument| argument == "--bench") { TURNS } else { 1 }
+}
+
+/// Long enough for the kernel's account of time, short enough for both to meet the same machine.
+const HANDSHAKES_IN_TURN: u32 = 20;
+
+const TURNS: u32 = 101;

@@ -28,6 +28,8 @@ pub mod issue;
 #[cfg(feature = "enroll")]
 pub mod enroll;
 #[cfg(feature = "cli")]
+pub mod dissect;
+#[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "cli")]
 pub mod admin;

@@ -122,6 +122,7 @@ fn the_full_example_has_every_option_in_its_section() {
     let full = format!("{}\n{}", full_with_everything(), example("guest.toml"));
     let sections = [
         "[node]",
+        "[limits]",
         "[log]",
         "[admin]",
         "[identity]",
@@ -179,6 +180,7 @@ fn another(section: &str, option: &str, value: &str) -> String {
         ("[telemetry]", "otlp_headers_file") => value.replace("../../certs", "../../other"),
         ("[telemetry]", "otlp_ca") => value.replace("ca.crt", "dc-b.crt"),
         ("[telemetry]", "otlp_certificate" | "otlp_key") => value.replace("dc-a", "dc-b"),
+        ("[limits]", "peer_bandwidth_limits") => value.replace("2Gbit/s", "20Mbit/s"),
         (_, "advertise") => value.replace("hub.", "hub2."),
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
@@ -277,6 +279,34 @@ fn the_full_example_says_which_options_are_reloadable() {
 }
 
 #[test]
+fn limits_are_told_and_taken_without_another_link() {
+    let place = Place::new();
+    let check = |limits: &str, of_link: &str, more: &str| {
+        let link = format!("[[link]]\npeer = 'b'\naddresses = ['tcp://b:1']\n{of_link}\n");
+        let service = format!("[[service]]\nname = 'web'\ntarget = 'tcp://127.0.0.1:80'\n{more}\n");
+        place.check("a.toml", &format!("{IDENTITY}[limits]\n{limits}\n{link}{service}")).unwrap()
+    };
+    let old = check("", "", "");
+    let new = check(
+        "bandwidth_limit = '1.5Gbit/s'\npeer_bandwidth_limit = '12MiB/s'\npeer_bandwidth_limits = { b = '64kbit/s' }",
+        "bandwidth_limit = '100Mbit/s'",
+        "bandwidth_limit = '2MB/s'\nconnections_per_peer_max = 7",
+    );
+    assert_eq!(new.limits.bandwidth.unwrap().bytes_per_second(), 187_500_000);
+    assert_eq!(new.limits.peer_bandwidth.unwrap().bytes_per_second(), 12 << 20);
+    assert_eq!(new.limits.peer_bandwidths.values().map(|limit| limit.bytes_per_second()).collect::<Vec<_>>(), [8000]);
+    assert_eq!(new.links[0].bandwidth_limit.unwrap().bytes_per_second(), 12_500_000);
+    assert_eq!(new.services[0].bandwidth_limit.unwrap().bytes_per_second(), 2_000_000);
+    let lines = Changes::between(&old, &new).unwrap().lines();
+    let expected = [
+        "limits: bandwidth_limit, peer_bandwidth_limit, peer_bandwidth_limits changed",
+        "link b: bandwidth_limit changed",
+        "service web: connections_per_peer_max, bandwidth_limit changed",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn a_reload_tells_each_change() {
     let place = Place::new();
     let check = |text: &str| place.check("a.toml", &format!("{IDENTITY}{text}")).unwrap();
@@ -316,7 +346,7 @@ fn the_full_example_shows_the_defaults() {
     let place = Place::new();
     let full = place.check("examples/config/full.toml", &example("full.toml")).unwrap();
     let small = place.check("examples/config/small.toml", SMALL).unwrap();
-    assert_eq!(full.node, small.node);
+    assert_eq!((&full.node, &full.limits), (&small.node, &small.limits));
     let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
     assert_eq!(debug(&full.listeners[0].options), debug(&small.listeners[0].options));
     assert_eq!(debug(&full.listeners[1].options), debug(&small.listeners[1].options));
@@ -325,6 +355,8 @@ fn the_full_example_shows_the_defaults() {
     assert_eq!((a.scheduler, a.padding, a.survive, a.seal), (b.scheduler, b.padding, b.survive, b.seal));
     assert_eq!(debug(&a.dial), debug(&b.dial));
     let (a, b) = (&full.services[0], &small.services[0]);
+    assert_eq!(a.connections_per_peer_max, b.connections_per_peer_max);
+    assert_eq!((a.bandwidth_limit, full.links[0].bandwidth_limit), (b.bandwidth_limit, small.links[0].bandwidth_limit));
     assert_eq!((a.connections_max, a.connect_timeout), (b.connections_max, b.connect_timeout));
     assert_eq!((a.proxy_protocol, a.priority), (b.proxy_protocol, b.priority));
     for (a, b) in full.forwards.iter().zip(&small.forwards) {
@@ -594,6 +626,15 @@ fn contradictions_are_told() {
         (link.replace("'tcp://x:1'", ""), "no address"),
         ("[[listen]]\naddress = 'tcp://x:1'\nmode = '0600'".to_owned(), "option of unix addresses"),
         ("[[listen]]\naddress = 'unix:///x'\nkeepalive = '5s'".to_owned(), "option of tcp and tls addresses"),
+        (format!("{link}bandwidth_limit = '100Mbps'\n"), "expected a number and a unit of bits"),
+        (format!("{link}bandwidth_limit = '100MB'\n"), "of bytes (\"12MiB/s\""),
+        (format!("{link}bandwidth_limit = '0Mbit/s'\n"), "expected \"64kbit/s\" to \"1000Gbit/s\""),
+        ("[limits]\npeer_bandwidth_limits = { 'b b' = '1Mbit/s' }".to_owned(), "b b"),
+        ("[limits]\nconnections_per_peer_max = 0".to_owned(), "expected 1 to 1000000"),
+        (
+            "[[service]]\nname = 'x'\ntarget = 'bench:'\nbandwidth_limit = '1Mbit/s'".to_owned(),
+            "\"bench:\" measures what links carry",
+        ),
         ("[node]\nname = 'b'".to_owned(), "but the certificate names spiffe://example/node/a"),
     ] {
         let mistakes = place.mistakes(&sections);
@@ -642,14 +683,25 @@ fn an_enrolment_point_needs_its_own_authority() {
     let config = place.check("a.toml", &format!("{IDENTITY}{section}{listen}")).unwrap();
     let enroll = config.enroll.unwrap();
     assert_eq!(enroll.certificate_lifetime, Duration::from_secs(86_400));
-    assert_eq!(enroll.listen.to_string(), "tls://0.0.0.0:7444");
+    assert_eq!(enroll.listen.map(|listen| listen.to_string()).as_deref(), Some("tls://0.0.0.0:7444"));
+    assert!(config.listeners.iter().all(|listener| !listener.options.enrolls), "it has a port of its own");
     assert_eq!(enroll.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp://0.0.0.0:7443"]);
     let advertise = "advertise = ['quic://hub.example:7443']\n";
     let config = place.check("a.toml", &format!("{IDENTITY}{section}{advertise}{listen}")).unwrap();
     assert_eq!(config.enroll.unwrap().addresses[0].to_string(), "quic://hub.example:7443");
 
+    // Without a port of its own it is wherever channels come over TCP.
+    let shared = "[enroll]\ndirectory = 'certs'\n";
+    let others = "[[listen]]\naddress = 'tls://127.0.0.1:0'\n[[listen]]\naddress = 'quic://127.0.0.1:0'\n[[listen]]\naddress = 'unix:///run/x.sock'\n";
+    let config = place.check("a.toml", &format!("{IDENTITY}{shared}{listen}{others}")).unwrap();
+    assert_eq!(config.enroll.unwrap().listen, None);
+    let enrolls: Vec<_> = config.listeners.iter().map(|listener| listener.options.enrolls).collect();
+    assert_eq!(enrolls, [true, true, true, false, false]);
+
     let mistake = |text: &str| place.mistakes(text).join("\n");
     let with = |option: &str| format!("{section}{option}\n");
+    assert!(mistake(&format!("{shared}[[listen]]\naddress = 'quic://0.0.0.0:7443'\n")).contains("no port at which"));
+    assert!(mistake(shared).contains("no port at which"));
     assert!(mistake(&with("certificate_lifetime = '8d'")).contains("\"5m\" to \"7d\""));
     assert!(mistake(&with("advertise = ['unix:///run/x']")).contains("cannot be dialled"));
     assert!(mistake(&section.replace("0.0.0.0:7444", "tcp://0.0.0.0:7444")).contains("expected host:port"));

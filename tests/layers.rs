@@ -26,6 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Lets machines in before they have a session, and guests of a node's sessions. Of the channels it uses addresses and
     // admission, of the node what judges guests.
     ("enroll", &["base", "wire", "crypto", "channel", "node", "issue"]),
+    // Reads recordings; of a node it knows nothing.
+    ("dissect", &["base", "wire", "crypto"]),
     (
         "config",
         &[
@@ -76,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
             "issue",
             "enroll",
+            "dissect",
             "config",
             "admin",
         ],

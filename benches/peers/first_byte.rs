@@ -2,12 +2,13 @@
 //! service, for a link and for quinn alone.
 //!
 //! `first_byte serve ADDRESS FOLDER` and `first_byte dial ADDRESS FOLDER [--count N] [--after WHEN]`, where WHEN is
-//! early, connected, running, resumed or zero-rtt.
-//! An address is `tcp://`, `tls://` or `quic://`, or `quinn://` for one connection of quinn without sessions. A link is
+//! early, connected, running, resumed, zero-rtt or joined.
+//! An address is `tcp://`, `tls://`, `quic://` or `unix://`, or `quinn://` for one connection of quinn without sessions. A link is
 //! dialled afresh for each measurement and sends on its early session, on the connected one, or for `running` on a session
 //! that is connected since long: then the time begins when the stream is opened. For `resumed` and `zero-rtt` it has had a
 //! session before, which is closed when the time begins, and sends on the early session of the next one; for `zero-rtt` on
-//! a stream that is replay-safe, as early data. What is sent is the time at which it
+//! a stream that is replay-safe, as early data. For `joined`, over `tcp://` and `tls://`, the only channel of a session is cut
+//! when the time begins, so that what is sent then goes out with the channel that joins in its place. What is sent is the time at which it
 //! began, so that both sides have to run on one machine. The server leaves certificates in the folder, and prints the
 //! milliseconds of each measurement.
 
@@ -26,6 +27,8 @@ use quinn::{ClientConfig, Endpoint, ServerConfig};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -93,8 +96,13 @@ async fn answer_all(session: Session) -> Result<(), Failure> {
 
 async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failure> {
     let node = Node::builder(settings(folder, "a")?).build().await?;
+    let cut = Arc::new(Notify::new());
+    let address = if after == "joined" { through_relay(&address, Arc::clone(&cut)).await? } else { address };
     let mut began = SystemTime::now();
     let mut config = LinkConfig::new(NodeId::new(DOMAIN, "b")?, [address]);
+    if after == "joined" {
+        config.addresses[0].count = 1;
+    }
     config.early_data = after == "zero-rtt";
     let link = node.link(config);
     let session = match after {
@@ -105,6 +113,14 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
             // Until all channels have joined.
             tokio::time::sleep(Duration::from_secs(1)).await;
             began = SystemTime::now();
+            session
+        }
+        "joined" => {
+            let session = link.session().await?;
+            // Until everything that the beginning has brought is acknowledged.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            began = SystemTime::now();
+            cut.notify_waiters();
             session
         }
         "resumed" | "zero-rtt" => {
@@ -129,6 +145,36 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
     recv.read_u8().await?;
     node.close(longhaul::base::CloseCode::NO_ERROR, "").await;
     Ok(())
+}
+
+/// An address on this host that leads to another one. What it carries is cut at each notice.
+async fn through_relay(to: &Address, cut: Arc<Notify>) -> Result<Address, Failure> {
+    let (scheme, target) = match to {
+        Address::Tcp { host, port } => ("tcp", format!("{host}:{port}")),
+        Address::Tls { host, port } => ("tls", format!("{host}:{port}")),
+        other => return Err(format!("nothing cuts {other}: expected tcp:// or tls://").into()),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("{scheme}://{}", listener.local_addr()?).parse()?;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (target, cut) = (target.clone(), Arc::clone(&cut));
+            tokio::spawn(async move {
+                let carry = async {
+                    let mut far = TcpStream::connect(target).await?;
+                    near.set_nodelay(true)?;
+                    far.set_nodelay(true)?;
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await
+                };
+                tokio::select! {
+                    // What fails ends the channel, which the measurement then waits for in vain.
+                    _ = carry => {}
+                    () = cut.notified() => {}
+                }
+            });
+        }
+    });
+    Ok(address)
 }
 
 fn settings(folder: &Path, name: &str) -> Result<TlsSettings, Failure> {

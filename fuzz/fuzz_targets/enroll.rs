@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use longhaul::base::limits;
-use longhaul::crypto::token::JoinToken;
+use longhaul::base::{Secret, limits};
+use longhaul::crypto::token::{EnrollProof, JoinToken, TokenId};
 use longhaul::issue::CertificateRequest;
 use longhaul::wire::{DenylistBody, EnrollAnswer, EnrollRequest, RenewAnswer, RenewRequest, SignedDenylist};
 
@@ -38,6 +38,14 @@ fn request(bytes: &[u8]) {
     if let Ok(Some((request, size))) = EnrollRequest::decode(bytes) {
         assert!(size <= bytes.len() && size <= limits::CONTROL_MESSAGE_BYTES_MAX);
         assert!(request.certificate_request.len() <= limits::CERTIFICATE_REQUEST_BYTES_MAX);
+        // Whatever the key: nobody proves a token by chance.
+        let asked = EnrollProof {
+            exporter: &Secret::new([0; 32]),
+            token_id: TokenId::from_bytes(request.token_id),
+            request_sha256: &[0; 32],
+            name: &request.name,
+        };
+        assert!(!asked.verify(&[0x66; 32], &request.proof));
         let encoded = request.encode();
         assert_eq!(EnrollRequest::decode(&encoded), Ok(Some((request, encoded.len()))));
     }

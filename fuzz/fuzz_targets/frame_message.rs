@@ -4,15 +4,17 @@
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use longhaul::base::limits;
-use longhaul::wire::{Body, ClearMessage, FrameMessage, decode_message, encode_clear, message_size};
+use longhaul::wire::{Body, ClearMessage, FrameMessage, begins_tls, decode_message, encode_clear, message_size};
 
 fuzz_target!(|data: &[u8]| {
     let mut buffer = BytesMut::from(data);
     loop {
         let before = buffer.len();
+        let is_tls = begins_tls(&buffer);
         let size = message_size(&buffer, limits::FRAME_MESSAGE_BYTES_MAX);
         match decode_message(&mut buffer, limits::FRAME_MESSAGE_BYTES_MAX) {
             Ok(Some(message)) => {
+                assert_eq!(is_tls, Some(false), "what is a message is never taken for TLS");
                 assert_eq!(size, Ok(Some(before - buffer.len())));
                 assert!(before - buffer.len() <= limits::FRAME_MESSAGE_BYTES_MAX);
                 written_reads_the_same(message);

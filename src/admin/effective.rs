@@ -1,6 +1,7 @@
 //! `/config`: what the configuration came to, defaults included, without secrets. Certificates, keys and tokens are
 //! named by their files; their contents are not here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::status::VERSION;
 use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
 use crate::config::{Config, LinkConfig, ListenConfig, Seal};
-use crate::node::LaneRole;
+use crate::node::{Bandwidth, LaneRole};
 use crate::service::{Allow, DatagramOptions, ForwardConfig, ServiceConfig, Who};
 use crate::telemetry::{Histograms, Protocol, Settings};
 
@@ -25,6 +26,17 @@ pub(super) fn config(config: &Config) -> Value {
             "max_session_age_ms": milliseconds(config.node.session_age_max),
             "memory_max_bytes": config.node.memory_bytes_max,
         },
+        "limits": {
+            "bandwidth_limit": config.limits.bandwidth.map(bandwidth),
+            "peer_bandwidth_limit": config.limits.peer_bandwidth.map(bandwidth),
+            "peer_bandwidth_limits": config
+                .limits
+                .peer_bandwidths
+                .iter()
+                .map(|(peer, limit)| (peer.to_string(), bandwidth(*limit)))
+                .collect::<BTreeMap<_, _>>(),
+            "connections_per_peer_max": count(config.limits.connections_per_peer_max),
+        },
         "log": { "filter": config.log_filter },
         "admin": config.admin.as_ref().map(|admin| json!({
             "listen": texts(&admin.listen),
@@ -40,7 +52,7 @@ pub(super) fn config(config: &Config) -> Value {
             "guest": config.identity.guest.is_some(),
         },
         "enroll": config.enroll.as_ref().map(|enroll| json!({
-            "listen": enroll.listen.to_string(),
+            "listen": enroll.listen.as_ref().map(ToString::to_string),
             "directory": enroll.directory,
             "passphrase_file": enroll.passphrase_file,
             "certificate_lifetime_ms": milliseconds(enroll.certificate_lifetime),
@@ -97,6 +109,7 @@ fn listener(ListenConfig { address, options }: &ListenConfig) -> Value {
         "unix": unix(&options.unix),
         "early_data": options.early_data,
         "guests": options.takes_guests,
+        "enrolls": options.enrolls,
     })
 }
 
@@ -127,6 +140,7 @@ fn link(link: &LinkConfig) -> Value {
             Seal::Always => "always",
         },
         "early_data": link.early_data,
+        "bandwidth_limit": link.bandwidth_limit.map(bandwidth),
         "connect_timeout_ms": milliseconds(link.dial.timeout),
         "bind": link.dial.tcp.bind,
         "tcp": tcp(&link.dial.tcp),
@@ -141,6 +155,8 @@ fn service(service: &ServiceConfig) -> Value {
         "allow": allow(&service.allow),
         "proxy_protocol": service.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
         "connections_max": service.connections_max,
+        "connections_per_peer_max": count(service.connections_per_peer_max),
+        "bandwidth_limit": service.bandwidth_limit.map(bandwidth),
         "connect_timeout_ms": milliseconds(service.connect_timeout),
         "priority": format!("{:?}", service.priority).to_lowercase(),
         "replay_safe": service.replay_safe,
@@ -155,12 +171,23 @@ fn forward(forward: &ForwardConfig) -> Value {
         "service": forward.service,
         "proxy_protocol": if forward.accepts_proxy_protocol { "accept" } else { "none" },
         "connections_max": forward.connections_max,
+        "bandwidth_limit": forward.bandwidth_limit.map(bandwidth),
         "session_timeout_ms": milliseconds(forward.session_timeout),
         "priority": format!("{:?}", forward.priority).to_lowercase(),
         "replay_safe": forward.replay_safe,
         "datagrams": datagrams(&forward.datagrams),
         "unix": unix(&forward.unix),
     })
+}
+
+/// In one unit, whatever it was written in.
+fn bandwidth(limit: Bandwidth) -> Value {
+    json!({ "bytes_per_second": limit.bytes_per_second(), "text": limit.to_string() })
+}
+
+/// What is not limited is absent.
+fn count(max: u32) -> Option<u32> {
+    (max < u32::MAX).then_some(max)
 }
 
 /// As it is written in a file.

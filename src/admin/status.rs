@@ -10,7 +10,7 @@ use super::Control;
 use super::monitor::{DeadChannel, Monitor, now_unix_ms};
 use crate::base::Side;
 use crate::config::LinkConfig;
-use crate::node::{DatagramDrop, Link, Session, SessionStats};
+use crate::node::{Bandwidth, BandwidthLimits, DatagramDrop, LimitedBy, Link, Session, SessionStats};
 use crate::service::{Counters, DatagramLoss, Refusal, ServicesCounters};
 use crate::session::{LaneKind, LaneState};
 
@@ -32,6 +32,7 @@ pub(super) struct Status {
     ready: bool,
     not_ready: Vec<String>,
     node: Node,
+    bandwidth_limits: BandwidthStatus,
     certificate: Certificate,
     listeners: Vec<String>,
     links: Vec<LinkStatus>,
@@ -49,6 +50,13 @@ struct Node {
     software: &'static str,
     uptime_seconds: u64,
     memory_max_bytes: u64,
+}
+
+/// Limits in bytes a second; `null` for none.
+#[derive(Debug, Serialize)]
+struct BandwidthStatus {
+    node: Option<u64>,
+    each_peer: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +78,7 @@ struct LinkStatus {
     channels_up: usize,
     scheduler: String,
     padding: String,
+    bandwidth_limit: Option<u64>,
     failed_attempts: u32,
     last_error: Option<String>,
 }
@@ -83,6 +92,10 @@ struct SessionStatus {
     peer_certificate_not_after_unix: u64,
     streams: usize,
     unsent_bytes: u64,
+    /// What this node sends to the peer at most, over all sessions.
+    peer_bandwidth_limit: Option<u64>,
+    /// How long data waited for a limit, by limit.
+    throttled_seconds: BTreeMap<&'static str, f64>,
     round_trip_ms: Option<f64>,
     packets_sent: u64,
     packets_received: u64,
@@ -125,6 +138,9 @@ struct ServiceStatus {
     name: String,
     target: String,
     open: u32,
+    bandwidth_limit: Option<u64>,
+    /// How long connections waited for the limit, all together: towards peers, and from them.
+    throttled_seconds: [f64; 2],
     #[serde(flatten)]
     counters: CountersStatus,
 }
@@ -135,6 +151,9 @@ struct ForwardStatus {
     peer: String,
     service: String,
     open: u32,
+    bandwidth_limit: Option<u64>,
+    /// How long connections waited for the limit, all together: towards peers, and from them.
+    throttled_seconds: [f64; 2],
     #[serde(flatten)]
     counters: CountersStatus,
 }
@@ -168,6 +187,7 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
         link_status(config, link)
     };
     let mut services: Vec<_> = gateway.services().all();
+    let limits = node.bandwidth_limits();
     services.sort_by(|a, b| a.config().name.cmp(&b.config().name));
     Status {
         version: VERSION,
@@ -181,6 +201,10 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
             uptime_seconds: started.elapsed().as_secs(),
             memory_max_bytes: config.node.memory_bytes_max,
         },
+        bandwidth_limits: BandwidthStatus {
+            node: limits.node.map(Bandwidth::bytes_per_second),
+            each_peer: limits.each_peer.map(Bandwidth::bytes_per_second),
+        },
         certificate: Certificate {
             not_before_unix: identity.identity.not_before_unix(),
             not_after_unix: identity.identity.not_after_unix(),
@@ -188,7 +212,7 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
         },
         listeners: node.local_addresses().iter().map(ToString::to_string).collect(),
         links: config.links.iter().map(link).collect(),
-        sessions: sessions(&gateway.peers().all()),
+        sessions: sessions(&gateway.peers().all(), &limits),
         dead_channels: monitor.dead_channels(),
         services: services
             .iter()
@@ -196,6 +220,8 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
                 name: service.config().name.clone(),
                 target: service.config().target.to_string(),
                 open: service.open_connections(),
+                bandwidth_limit: service.config().bandwidth_limit.map(Bandwidth::bytes_per_second),
+                throttled_seconds: service.throttled().map(|time| time.as_secs_f64()),
                 counters: counters(service.counters()),
             })
             .collect(),
@@ -208,6 +234,8 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
                 peer: forward.config().peer.name().to_owned(),
                 service: forward.config().service.clone(),
                 open: forward.open_connections(),
+                bandwidth_limit: forward.config().bandwidth_limit.map(Bandwidth::bytes_per_second),
+                throttled_seconds: forward.throttled().map(|time| time.as_secs_f64()),
                 counters: counters(forward.counters()),
             })
             .collect(),
@@ -252,18 +280,19 @@ fn link_status(config: &LinkConfig, link: Option<&Link>) -> LinkStatus {
         channels_up: channels.iter().filter(|channel| channel.state == "active").count(),
         scheduler: config.scheduler.to_string(),
         padding: config.padding.to_string(),
+        bandwidth_limit: config.bandwidth_limit.map(Bandwidth::bytes_per_second),
         failed_attempts: status.failure_count,
         last_error: status.last_error.map(|error| error.to_string()),
     }
 }
 
-fn sessions(sessions: &[Session]) -> Vec<SessionStatus> {
-    let mut all: Vec<_> = sessions.iter().map(session_status).collect();
+fn sessions(sessions: &[Session], limits: &BandwidthLimits) -> Vec<SessionStatus> {
+    let mut all: Vec<_> = sessions.iter().map(|session| session_status(session, limits)).collect();
     all.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
     all
 }
 
-fn session_status(session: &Session) -> SessionStatus {
+fn session_status(session: &Session, limits: &BandwidthLimits) -> SessionStatus {
     let stats = session.stats();
     let dropped = |reason: DatagramDrop| (reason.as_str(), stats.datagrams.dropped(reason));
     SessionStatus {
@@ -277,6 +306,12 @@ fn session_status(session: &Session) -> SessionStatus {
         peer_certificate_not_after_unix: session.peer().not_after_unix,
         streams: stats.stream_count,
         unsent_bytes: stats.unsent_bytes,
+        peer_bandwidth_limit: limits.of_peer(&session.peer().node_id).map(Bandwidth::bytes_per_second),
+        throttled_seconds: LimitedBy::ALL
+            .into_iter()
+            .map(|by| (by.as_str(), stats.throttled[by as usize].as_secs_f64()))
+            .filter(|(_, seconds)| *seconds > 0.0)
+            .collect(),
         round_trip_ms: stats.round_trip.map(milliseconds),
         packets_sent: stats.packets_sent,
         packets_received: stats.packets_received,

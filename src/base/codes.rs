@@ -112,4 +112,6 @@ codes! { StreamCode:
     SHUTTING_DOWN = 0x16, "shutting down";
     /// The service takes datagrams and was asked for a connection, or the other way.
     WRONG_KIND = 0x17, "wrong kind of service";
+    /// The peer has as many connections as one peer may have, and others may have more.
+    TOO_MANY_OF_PEER = 0x18, "too many connections of one peer";
 }

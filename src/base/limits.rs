@@ -240,6 +240,27 @@ pub const SAMPLES_MAX: usize = 8192;
 /// The same, of waiting times before sending: enough for a distribution, few enough that taking them costs nothing.
 pub const QUEUE_SAMPLES_MAX: usize = 512;
 
+// ---- Bandwidth ------------------------------------------------------------------------------------------------
+
+/// The least bandwidth that can be a limit, in bytes a second: a smaller one keeps a packet waiting for seconds.
+pub const BANDWIDTH_BYTES_MIN: u64 = 8000;
+
+/// The largest, 1000 Gbit/s: far beyond any line, and sums stay exact.
+pub const BANDWIDTH_BYTES_MAX: u64 = 125_000_000_000;
+
+/// What may leave at once after a pause, in time of the limit: longer than timers of a busy machine are late, so that the
+/// rate is kept, and short enough that the queue of a router takes it.
+pub const BANDWIDTH_BURST: Duration = Duration::from_millis(50);
+
+/// What a packet carries under a limit, in time of the limit: urgent bytes wait for no longer behind others.
+pub const BANDWIDTH_PACKET_TIME: Duration = Duration::from_millis(10);
+
+/// The same at least, in bytes, however low the limit: smaller packets would be mostly heads.
+pub const PACED_PACKET_BYTES_MIN: usize = 2048;
+
+/// How long somebody waits at most for a share before asking again: others may have stopped to use theirs.
+pub const SHARE_RETRY_MAX: Duration = Duration::from_millis(20);
+
 // ---- Keys -----------------------------------------------------------------------------------------------------
 
 /// Packets of a session under one key: half the limit of AES-GCM (RFC 9001 §6.6).
@@ -262,7 +283,7 @@ pub const CERTIFICATE_REQUEST_BYTES_MAX: usize = 2048;
 /// The answer to an enrolment: two certificates and some addresses. Longer: the joining side gives up.
 pub const ENROLL_ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// From accept to the whole request, and from there to the answer: each as long as a handshake may take.
+/// From the client's hello to its whole request, and from there to the answer: each as long as a handshake may take.
 pub const ENROLL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Wrong proofs for one token in a row, after which it is locked. A proof cannot be guessed; who sends wrong ones tries
@@ -339,6 +360,9 @@ const _: () = assert!(SUSPECT_TIMEOUT_MIN.as_millis() > ACK_DELAY_MAX.as_millis(
 const _: () = assert!(DATAGRAM_EARLY_BYTES_MAX >= DATAGRAM_BYTES_MAX + DATAGRAM_OVERHEAD_BYTES);
 const _: () = assert!(DATAGRAM_FLOW_BYTES_MAX <= DATAGRAM_SESSION_BYTES_MAX);
 const _: () = assert!(DATAGRAM_PIECES_BYTES_MAX >= DATAGRAM_BYTES_MAX);
+const _: () = assert!(SHARE_RETRY_MAX.as_millis() < BANDWIDTH_BURST.as_millis());
+const _: () = assert!(BANDWIDTH_PACKET_TIME.as_millis() * 2 <= BANDWIDTH_BURST.as_millis());
+const _: () = assert!(PACED_PACKET_BYTES_MIN < FRAME_MESSAGE_BYTES_MAX);
 const _: () = assert!(STALL_MIN.as_millis() < SUSPECT_TIMEOUT_MIN.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX <= SESSION_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES_MAX as u128 >= 2 * 150 * 1_000_000_000 / 8 / 1000);

@@ -1,4 +1,5 @@
-//! A token bucket on a given clock: for limits of the form "at most n a second".
+//! A token bucket on a given clock: for limits of the form "at most n a second". What a token stands for is the user's
+//! choice; [`Pacer`](super::Pacer) counts bytes.
 
 use std::time::Instant;
 
@@ -17,6 +18,31 @@ impl TokenBucket {
     pub fn new(rate_per_second: u32, burst: u32) -> Self {
         let burst = f64::from(burst);
         Self { rate: f64::from(rate_per_second), burst, tokens: burst, filled: None }
+    }
+
+    /// The same for any rate, and burst.
+    #[must_use]
+    pub(super) fn with_rate(rate_per_second: f64, burst: f64) -> Self {
+        Self { rate: rate_per_second, burst, tokens: burst, filled: None }
+    }
+
+    /// Goes on at another rate. What is owed or saved beyond the new burst is forgotten.
+    pub(super) fn set_rate(&mut self, now: Instant, rate_per_second: f64, burst: f64) {
+        self.fill(now);
+        (self.rate, self.burst) = (rate_per_second, burst);
+        self.tokens = self.tokens.clamp(-burst, burst);
+    }
+
+    /// The tokens that are there; less than none when more was spent than there was.
+    pub(super) fn tokens(&mut self, now: Instant) -> f64 {
+        self.fill(now);
+        self.tokens
+    }
+
+    /// Takes tokens, whether they are there or not; less than none gives some back.
+    pub(super) fn spend(&mut self, now: Instant, tokens: f64) {
+        self.fill(now);
+        self.tokens = (self.tokens - tokens).min(self.burst);
     }
 
     /// Takes one token if there is one.

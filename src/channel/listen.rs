@@ -36,6 +36,8 @@ pub struct ListenOptions {
     pub early_data: bool,
     /// Takes peers without a certificate, if the node has somebody to judge their tokens.
     pub takes_guests: bool,
+    /// Takes machines that ask for a certificate, at `tcp://` and `tls://` addresses, if the node has somebody to answer them.
+    pub enrolls: bool,
 }
 
 /// Accepts channels at one address.

@@ -12,6 +12,7 @@ mod dial;
 mod dial_error;
 mod dial_tcp;
 mod gate;
+mod greeting;
 mod halves;
 mod listen;
 mod listen_error;
@@ -33,6 +34,7 @@ pub use connection::{ChannelInfo, Connection, Io, TlsIo};
 pub use dial::{DialOptions, dial, dial_tls};
 pub use dial_error::{DialError, DialFailure, DialFailures};
 pub use gate::{Gate, GateCounters, Permit};
+pub use greeting::TlsGreeting;
 pub use halves::{ReadHalf, Turn, WriteHalf};
 pub use listen::{Accepted, ListenOptions, Listener};
 pub use listen_error::ListenError;
@@ -43,4 +45,5 @@ pub use quic::{
     Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicDialled, QuicEarly, QuicError, QuicIo,
     QuicListener, QuicOptions, RetryPolicy, dial_quic, dial_quic_early,
 };
+pub use shared_tcp::SharedTcp;
 pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

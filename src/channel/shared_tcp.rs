@@ -17,15 +17,16 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// One of possibly several owners of a stream, the only one that reads it. At most one of them may write at a time.
 #[derive(Debug)]
-pub(crate) struct SharedTcp {
+pub struct SharedTcp {
     stream: Arc<TcpStream>,
     /// Read, and not asked for yet.
     ahead: BytesMut,
 }
 
 impl SharedTcp {
-    pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
-        Self { stream, ahead: BytesMut::new() }
+    /// The only reader from now on, of which `ahead` has been read already.
+    pub(crate) fn after(stream: Arc<TcpStream>, ahead: BytesMut) -> Self {
+        Self { stream, ahead }
     }
 
     pub(crate) fn stream(&self) -> &Arc<TcpStream> {

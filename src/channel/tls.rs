@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
 
+use bytes::BytesMut;
 use thiserror::Error;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, CommonState, ServerConfig, SupportedCipherSuite};
@@ -135,7 +136,7 @@ pub enum TlsError {
 ///
 /// See [`TlsError`]; the connection is closed then.
 pub async fn connect_tls(tcp: Connection, config: Arc<ClientConfig>) -> Result<TlsConnection, TlsError> {
-    let (socket, info) = socket_of(tcp)?;
+    let (socket, info) = socket_of(tcp, BytesMut::new())?;
     let name = ServerName::try_from(SERVER_NAME).expect("the constant is a valid DNS name");
     let stream = TlsConnector::from(config).connect(name, socket).await.map_err(TlsError::Handshake)?;
     finish(TlsStream::Client(stream), info)
@@ -147,19 +148,20 @@ pub async fn connect_tls(tcp: Connection, config: Arc<ClientConfig>) -> Result<T
 ///
 /// See [`TlsError`]; the connection is closed then.
 pub async fn accept_tls(tcp: Connection, config: Arc<ServerConfig>) -> Result<TlsConnection, TlsError> {
-    let (socket, info) = socket_of(tcp)?;
+    let (socket, info) = socket_of(tcp, BytesMut::new())?;
     let stream = TlsAcceptor::from(config).accept(socket).await.map_err(TlsError::Handshake)?;
     finish(TlsStream::Server(stream), info)
 }
 
-fn socket_of(connection: Connection) -> Result<(SharedTcp, ChannelInfo), TlsError> {
+/// The socket under a channel of which `read` has come already.
+pub(super) fn socket_of(connection: Connection, read: BytesMut) -> Result<(SharedTcp, ChannelInfo), TlsError> {
     match connection.io {
-        Io::Tcp(stream) => Ok((SharedTcp::new(stream), connection.info)),
+        Io::Tcp(stream) => Ok((SharedTcp::after(stream, read), connection.info)),
         Io::Unix(_) | Io::Tls(_) | Io::Quic(_) => Err(TlsError::NotTcp { kind: connection.info.kind }),
     }
 }
 
-fn finish(stream: TlsStream<SharedTcp>, mut info: ChannelInfo) -> Result<TlsConnection, TlsError> {
+pub(super) fn finish(stream: TlsStream<SharedTcp>, mut info: ChannelInfo) -> Result<TlsConnection, TlsError> {
     let state: &CommonState = stream.get_ref().1;
     let negotiated = state.alpn_protocol();
     if negotiated != Some(OUTER_TLS_ALPN) {

@@ -33,7 +33,8 @@ fn summarise(config: &Config, out: &mut impl Write) -> io::Result<()> {
         }
     }
     if let Some(enroll) = &config.enroll {
-        writeln!(out, "enroll   {} with {}", enroll.listen, enroll.directory.display())?;
+        let place = enroll.listen.as_ref().map_or("beside channels".to_owned(), ToString::to_string);
+        writeln!(out, "enroll   {place} with {}", enroll.directory.display())?;
     }
     if let Some(renew) = &config.renew {
         writeln!(out, "renew    at {}:{} by {}", renew.host, renew.port, renew.hub.name())?;

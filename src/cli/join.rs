@@ -7,7 +7,9 @@ mod place;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::time_provider::DefaultTimeProvider;
 use zeroize::Zeroizing;
 
 use self::place::Place;
@@ -59,6 +61,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         name: args.name.as_deref().unwrap_or_default(),
         certificate_request: &request,
         provider: default_provider(),
+        time: Arc::new(DefaultTimeProvider),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let joined = runtime.block_on(join.run()).map_err(|error| failed(&error))?;
@@ -109,7 +112,7 @@ fn read_token(file: Option<&Path>) -> Result<JoinToken, CliError> {
 }
 
 fn split(hub: &str) -> Result<(&str, u16), CliError> {
-    let bad = || CliError::Usage(format!("{hub:?} is no address; expected HOST:PORT, such as hub.example:7444"));
+    let bad = || CliError::Usage(format!("{hub:?} is no address; expected HOST:PORT, such as hub.example:7443"));
     let (host, port) = hub.rsplit_once(':').ok_or_else(bad)?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().map_err(|_| bad())?;
@@ -169,8 +172,8 @@ mod tests {
 
     #[test]
     fn hubs_are_host_and_port() {
-        assert_eq!(split("hub.example:7444").unwrap(), ("hub.example", 7444));
-        assert_eq!(split("[2001:db8::1]:7444").unwrap(), ("2001:db8::1", 7444));
+        assert_eq!(split("hub.example:7443").unwrap(), ("hub.example", 7443));
+        assert_eq!(split("[2001:db8::1]:7443").unwrap(), ("2001:db8::1", 7443));
         for bad in ["hub", "hub:", ":1", "hub:0", "hub:70000", "tcp://hub:1"] {
             assert!(split(bad).is_err(), "{bad}");
         }

@@ -11,6 +11,7 @@ mod check_config;
 mod clock;
 mod completions;
 mod demo;
+mod dissect;
 mod error;
 mod hub;
 mod join;
@@ -71,6 +72,8 @@ enum Command {
     Ping(admin::ping::Args),
     /// Write down what a bug report needs, without secrets
     Diag(admin::diag::Args),
+    /// Show what is inside recorded packets, with the keys of a key log
+    Dissect(dissect::Args),
     /// Print a script that completes commands and options
     Completions(completions::Args),
     /// Write manual pages
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => admin::reload::run(args),
         Command::Ping(args) => admin::ping::run(args),
         Command::Diag(args) => admin::diag::run(args),
+        Command::Dissect(args) => dissect::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::Bench(args) => bench::run(args),
@@ -127,7 +131,7 @@ Exit codes:
 Examples:
   longhaul hub init --domain example --out hub
   longhaul token create --state hub --name dc-b --out token
-  longhaul join --token-file token --out node hub.example:7444
+  longhaul join --token-file token --out node hub.example:7443
   longhaul cert ca --domain example --out pki
   longhaul cert node dc-a --ca pki --out pki
   longhaul check-config -c dc-a.toml

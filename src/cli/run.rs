@@ -6,6 +6,7 @@
 mod denylist;
 mod enrolment;
 mod identity;
+mod key_log;
 mod manager;
 mod reload;
 mod renewal;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::key_log::KeyLogFile;
 use self::manager::Manager;
 use self::reload::Running;
 use super::CliError;
@@ -102,17 +104,24 @@ async fn start(
     config: Config,
     observer: Arc<dyn Observer>,
 ) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
-    let Config { node, identity, enroll, renew, listeners, links, services, forwards, .. } = config;
+    let Config { node, limits, identity, enroll, renew, listeners, links, services, forwards, key_log_file, .. } =
+        config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let files = identity.files.clone();
     let is_guest = identity.guest.is_some();
     let tls = identity.tls_settings(default_provider(), time).context("TLS cannot be set up")?;
+    let tls = match key_log_file {
+        Some(path) => tls.with_key_log(Arc::new(KeyLogFile::open(&path)?)),
+        None => tls,
+    };
     if !is_guest {
         tokio::spawn(identity::watch(files.clone(), tls.clone()));
         denylist::recall(&denylist::path(&files), &tls);
     }
     let registrar = enroll.as_ref().and_then(|enroll| enrolment::registrar(enroll, &tls));
     tracing::info!(node = %node.id, version = env!("CARGO_PKG_VERSION"), "starting");
+    let door = enroll.as_ref().zip(registrar.as_ref());
+    let door = door.map(|(enroll, registrar)| enrolment::door(enroll, registrar, &tls)).transpose()?;
     let mut builder = Node::builder(tls.clone()).config(settings::node(&node)).observer(observer);
     for listener in listeners {
         builder = builder.listen(listener.address, listener.options);
@@ -120,11 +129,17 @@ async fn start(
     if let Some(registrar) = &registrar {
         builder = builder.guests(Arc::clone(registrar) as Arc<dyn GuestAdmission>);
     }
+    if let Some(door) = &door {
+        builder = builder.enrolment(Arc::new(door.clone()));
+    }
     let running = builder.build().await.context("node cannot be started")?;
     for service in &services {
         tracing::info!(service = %service.name, target = %service.target, "service offered");
     }
-    let gateway = Gateway::start(running, Services::new(services));
+    running.set_bandwidth_limits(settings::bandwidth_limits(&limits, &links));
+    let services = Services::new(services);
+    services.set_connections_per_peer_max(limits.connections_per_peer_max);
+    let gateway = Gateway::start(running, services);
     for forward in forwards {
         let forward = gateway.forward(forward).await.context("forward cannot be started")?;
         tell_forward(&forward);
@@ -141,8 +156,11 @@ async fn start(
     if let Some(renew) = renew {
         tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
     }
-    let enrolment = match enroll.zip(registrar) {
-        Some((enroll, registrar)) => Some(enrolment::start(enroll, registrar, files, &tls, &gateway).await?),
+    let enrolment = match enroll.zip(registrar).zip(door) {
+        Some(((enroll, registrar), door)) => {
+            enrolment::keep(&enroll, registrar, files, &tls, &gateway);
+            enrolment::open(&enroll, door, &gateway).await?
+        }
         None => None,
     };
     Ok((gateway, enrolment, tls))

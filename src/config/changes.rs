@@ -65,6 +65,7 @@ impl<'a> Changes<'a> {
         enroll(old.enroll.as_ref(), new.enroll.as_ref(), &mut fixed);
         renew(old.renew.as_ref(), new.renew.as_ref(), &mut fixed);
         telemetry(&old.telemetry, &new.telemetry, &mut fixed);
+        push_all(&mut fixed, "[log]", &differing!(old, new, key_log_file "key_log_file"));
         admin(old.admin.as_ref(), new.admin.as_ref(), &mut fixed);
         listeners(&old.listeners, &new.listeners, &mut fixed);
         for (old, new) in kept_forwards(old, new).filter(|(old, new)| old.unix != new.unix) {
@@ -80,6 +81,12 @@ impl<'a> Changes<'a> {
         let mut lines = Vec::new();
         if old.node.shutdown_timeout != new.node.shutdown_timeout {
             lines.push("node: shutdown_timeout changed".to_owned());
+        }
+        let names = differing!(&old.limits, &new.limits, bandwidth "bandwidth_limit",
+            peer_bandwidth "peer_bandwidth_limit", peer_bandwidths "peer_bandwidth_limits",
+            connections_per_peer_max "connections_per_peer_max");
+        if !names.is_empty() {
+            lines.push(format!("limits: {} changed", names.join(", ")));
         }
         if self.is_identity_other() {
             lines.push("identity: certificate and key replaced".to_owned());
@@ -152,7 +159,7 @@ impl<'a> Changes<'a> {
 
 /// Whether the sessions of two links are alike.
 fn is_same_link(old: &LinkConfig, new: &LinkConfig) -> bool {
-    let bare = |link: &LinkConfig| LinkConfig { required: true, ..link.clone() };
+    let bare = |link: &LinkConfig| LinkConfig { required: true, bandwidth_limit: None, ..link.clone() };
     bare(old) == bare(new)
 }
 
@@ -194,20 +201,21 @@ fn tell<T: PartialEq>(
 fn link_names(old: &LinkConfig, new: &LinkConfig) -> Vec<&'static str> {
     differing!(old, new, addresses "addresses", required "required", prefer "prefer", entrances "entrances",
         scheduler "scheduler", padding "padding", survive "survive", seal "seal", early_data "early_data",
-        dial.timeout "connect_timeout",
+        bandwidth_limit "bandwidth_limit", dial.timeout "connect_timeout",
         dial.tcp "TCP options", dial.quic "QUIC options")
 }
 
 fn service_names(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
     differing!(old, new, target "target", allow "allow", proxy_protocol "proxy_protocol",
-        connections_max "connections_max", connect_timeout "connect_timeout",
+        connections_max "connections_max", connections_per_peer_max "connections_per_peer_max",
+        bandwidth_limit "bandwidth_limit", connect_timeout "connect_timeout",
         priority "priority", replay_safe "replay_safe",
         datagrams "options of datagrams")
 }
 
 fn forward_names(old: &ForwardConfig, new: &ForwardConfig) -> Vec<&'static str> {
     differing!(old, new, peer "peer", service "service", accepts_proxy_protocol "proxy_protocol",
-        connections_max "connections_max", session_timeout "session_timeout",
+        connections_max "connections_max", bandwidth_limit "bandwidth_limit", session_timeout "session_timeout",
         priority "priority", replay_safe "replay_safe",
         datagrams "options of datagrams")
 }

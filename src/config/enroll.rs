@@ -20,8 +20,9 @@ use crate::issue::{CertificateAuthority, IssueError};
 /// An enrolment point.
 #[derive(Clone, Debug)]
 pub struct EnrollConfig {
-    /// Where it listens: a `tls://` address.
-    pub listen: Address,
+    /// The port of its own: a `tls://` address. Without one, machines join where channels are dialled: at the listeners with
+    /// [`enrolls`](crate::channel::ListenOptions::enrolls).
+    pub listen: Option<Address>,
     /// The authority's directory.
     pub directory: PathBuf,
     /// Where the passphrase of its key is, as the configuration names it.
@@ -44,10 +45,7 @@ pub(super) fn load(
     problems: &mut Problems,
 ) -> Option<EnrollConfig> {
     let section = section?.get_ref();
-    let text = section.listen.get_ref();
-    let listen = format!("tls://{text}").parse::<Address>();
-    let listen = listen.map_err(|_| format!("\"{text}\" is no address; expected host:port, such as \"0.0.0.0:7444\""));
-    let listen = problems.check(section.listen.span(), listen);
+    let listen = section.listen.as_ref().map(|text| problems.check(text.span(), own_port(text.get_ref())));
     let certificate_lifetime =
         value(section.certificate_lifetime.as_ref(), lifetime, limits::NODE_CERTIFICATE_LIFETIME, problems);
     let addresses = section.advertise.as_ref().map(|list| advertised(list, problems)).unwrap_or_default();
@@ -83,13 +81,36 @@ pub(super) fn load(
         );
     }
     Some(EnrollConfig {
-        listen: listen?,
+        listen: listen.map_or(Some(None), |listen| listen.map(Some))?,
         directory,
         passphrase_file: section.passphrase_file.as_ref().map(|name| name.get_ref().clone()),
         authority: Arc::new(authority),
         certificate_lifetime,
         addresses,
     })
+}
+
+fn own_port(text: &str) -> Result<Address, String> {
+    let address = format!("tls://{text}").parse::<Address>();
+    address.map_err(|_| format!("\"{text}\" is no address; expected host:port, such as \"0.0.0.0:7444\""))
+}
+
+/// Without a port of its own machines join at all listeners that have one over TCP, of which there has to be one.
+pub(super) fn share_listeners(
+    section: Option<&Spanned<file::Enroll>>,
+    listeners: &mut [ListenConfig],
+    problems: &mut Problems,
+) {
+    let Some(section) = section.filter(|section| section.get_ref().listen.is_none()) else { return };
+    let mut is_anywhere = false;
+    for listener in listeners.iter_mut() {
+        listener.options.enrolls = matches!(listener.address, Address::Tcp { .. } | Address::Tls { .. });
+        is_anywhere |= listener.options.enrolls;
+    }
+    if !is_anywhere {
+        let problem = Problem::new("there is no port at which machines could join").at(section.span());
+        problems.push(problem.help("add a [[listen]] at a tcp:// or tls:// address, or `listen` to [enroll]"));
+    }
 }
 
 /// The addresses of listeners, where none are given.

@@ -21,6 +21,7 @@ pub(super) type Numbers = Option<Spanned<Vec<u32>>>;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) node: Node,
+    pub(super) limits: Limits,
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) enroll: Option<Spanned<Enroll>>,
     pub(super) renew: Option<Spanned<Renew>>,
@@ -44,6 +45,16 @@ pub(super) struct Node {
     pub(super) memory_max: Text,
 }
 
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) bandwidth_limit: Text,
+    pub(super) peer_bandwidth_limit: Text,
+    pub(super) peer_bandwidth_limits: std::collections::BTreeMap<String, Spanned<String>>,
+    pub(super) connections_per_peer_max: Number,
+}
+
 /// `[identity]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +72,7 @@ pub(super) struct Identity {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) filter: Text,
+    pub(super) key_log_file: Text,
 }
 
 /// `[admin]`
@@ -78,7 +90,7 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Enroll {
-    pub(super) listen: Spanned<String>,
+    pub(super) listen: Text,
     pub(super) directory: Spanned<String>,
     pub(super) passphrase_file: Text,
     pub(super) certificate_lifetime: Text,
@@ -179,6 +191,7 @@ pub(super) struct Link {
     pub(super) mark: Number,
     pub(super) quic: Option<Spanned<Quic>>,
     pub(super) early_data: Option<bool>,
+    pub(super) bandwidth_limit: Text,
 }
 
 /// One address of a link: a URL alone, or a table.
@@ -200,6 +213,8 @@ pub(super) struct Service {
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
+    pub(super) connections_per_peer_max: Number,
+    pub(super) bandwidth_limit: Text,
     pub(super) idle_timeout: Text,
     pub(super) flow_count_max: Number,
     pub(super) datagram_age_max: Text,
@@ -217,6 +232,7 @@ pub(super) struct Forward {
     pub(super) service: Spanned<String>,
     pub(super) proxy_protocol: Text,
     pub(super) connections_max: Number,
+    pub(super) bandwidth_limit: Text,
     pub(super) session_timeout: Text,
     pub(super) idle_timeout: Text,
     pub(super) flow_count_max: Number,

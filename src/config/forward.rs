@@ -3,6 +3,7 @@
 use toml::Spanned;
 
 use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
+use super::limits::bandwidth;
 use super::problem::Problems;
 use super::resolve::{peer, service_name, value};
 use super::service::{connections_max, plain_address};
@@ -50,12 +51,22 @@ pub(super) fn resolve(
     let unix = unix.resolve(problems);
     let accepts_proxy_protocol = value(section.proxy_protocol.as_ref(), accepts, false, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
+    let bandwidth_limit = bandwidth(section.bandwidth_limit.as_ref(), problems);
     let priority = value(section.priority.as_ref(), str::parse, Default::default(), problems);
     let mut usual = ForwardConfig::new(listen?, peer?, &service?);
     let timeout = section.session_timeout.as_ref();
     usual.session_timeout = value(timeout, values::duration_above_zero, usual.session_timeout, problems);
     let replay_safe = section.replay_safe.unwrap_or(false);
-    Some(ForwardConfig { unix, accepts_proxy_protocol, connections_max, datagrams, priority, replay_safe, ..usual })
+    Some(ForwardConfig {
+        unix,
+        accepts_proxy_protocol,
+        connections_max,
+        bandwidth_limit,
+        datagrams,
+        priority,
+        replay_safe,
+        ..usual
+    })
 }
 
 fn accepts(text: &str) -> Result<bool, String> {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::limits::bandwidth;
 use super::problem::{Problem, Problems};
 use super::resolve::{peer, value};
 use super::tcp::TcpKeys;
 use super::{NodeConfig, file, quic, values};
-use crate::base::limits;
+use crate::base::{Bandwidth, limits};
 use crate::channel::{Address, ChannelKind, DialOptions};
 use crate::crypto::identity::NodeId;
 use crate::node::{Entrances, LaneRole, LinkAddress};
@@ -44,6 +45,8 @@ pub struct LinkConfig {
     pub dial: DialOptions,
     /// Whether replay-safe streams may send early data.
     pub early_data: bool,
+    /// What this node sends over it.
+    pub bandwidth_limit: Option<Bandwidth>,
 }
 
 /// When packets are sealed inside channels that are encrypted already.
@@ -97,6 +100,7 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
     let survive = value(section.survive.as_ref(), values::duration, node.survive, problems);
     let seal = value(section.seal.as_ref(), str::parse, Seal::default(), problems);
     let early_data = section.early_data.unwrap_or(false);
+    let bandwidth_limit = bandwidth(section.bandwidth_limit.as_ref(), problems);
     let peer = peer(&section.peer, &node.id, problems)?;
     let required = section.required.unwrap_or(true);
     Some(LinkConfig {
@@ -112,6 +116,7 @@ pub(super) fn resolve(section: &Spanned<file::Link>, node: &NodeConfig, problems
         session_age_max: node.session_age_max,
         dial,
         early_data,
+        bandwidth_limit,
     })
 }
 

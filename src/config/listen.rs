@@ -46,6 +46,8 @@ pub(super) fn resolve(section: &Spanned<file::Listen>, problems: &mut Problems) 
         admission: admission(section, problems),
         takes_guests: section.guests.as_ref().is_some_and(|guests| *guests.get_ref()),
         early_data: section.early_data.unwrap_or(false),
+        // `[enroll]` says it for all.
+        enrolls: false,
     };
     let address = address?;
     check_kind(section, &address, &tcp, &unix, problems);

@@ -14,6 +14,7 @@ mod files;
 mod forward;
 mod guest;
 mod identity;
+mod limits;
 mod link;
 mod listen;
 pub(crate) mod log;
@@ -42,6 +43,7 @@ pub use changes::{Changes, FixedOptions};
 pub use enroll::EnrollConfig;
 pub use files::{Files, SystemFiles};
 pub use identity::{GuestIdentity, IdentityFiles, LoadedIdentity};
+pub use limits::LimitsConfig;
 pub use link::{LinkConfig, Seal};
 pub use listen::ListenConfig;
 pub use problem::{ConfigError, Problem};
@@ -58,6 +60,8 @@ pub struct Config {
     pub path: PathBuf,
     /// `[node]`.
     pub node: NodeConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
     /// `[identity]`, loaded.
     pub identity: LoadedIdentity,
     /// `[enroll]`: machines with a token may join here.
@@ -76,6 +80,8 @@ pub struct Config {
     pub forwards: Vec<crate::service::ForwardConfig>,
     /// `[log] filter`: what is logged, unless the command line says it.
     pub log_filter: Option<String>,
+    /// `[log] key_log_file`: where the keys of sessions are written.
+    pub key_log_file: Option<PathBuf>,
     /// `[admin]`: where the operator asks.
     pub admin: Option<AdminConfig>,
     /// What is allowed but probably not meant, for the log.

@@ -29,7 +29,7 @@ pub(super) fn load(
     let text = section.address.get_ref();
     let parsed = match format!("tls://{text}").parse::<Address>() {
         Ok(Address::Tls { host, port }) if port != 0 => Ok((host, port)),
-        _ => Err(format!("\"{text}\" is no address; expected host:port, such as \"hub.example:7444\"")),
+        _ => Err(format!("\"{text}\" is no address; expected host:port, such as \"hub.example:7443\"")),
     };
     let address = problems.check(section.address.span(), parsed);
     let hub = peer(&section.hub, identity?.identity.node_id(), problems);

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, Problems};
 use super::{Config, EnrollConfig, LinkConfig, LoadedIdentity, NodeConfig, file, values};
-use super::{enroll, forward, guest, link, listen, log, service};
+use super::{enroll, forward, guest, limits as limits_section, link, listen, log, service};
 use crate::base::limits;
 use crate::channel::Address;
 use crate::crypto::identity::NodeId;
@@ -27,14 +27,16 @@ pub(super) fn resolve(
     let own = identity.as_ref().map(|loaded| loaded.identity.node_id().clone());
     let own = own.or_else(|| NodeId::new(UNKNOWN_DOMAIN, "unknown").ok())?;
     let node = node(&file.node, &own, identity.is_some(), problems);
-    let listeners: Vec<_> = file.listen.iter().filter_map(|section| listen::resolve(section, problems)).collect();
+    let mut listeners: Vec<_> = file.listen.iter().filter_map(|section| listen::resolve(section, problems)).collect();
     let links: Vec<_> = file.link.iter().filter_map(|section| link::resolve(section, &node, problems)).collect();
     let services: Vec<_> =
         file.service.iter().filter_map(|section| service::resolve(section, &own, problems)).collect();
+    let limits = limits_section::resolve(&file.limits, &own, problems);
     let forward = |section| Some((section, forward::resolve(section, &own, problems)?));
     let forwards: Vec<_> = file.forward.iter().filter_map(forward).collect();
     check_unique(file, &own, problems);
     check_peers(file, &forwards, &links, problems);
+    enroll::share_listeners(file.enroll.as_ref(), &mut listeners, problems);
     guest::check(file, identity.as_ref(), problems);
     let forwards = forwards.into_iter().map(|(_, forward)| forward).collect();
     let mut warnings = Vec::new();
@@ -44,9 +46,15 @@ pub(super) fn resolve(
     let identity = identity?;
     let enroll = enroll.map(|enroll| enroll::with_addresses(enroll, &listeners));
     let log_filter = value(file.log.filter.as_ref(), log::checked, None, problems);
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let key_log_file = file.log.key_log_file.as_ref().map(|path| base.join(path.get_ref()));
+    if let Some(path) = &key_log_file {
+        warnings.push(format!("the keys of all sessions are written to {}: see [log] key_log_file", path.display()));
+    }
     Some(Config {
         path: path.to_owned(),
         node,
+        limits,
         identity,
         enroll,
         renew: None,
@@ -56,6 +64,7 @@ pub(super) fn resolve(
         services,
         forwards,
         log_filter,
+        key_log_file,
         admin: None,
         warnings,
     })

@@ -6,6 +6,7 @@ use toml::Spanned;
 
 use super::allow::allow;
 use super::datagrams::{DatagramKeys, given_of_connections, refuse_for_datagrams};
+use super::limits::{bandwidth, connections_per_peer_max};
 use super::problem::{Problem, Problems};
 use super::resolve::{number, service_name, value};
 use super::unix::refuse;
@@ -50,6 +51,12 @@ pub(super) fn resolve(
     let allow = allow(section.allow.as_deref(), own, problems);
     let proxy_protocol = value(section.proxy_protocol.as_ref(), proxy_version, None, problems);
     let connections_max = connections_max(section.connections_max.as_ref(), problems);
+    let connections_per_peer_max = connections_per_peer_max(section.connections_per_peer_max.as_ref(), problems);
+    let bandwidth_limit = bandwidth(section.bandwidth_limit.as_ref(), problems);
+    if let (Some(Target::Bench), Some(limit)) = (&target, &section.bandwidth_limit) {
+        let problem = Problem::new("\"bench:\" measures what links carry, and has no bandwidth_limit").at(limit.span());
+        problems.push(problem.help("limit the [[link]], or peers in [limits]"));
+    }
     let timeout = section.connect_timeout.as_ref();
     let connect_timeout = value(timeout, values::duration_above_zero, CONNECT_TIMEOUT, problems);
     let priority = value(section.priority.as_ref(), str::parse, Priority::default(), problems);
@@ -59,6 +66,8 @@ pub(super) fn resolve(
         allow,
         proxy_protocol,
         connections_max,
+        connections_per_peer_max,
+        bandwidth_limit,
         datagrams,
         connect_timeout,
         priority,

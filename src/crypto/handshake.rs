@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, DirectionalKeys, KeyChange, Keys, Version};
-use rustls::{AlertDescription, ClientConfig, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, KeyLog, ServerConfig};
 
 use super::identity::VerifyFailure;
 use super::schedule::SessionSecrets;
@@ -76,6 +76,8 @@ pub struct CompletedHandshake {
 /// A handshake in progress.
 pub struct Handshake {
     connection: quic::Connection,
+    /// The one of the TLS configuration.
+    key_log: Arc<dyn KeyLog>,
     /// Level of the bytes that the next `write_hs` returns.
     writing: HandshakeLevel,
     reading: HandshakeLevel,
@@ -93,8 +95,9 @@ impl Handshake {
     pub fn client(config: Arc<ClientConfig>, parameters: Vec<u8>) -> Result<Self, HandshakeError> {
         // Peers are verified by the name in their certificate, never by DNS: the name here has no meaning.
         let name = ServerName::try_from("longhaul.invalid").expect("a valid DNS name");
+        let key_log = Arc::clone(&config.key_log);
         let connection = quic::ClientConnection::new(config, Version::V1, name, parameters);
-        Ok(Self::new(quic::Connection::Client(connection.map_err(local_error)?)))
+        Ok(Self::new(quic::Connection::Client(connection.map_err(local_error)?), key_log))
     }
 
     /// The accepting side.
@@ -102,13 +105,15 @@ impl Handshake {
     /// # Errors
     /// [`HandshakeError::Tls`] when the configuration cannot be used.
     pub fn server(config: Arc<ServerConfig>, parameters: Vec<u8>) -> Result<Self, HandshakeError> {
+        let key_log = Arc::clone(&config.key_log);
         let connection = quic::ServerConnection::new(config, Version::V1, parameters);
-        Ok(Self::new(quic::Connection::Server(connection.map_err(local_error)?)))
+        Ok(Self::new(quic::Connection::Server(connection.map_err(local_error)?), key_log))
     }
 
-    fn new(connection: quic::Connection) -> Self {
+    fn new(connection: quic::Connection, key_log: Arc<dyn KeyLog>) -> Self {
         let mut handshake = Self {
             connection,
+            key_log,
             writing: HandshakeLevel::Initial,
             reading: HandshakeLevel::Initial,
             received: [0; 3],
@@ -230,6 +235,7 @@ impl Handshake {
             self.connection.export_keying_material(output, label, Some(context)).map(|_| ())
         })
         .map_err(|source| HandshakeError::Tls { source, alert: None })?;
+        secrets.tell(&*self.key_log, session_id, &suite);
         Ok(CompletedHandshake { secrets, suite, peer_certificates, peer_parameters })
     }
 

@@ -10,11 +10,14 @@
 mod handshake;
 pub mod identity;
 pub mod join;
+pub mod key_log;
+mod recorded;
 mod schedule;
 mod seal;
 pub mod token;
 
 pub use handshake::{CompletedHandshake, Flight, Handshake, HandshakeError};
+pub use recorded::{NotOpened, RecordedKeys, RecordedOpener};
 pub use schedule::{EpochKeys, KeySchedule, OpeningKeys, SessionSecrets};
 pub use seal::{LaneOpener, OpenError, SealedKeys};
 pub(crate) use seal::{open_with, seal_with};

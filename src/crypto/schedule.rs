@@ -51,6 +51,14 @@ impl SessionSecrets {
         &self.guest
     }
 
+    /// What the keys of the packets that a side sends begin with.
+    pub(super) fn traffic(&self, side: Side) -> &Secret<32> {
+        match side {
+            Side::Client => &self.client_traffic,
+            Side::Server => &self.server_traffic,
+        }
+    }
+
     /// The key of the proofs that bind further channels to the session.
     #[must_use]
     pub fn join_key(&self) -> &Secret<32> {
@@ -176,12 +184,7 @@ impl KeySchedule {
 }
 
 fn derive_keys(suite: &Suite, side: Side, epoch: Epoch, secrets: &[Secret<32>; 2]) -> EpochKeys {
-    let keys = secrets.each_ref().map(|secret| {
-        let key: [u8; 32] = expand_label(secret, b"longhaul key");
-        let iv: [u8; NONCE_LEN] = expand_label(secret, b"longhaul iv");
-        Arc::<dyn PacketKey>::from(suite.quic.packet_key(AeadKey::from(key), Iv::from(iv)))
-    });
-    let [client, server] = keys;
+    let [client, server] = secrets.each_ref().map(|secret| packet_key(suite, secret));
     let (local, remote) = match side {
         Side::Client => (client, server),
         Side::Server => (server, client),
@@ -189,12 +192,20 @@ fn derive_keys(suite: &Suite, side: Side, epoch: Epoch, secrets: &[Secret<32>; 2
     EpochKeys { epoch, local, remote }
 }
 
-fn next_secret(secret: &Secret<32>) -> Secret<32> {
-    Secret::new(expand_label(secret, b"longhaul ku"))
+/// The packet key of a secret.
+pub(super) fn packet_key(suite: &Suite, secret: &Secret<32>) -> Arc<dyn PacketKey> {
+    let key: [u8; 32] = expand_label(hkdf::HKDF_SHA256, secret.expose(), b"longhaul key");
+    let iv: [u8; NONCE_LEN] = expand_label(hkdf::HKDF_SHA256, secret.expose(), b"longhaul iv");
+    Arc::from(suite.quic.packet_key(AeadKey::from(key), Iv::from(iv)))
 }
 
-/// HKDF-Expand-Label (RFC 8446 §7.1) with SHA-256 and an empty context.
-fn expand_label<const N: usize>(secret: &Secret<32>, label: &[u8]) -> [u8; N] {
+/// The secret of the epoch after that of `secret`.
+pub(super) fn next_secret(secret: &Secret<32>) -> Secret<32> {
+    Secret::new(expand_label(hkdf::HKDF_SHA256, secret.expose(), b"longhaul ku"))
+}
+
+/// HKDF-Expand-Label (RFC 8446 §7.1) with an empty context.
+pub(super) fn expand_label<const N: usize>(algorithm: hkdf::Algorithm, secret: &[u8], label: &[u8]) -> [u8; N] {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {
@@ -205,7 +216,7 @@ fn expand_label<const N: usize>(secret: &Secret<32>, label: &[u8]) -> [u8; N] {
     let label_size = [u8::try_from(label.len() + 6).expect("labels are short")];
     let info = [&size[..], &label_size, b"tls13 ", label, &[0]];
     let mut output = [0; N];
-    hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret.expose())
+    hkdf::Prk::new_less_safe(algorithm, secret)
         .expand(&info, Length(N))
         .and_then(|okm| okm.fill(&mut output))
         .expect("the length is below 255 hashes");

@@ -83,6 +83,15 @@ pub enum AuditEvent<'a> {
         name: &'a str,
         /// The session.
         session: String,
+        /// Whether the peer began it with early data, which was taken.
+        began_early: bool,
+    },
+    /// Tickets were declined, and with them the early data behind them: their peers had to show their certificates.
+    TicketsDeclined {
+        /// Why: `unknown`, `expired` or `untrusted`.
+        reason: &'static str,
+        /// How many since the last line with this reason.
+        count: u64,
     },
     /// It ended.
     SessionDown {
@@ -147,6 +156,10 @@ struct Line<'a> {
     step: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    early_data: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,8 +334,15 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             ..line
         },
         AuditEvent::AuthorityRotated { step } => Line { event: "authority-rotated", step: Some(step), ..line },
-        AuditEvent::SessionUp { name, session } => {
-            Line { event: "session-up", name: Some((*name).to_owned()), session: Some(session.clone()), ..line }
+        AuditEvent::SessionUp { name, session, began_early } => Line {
+            event: "session-up",
+            name: Some((*name).to_owned()),
+            session: Some(session.clone()),
+            early_data: began_early.then_some("accepted"),
+            ..line
+        },
+        AuditEvent::TicketsDeclined { reason, count } => {
+            Line { event: "tickets-declined", reason: Some((*reason).to_owned()), count: Some(*count), ..line }
         }
         AuditEvent::SessionDown { name, session, reason } => Line {
             event: "session-down",

@@ -4,9 +4,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::AlertDescription;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::time_provider::DefaultTimeProvider;
+use rustls::time_provider::TimeProvider;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::hub_address;
-use super::point::read;
+use super::visit::read;
 use crate::base::{Secret, limits};
 use crate::channel::Address;
 use crate::crypto::identity::{
@@ -39,6 +40,8 @@ pub struct Join<'a> {
     pub certificate_request: &'a [u8],
     /// The cryptography to use.
     pub provider: Arc<CryptoProvider>,
+    /// What tells whether certificates hold now.
+    pub time: Arc<dyn TimeProvider>,
 }
 
 /// What came of it.
@@ -120,7 +123,8 @@ impl Join<'_> {
         };
         let (certificate, authority) = (CertificateDer::from(certificate), CertificateDer::from(authority));
         let pin = self.token.authority_pin();
-        let issued = issued_node(&certificate, &authority, pin, request.spki_sha256(), &self.provider, UnixTime::now());
+        let now = self.time.current_time().unwrap_or_else(UnixTime::now);
+        let issued = issued_node(&certificate, &authority, pin, request.spki_sha256(), &self.provider, now);
         let node_id = issued.map_err(|failure| JoinError::BadAnswer { reason: failure.to_string() })?;
         let is_named = self.name.is_empty() || node_id.name() == self.name;
         if !is_named || node_id.trust_domain() != hub.trust_domain() {
@@ -132,15 +136,15 @@ impl Join<'_> {
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, JoinError> {
         let socket = hub_address::dial(self.host, self.port).await.map_err(|error| self.broken(error))?;
-        let config = enroll_client_config(
-            *self.token.authority_pin(),
-            Arc::clone(&self.provider),
-            Arc::new(DefaultTimeProvider),
-        )?;
+        let config =
+            enroll_client_config(*self.token.authority_pin(), Arc::clone(&self.provider), Arc::clone(&self.time))?;
         let handshake = TlsConnector::from(config).connect(server_name(), socket).await;
         handshake.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                JoinError::NotTheHub { address: self.address(), reason: NOT_HERE.to_owned() }
+            }
             Some(reason) => JoinError::NotTheHub { address: self.address(), reason: VerifyFailure::explain(reason) },
-            None => self.broken(error),
+            None => self.broken(ended(error)),
         })
     }
 
@@ -190,5 +194,19 @@ impl Join<'_> {
 
     fn address(&self) -> String {
         hub_address::text(self.host, self.port)
+    }
+}
+
+/// What a listener of channels answers that takes no machines.
+const NOT_HERE: &str = "machines do not join at this port; `[enroll]` of the hub says at which";
+
+/// The end of a connection in the middle of its handshake says little by itself.
+fn ended(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            let text = format!("it ended the handshake ({error}); machines may not be let in at this port, or not now");
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
     }
 }

@@ -16,6 +16,7 @@ mod renew;
 mod renewing;
 pub mod store;
 mod throttle;
+mod visit;
 
 pub use crate::channel::AddressRange;
 pub use audit::{AuditEvent, AuditLog};
@@ -26,6 +27,7 @@ pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
 pub use registrar::{Registrar, RegistrarSettings, Visit};
 pub use renew::{RenewError, Renewal, Renewed};
 pub use renewing::RenewVisit;
+pub use visit::Enrolment;
 
 /// Names of the files in an authority's directory.
 pub mod files {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::io::AsyncWriteExt;
@@ -11,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::hub_address;
-use super::point::read;
+use super::visit::read;
 use crate::base::limits;
 use crate::crypto::identity::{
     ALPN_ENROLL, IdentityError, NodeId, PeerIdentity, PeerVerifier, TlsSettings, Trust, TrustAnchors, VerifyFailure,
@@ -145,8 +146,9 @@ impl Renewal<'_> {
         }
         let anchors = TrustAnchors::from_certificates(anchors.into_iter().map(CertificateDer::from).collect())?;
         let trust = Trust::new(own.trust_domain(), anchors.clone(), Arc::clone(self.tls.provider()))?;
+        let now = self.tls.now_unix().map(|now| UnixTime::since_unix_epoch(Duration::from_secs(now)));
         let verified = PeerVerifier::new(Arc::new(trust), Some(own))
-            .verify_chain(std::slice::from_ref(&certificate), UnixTime::now());
+            .verify_chain(std::slice::from_ref(&certificate), now.unwrap_or_else(UnixTime::now));
         verified.map_err(|failure| bad(failure.to_string()))?;
         let denylist = match denylist {
             [] => None,

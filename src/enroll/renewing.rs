@@ -1,5 +1,6 @@
 //! Decides who gets a further certificate: who has one that this authority gave to the same node, and is not denied.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,14 @@ impl Registrar {
     pub fn denylist_after(&self, version: u64) -> Result<Option<SignedDenylist>, StoreError> {
         let is_newer = self.store().denylist_version()? > version;
         is_newer.then(|| self.denylist()).transpose()
+    }
+
+    /// The tokens of guests that were revoked or denied: what came by them is to end.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub fn revoked_guest_tokens(&self, now_unix: u64) -> Result<HashSet<TokenId>, StoreError> {
+        Ok(self.store().revoked_guest_tokens(now_unix)?.into_iter().collect())
     }
 
     fn issue_again(&self, visit: &RenewVisit<'_>, anchors_sha256: [u8; 32]) -> Result<Vec<u8>, Failure> {

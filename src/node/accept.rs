@@ -16,6 +16,7 @@ use super::carrier::spawn_carrier;
 use super::config::NodeConfig;
 use super::dial::{channel_binding, lane_kind, outer_secrets, outer_tls_error};
 use super::early::Unfinished;
+use super::enrolment::{Arrival, EnrolmentDoor};
 use super::error::ConnectError;
 use super::guest::{Door, GuestAdmission};
 use super::lane::{Awaited, LaneIo, spawn_lane};
@@ -28,7 +29,7 @@ use super::shared::Shared;
 use crate::base::{LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
     Accepted, ChannelInfo, ChannelKind, Connection, ListenOptions, OuterTls, QuicAccepted, QuicConnection, QuicEarly,
-    accept_tls,
+    TlsConnection, TlsGreeting, accept_tls,
 };
 use crate::crypto::identity::{
     ALPN_QUIC, ALPN_SESSION, ALPN_TLS, IdentityError, PeerIdentity, TlsSettings, quic_initial_suite,
@@ -49,6 +50,8 @@ pub(super) struct Acceptor {
     pub(super) is_full: std::sync::atomic::AtomicBool,
     /// Judges peers without a certificate.
     pub(super) guests: Option<Arc<dyn GuestAdmission>>,
+    /// Answers machines that ask for a certificate.
+    pub(super) enrolment: Option<Arc<dyn EnrolmentDoor>>,
 }
 
 /// What a listener lets peers do in their first seconds.
@@ -58,10 +61,20 @@ pub(super) struct Terms {
     early_data: bool,
     /// Peers may come without a certificate, and prove a token.
     takes_guests: bool,
+    /// Machines may come that ask for a certificate.
+    enrolls: bool,
+}
+
+/// What a connection became.
+enum Opened {
+    /// A lane of a session.
+    Lane(LaneId),
+    /// No channel: a machine asks for a certificate.
+    Machine(Box<TlsGreeting>, Arc<dyn EnrolmentDoor>),
 }
 
 /// A channel in its first seconds.
-struct Fresh {
+pub(super) struct Fresh {
     reader: MessageReader,
     writer: crate::channel::WriteHalf,
     abort: crate::channel::AbortHandle,
@@ -72,6 +85,8 @@ struct Fresh {
     /// As [`ChannelInfo::path`].
     path: Option<u64>,
     terms: Terms,
+    /// When its first message has to be there.
+    first_until: tokio::time::Instant,
     /// Of a channel that has a lane already.
     first: Option<FirstLane>,
 }
@@ -92,7 +107,14 @@ impl Acceptor {
         let kind = lane_kind(connection.info.kind);
         let begun = Instant::now();
         let outcome = match tokio::time::timeout(timeout, self.open(connection, terms)).await {
-            Ok(outcome) => outcome,
+            Ok(Ok(Opened::Machine(greeting, door))) => {
+                if let Err(error) = door.serve(*greeting).await {
+                    tracing::debug!(peer = %peer_address, %error, "enrolment connection ended");
+                }
+                return drop(permit);
+            }
+            Ok(Ok(Opened::Lane(lane))) => Ok(lane),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectError::TimedOut(timeout)),
         };
         drop(permit);
@@ -228,7 +250,7 @@ impl Acceptor {
             }
         }
         let connection = connection.completed();
-        let (secrets, suite) = outer_secrets(connection.outer(), session_id)?;
+        let (secrets, suite) = outer_secrets(connection.outer(), session_id, self.tls.key_log())?;
         fresh.writer.write_all(&Established::started_message(&self.config.session, session_id)).await?;
         let completed: Result<_, ConnectError> = unfinished.complete(|session, now| {
             session.complete_handshake(&secrets, suite, true, now);
@@ -256,7 +278,7 @@ impl Acceptor {
 
     /// Makes of a channel or a lane what its first message says: the session, and the lane in it.
     async fn receive(&self, mut fresh: Fresh) -> Result<(Arc<Shared>, LaneId), ConnectError> {
-        let first = tokio::time::timeout(limits::FIRST_MESSAGE_TIMEOUT, fresh.reader.next()).await;
+        let first = tokio::time::timeout_at(fresh.first_until, fresh.reader.next()).await;
         let (message, _) =
             first.map_err(|_| ConnectError::TimedOut(limits::FIRST_MESSAGE_TIMEOUT))?.map_err(std::io::Error::from)?;
         let FrameMessage { head, body } = message;
@@ -276,24 +298,40 @@ impl Acceptor {
         }
     }
 
-    async fn open(&self, connection: Connection, terms: Terms) -> Result<LaneId, ConnectError> {
-        let (connection, outer) = if connection.info.kind == ChannelKind::Tls {
-            // Without early data: tokio-rustls hands it out only when the handshake is complete.
-            let config = self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })?;
-            let tls = accept_tls(connection, config).await.map_err(|error| outer_tls_error(&error))?;
-            (tls.connection, Some(tls.outer))
-        } else {
-            (connection, None)
+    async fn open(&self, connection: Connection, terms: Terms) -> Result<Opened, ConnectError> {
+        let has_tls = connection.info.kind == ChannelKind::Tls;
+        let door = self.enrolment.as_ref().filter(|_| terms.enrolls && connection.info.kind != ChannelKind::Unix);
+        let fresh = match door {
+            Some(door) => {
+                let first_until = Fresh::first_until();
+                match Arrival::of(connection).await? {
+                    Arrival::Machine(greeting) => return Ok(Opened::Machine(greeting, Arc::clone(door))),
+                    Arrival::Tls(greeting) => {
+                        let tls = Box::pin(greeting.accept_channel(self.outer_config(terms)?)).await;
+                        Fresh::over_tls(tls.map_err(|error| outer_tls_error(&error))?, terms)
+                    }
+                    Arrival::Raw(connection, reader) => {
+                        Fresh { reader, first_until, ..Fresh::new(connection, None, terms) }
+                    }
+                }
+            }
+            None if has_tls => {
+                let tls = accept_tls(connection, self.outer_config(terms)?).await;
+                Fresh::over_tls(tls.map_err(|error| outer_tls_error(&error))?, terms)
+            }
+            None => Fresh::new(connection, None, terms),
         };
-        self.receive(Fresh::new(connection, outer, terms)).await.map(|(_, lane)| lane)
+        self.receive(fresh).await.map(|(_, lane)| Opened::Lane(lane))
+    }
+
+    /// For a `tls://` channel. Without early data: tokio-rustls hands it out only when the handshake is complete.
+    fn outer_config(&self, terms: Terms) -> Result<Arc<ServerConfig>, IdentityError> {
+        self.server_config(ALPN_TLS, Terms { early_data: false, ..terms })
     }
 
     async fn handshake(&self, mut fresh: Fresh, first: FrameMessage) -> Result<(Arc<Shared>, LaneId), ConnectError> {
-        let mut config = self.config.session.clone();
-        if fresh.terms.early_data {
-            config = config.granting_early();
-        }
-        let config = &config;
+        // Whether or not early data is taken now: a client may hold a ticket from a time when it was.
+        let config = &self.config.session.clone().granting_early();
         let tls = self.server_config(ALPN_SESSION, fresh.terms)?;
         let mut establishing = match Establishing::server(tls, config, &first.head) {
             Ok(establishing) => establishing,
@@ -401,7 +439,7 @@ impl Acceptor {
             let ours = config.versions.clone();
             return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
         }
-        let (secrets, suite) = outer_secrets(&outer, session_id)?;
+        let (secrets, suite) = outer_secrets(&outer, session_id, self.tls.key_log())?;
         let setup = LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let session = Established::over_tls(
             session_id,
@@ -452,7 +490,8 @@ impl Acceptor {
     /// their token.
     pub(super) fn terms(&self, options: &ListenOptions) -> Terms {
         let takes_guests = options.takes_guests && self.guests.is_some();
-        Terms { early_data: options.early_data && !takes_guests, takes_guests }
+        let enrolls = options.enrolls && self.enrolment.is_some();
+        Terms { early_data: options.early_data && !takes_guests, takes_guests, enrolls }
     }
 
     /// For one connection. Where guests are taken nobody resumes.
@@ -502,12 +541,13 @@ impl Acceptor {
         let (id, early) = (session.id(), session.is_early());
         session.limit_life(self.tls.life_of(peer.not_after_unix));
         tracing::info!(session = %id, peer = %peer.node_id, address = %fresh.peer_address, kind = %fresh.kind, early, "session accepted");
+        session.set_send_limit(self.registry.limiter().session(&peer.node_id, false));
         let shared = Shared::new(session, peer, None, self.registry.observer());
         if !self.registry.insert(id, &shared) {
             fresh.refuse().await;
             return Err(EstablishError::Violation("session id that is in use").into());
         }
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             fresh.refuse().await;
             revocation::close(&shared);
             return Err(ConnectError::Revoked);
@@ -530,7 +570,7 @@ impl Acceptor {
             fresh.writer.write_all(&answer).await?;
             return Err(EstablishError::Violation("join to a session that is not known").into());
         };
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             fresh.refuse().await;
             return Err(ConnectError::Revoked);
         }
@@ -593,11 +633,26 @@ impl Acceptor {
 impl Fresh {
     fn new(connection: Connection, outer: Option<OuterTls>, terms: Terms) -> Self {
         let abort = connection.abort_handle();
-        let (read, writer) = connection.io.split();
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
+        let reader = Self::reader(&connection);
+        let (_, writer) = connection.io.split();
         let path = connection.info.path();
         let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
-        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, path, terms, first: None }
+        let first_until = Self::first_until();
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, path, terms, first_until, first: None }
+    }
+
+    fn over_tls(tls: TlsConnection, terms: Terms) -> Self {
+        Self::new(tls.connection, Some(tls.outer), terms)
+    }
+
+    /// Reads its messages, as strangers may send them.
+    pub(super) fn reader(connection: &Connection) -> MessageReader {
+        let (read, _) = connection.io.clone().split();
+        MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX)
+    }
+
+    fn first_until() -> tokio::time::Instant {
+        tokio::time::Instant::now() + limits::FIRST_MESSAGE_TIMEOUT
     }
 
     /// The one answer that strangers get.

@@ -248,9 +248,10 @@ impl Dialler {
         let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
         session.limit_life(self.tls.life_of(peer.not_after_unix));
+        session.set_send_limit(self.registry.limiter().session(&peer.node_id, true));
         let shared = Shared::new(session, peer, Some(listener), self.registry.observer());
         self.registry.insert(id, &shared);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             revocation::close(&shared);
         }
         let session = session::Session::new(Arc::clone(&shared));
@@ -265,7 +266,7 @@ impl Dialler {
         let Begun { shared, unclaimed, session, events, client: _ } = begun;
         let id = session.id();
         drop(session);
-        if is_revoked(&shared, self.tls.trust()) {
+        if is_revoked(&shared, &self.registry, self.tls.trust()) {
             self.registry.remove(id);
             revocation::close(&shared);
             return Err(ConnectError::Revoked);
@@ -477,7 +478,7 @@ impl Attempt<'_> {
                 quic
             };
             self.check_peer(quic.outer().peer_certificates())?;
-            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id)?;
+            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id, self.dialler.tls.key_log())?;
             begun.shared.with_timer(|inner| {
                 inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
             });
@@ -597,7 +598,7 @@ impl Attempt<'_> {
     async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
         let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
         let peer = self.check_peer(outer.peer_certificates())?;
-        let (secrets, suite) = outer_secrets(outer, self.session_id)?;
+        let (secrets, suite) = outer_secrets(outer, self.session_id, self.dialler.tls.key_log())?;
         let abort = connection.abort_handle();
         let (read, mut writer) = connection.io.split();
         let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
@@ -634,6 +635,7 @@ impl Attempt<'_> {
 pub(super) fn outer_secrets(
     outer: &OuterTls,
     session_id: SessionId,
+    key_log: &dyn rustls::KeyLog,
 ) -> Result<(SessionSecrets, rustls::quic::Suite), ConnectError> {
     let secrets = SessionSecrets::from_exporter(session_id, |output, label, context| {
         outer.export_keying_material(label, Some(context)).map(|bytes| output.copy_from_slice(&bytes))
@@ -644,6 +646,7 @@ pub(super) fn outer_secrets(
         .tls13()
         .and_then(rustls::Tls13CipherSuite::quic_suite)
         .ok_or_else(|| ConnectError::OuterTls("its cipher suite protects no packets".to_owned()))?;
+    secrets.tell(key_log, session_id, &suite);
     Ok((secrets, suite))
 }
 

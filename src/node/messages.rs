@@ -5,7 +5,7 @@ use std::io;
 use bytes::BytesMut;
 
 use crate::channel::ReadHalf;
-use crate::wire::{FrameMessage, WireError, decode_message, message_size};
+use crate::wire::{FrameMessage, WireError, begins_tls, decode_message, message_size};
 
 /// Room for the first read after an idle time, and the largest for messages that are not known yet. It grows while reads
 /// fill it.
@@ -97,6 +97,21 @@ impl MessageReader {
             }
             self.fill().await?;
         }
+    }
+
+    /// Whether the channel begins as TLS does, and not with a message. Takes nothing. Cancel safe.
+    pub(super) async fn begins_tls(&mut self) -> Result<bool, ReadMessageError> {
+        loop {
+            if let Some(is_tls) = begins_tls(&self.buffer) {
+                return Ok(is_tls);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// What has been read, and is no message.
+    pub(super) fn into_read(self) -> BytesMut {
+        self.buffer
     }
 
     fn make_room(&mut self) -> Result<(), WireError> {

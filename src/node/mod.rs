@@ -22,11 +22,13 @@
 //! ```
 
 mod accept;
+mod bandwidth;
 mod carrier;
 mod config;
 mod datagrams;
 mod dial;
 mod early;
+mod enrolment;
 mod error;
 mod guest;
 mod lane;
@@ -46,8 +48,10 @@ mod shared;
 mod slot;
 mod stream_opener;
 
+pub use bandwidth::BandwidthLimits;
 pub use config::{Entrances, LinkAddress, LinkConfig, NodeConfig};
 pub use datagrams::{DatagramFlow, DatagramSender};
+pub use enrolment::{EnrolmentDoor, Served};
 pub use error::{ConnectError, DatagramError, NodeError, ReadError, SessionError, WriteError};
 pub use guest::{GuestAdmission, GuestRefusal, GuestVisit};
 pub use link::{Link, LinkStatus};
@@ -59,6 +63,7 @@ pub use send_stream::SendStream;
 pub use session::Session;
 pub use stream_opener::StreamOpener;
 
-pub use crate::session::{LaneStats, SessionStats};
+pub use crate::base::Bandwidth;
+pub use crate::session::{LaneStats, LimitedBy, SessionStats};
 pub use crate::stream::{DatagramDrop, DatagramStats, Priority};
 pub use crate::wire::LaneRole;

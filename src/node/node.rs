@@ -9,7 +9,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use super::accept::{Acceptor, Terms};
+use super::bandwidth::BandwidthLimits;
 use super::config::{LinkConfig, NodeConfig};
+use super::enrolment::EnrolmentDoor;
 use super::error::{ConnectError, NodeError};
 use super::guest::GuestAdmission;
 use super::link::Link;
@@ -31,6 +33,7 @@ pub struct NodeBuilder {
     listeners: Vec<(Address, ListenOptions)>,
     observer: Option<Arc<dyn Observer>>,
     guests: Option<Arc<dyn GuestAdmission>>,
+    enrolment: Option<Arc<dyn EnrolmentDoor>>,
 }
 
 impl NodeBuilder {
@@ -62,6 +65,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Has machines answered that ask for a certificate, who come by listeners with [`ListenOptions::enrolls`].
+    #[must_use]
+    pub fn enrolment(mut self, door: Arc<dyn EnrolmentDoor>) -> Self {
+        self.enrolment = Some(door);
+        self
+    }
+
     /// Starts the node. Has to be called within a tokio runtime.
     ///
     /// # Errors
@@ -80,6 +90,7 @@ impl NodeBuilder {
             sessions: sender,
             is_full: AtomicBool::new(false),
             guests: self.guests,
+            enrolment: self.enrolment,
         });
         let mut addresses = Vec::new();
         let mut tasks = vec![tokio::spawn(watch_memory(Arc::clone(&acceptor)))];
@@ -128,7 +139,14 @@ impl Node {
     /// Begins a node with an identity and what it trusts.
     #[must_use]
     pub fn builder(tls: TlsSettings) -> NodeBuilder {
-        NodeBuilder { tls, config: NodeConfig::default(), listeners: Vec::new(), observer: None, guests: None }
+        NodeBuilder {
+            tls,
+            config: NodeConfig::default(),
+            listeners: Vec::new(),
+            observer: None,
+            guests: None,
+            enrolment: None,
+        }
     }
 
     /// This node's own name.
@@ -147,6 +165,17 @@ impl Node {
     #[must_use]
     pub fn tls(&self) -> &TlsSettings {
         &self.0.tls
+    }
+
+    /// Sends no more than these allow from now on, in all sessions: those that are open go on at the other rate.
+    pub fn set_bandwidth_limits(&self, limits: BandwidthLimits) {
+        self.0.registry.limiter().set(limits);
+    }
+
+    /// How much it sends at most.
+    #[must_use]
+    pub fn bandwidth_limits(&self) -> BandwidthLimits {
+        self.0.registry.limiter().limits()
     }
 
     /// Puts denylists into effect at this node.

@@ -1,20 +1,25 @@
 //! The sessions of a node by id: where joins find theirs, and where memory is counted.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use super::bandwidth::Limiter;
 use super::observer::{NodeEvent, Observer};
 use super::shared::Shared;
 use crate::base::{CloseCode, SessionId};
 use crate::channel::Gate;
+use crate::crypto::token::TokenId;
 
 /// All living sessions of a node, and who watches them.
 #[derive(Default)]
 pub(super) struct Registry {
     sessions: Mutex<HashMap<SessionId, Weak<Shared>>>,
     gates: Mutex<Vec<Gate>>,
+    limiter: Arc<Limiter>,
     observer: Option<Arc<dyn Observer>>,
+    /// Tokens whose guests may not be here any more.
+    denied_tokens: RwLock<HashSet<TokenId>>,
 }
 
 impl Registry {
@@ -28,11 +33,26 @@ impl Registry {
         self.observer.as_ref()
     }
 
+    /// What limits the sessions.
+    pub(super) fn limiter(&self) -> &Arc<Limiter> {
+        &self.limiter
+    }
+
     /// Tells the observer, if there is one.
     pub(super) fn tell(&self, event: &NodeEvent<'_>) {
         if let Some(observer) = &self.observer {
             observer.on_event(event);
         }
+    }
+
+    /// Denies the guests of these tokens, and of no others.
+    pub(super) fn deny_tokens(&self, tokens: HashSet<TokenId>) {
+        *self.denied_tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
+    /// Whether the guests of a token are denied.
+    pub(super) fn is_token_denied(&self, id: TokenId) -> bool {
+        self.denied_tokens.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     /// Adds the gate of a listener.

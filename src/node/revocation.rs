@@ -1,5 +1,6 @@
 //! Denied peers: their sessions end, and nothing of theirs is taken any more.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,6 +9,7 @@ use super::registry::Registry;
 use super::shared::Shared;
 use crate::base::CloseCode;
 use crate::crypto::identity::{DenylistError, Trust};
+use crate::crypto::token::TokenId;
 use crate::wire::SignedDenylist;
 
 /// Puts denylists into effect at a node, without keeping the node alive.
@@ -35,6 +37,12 @@ impl Revoker {
         Ok(is_newer)
     }
 
+    /// Denies the guests that came by these tokens, and no others any more, and closes their sessions.
+    pub fn deny_guests(&self, tokens: HashSet<TokenId>) {
+        self.registry.deny_tokens(tokens);
+        close_revoked(&self.registry, &self.trust);
+    }
+
     /// Who is trusted, and who is denied.
     #[must_use]
     pub fn trust(&self) -> &Arc<Trust> {
@@ -50,7 +58,7 @@ impl fmt::Debug for Revoker {
 
 /// Closes the sessions with denied peers.
 pub(super) fn close_revoked(registry: &Registry, trust: &Trust) {
-    for shared in registry.all().iter().filter(|shared| is_revoked(shared, trust)) {
+    for shared in registry.all().iter().filter(|shared| is_revoked(shared, registry, trust)) {
         tracing::warn!(peer = %shared.peer.node_id, "peer was revoked, closing its session");
         close(shared);
     }
@@ -58,11 +66,13 @@ pub(super) fn close_revoked(registry: &Registry, trust: &Trust) {
 
 /// Whether the peer of a session is denied. To be asked when the session is where [`close_revoked`] finds it: a denylist
 /// may have come between the handshake and then.
-pub(super) fn is_revoked(shared: &Shared, trust: &Trust) -> bool {
-    trust.is_denied(&shared.peer.node_id, &shared.peer.spki_sha256)
+pub(super) fn is_revoked(shared: &Shared, registry: &Registry, trust: &Trust) -> bool {
+    let peer = &shared.peer;
+    trust.is_denied(&peer.node_id, &peer.spki_sha256) || peer.token_id.is_some_and(|id| registry.is_token_denied(id))
 }
 
 /// Closes the session of a denied peer.
 pub(super) fn close(shared: &Shared) {
-    shared.with_timer(|inner| inner.session.close(CloseCode::REVOKED, "the node was revoked", Instant::now()));
+    let reason = if shared.peer.is_guest() { "the token was revoked" } else { "the node was revoked" };
+    shared.with_timer(|inner| inner.session.close(CloseCode::REVOKED, reason, Instant::now()));
 }

@@ -122,6 +122,12 @@ impl Session {
         self.0.shared.look(|inner| inner.session.is_early())
     }
 
+    /// Whether it was early once: early data was taken from its peer. It stays so.
+    #[must_use]
+    pub fn began_early(&self) -> bool {
+        self.0.shared.look(|inner| inner.session.began_early())
+    }
+
     /// A stream to be opened, with more to say about it.
     pub fn stream(&self) -> StreamOpener<'_> {
         StreamOpener::new(self)

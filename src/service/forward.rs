@@ -21,9 +21,10 @@ use super::proxy_protocol::ProxyHeader;
 use super::refusal::Refusal;
 use super::request::read_proxy_header;
 use super::socket::{Socket, local_tcp_options};
+use super::throttle::{Pace, Throttle, Way};
 use crate::channel::{Accepted, AdmissionLimits, ListenError, ListenOptions, Listener, UnixOptions};
 use crate::crypto::identity::NodeId;
-use crate::node::{NodeEvent, Priority, RecvStream, SendStream};
+use crate::node::{Bandwidth, NodeEvent, Priority, RecvStream, SendStream};
 use crate::wire::ServiceRequest;
 
 /// What a forward leads to.
@@ -42,6 +43,8 @@ pub struct ForwardConfig {
     pub accepts_proxy_protocol: bool,
     /// Connections at once. Further ones are closed.
     pub connections_max: u32,
+    /// Bytes of its connections or flows, in each direction.
+    pub bandwidth_limit: Option<Bandwidth>,
     /// How datagrams are treated, if it has them.
     pub datagrams: DatagramOptions,
     /// Whether its requests may happen twice without harm, so that they may leave as early data.
@@ -63,6 +66,7 @@ impl ForwardConfig {
             service: service.to_owned(),
             accepts_proxy_protocol: false,
             connections_max: CONNECTIONS_MAX,
+            bandwidth_limit: None,
             datagrams: DatagramOptions::default(),
             replay_safe: false,
             priority: Priority::default(),
@@ -85,6 +89,7 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) counters: Arc<Counters>,
     pub(super) connections: Connections,
+    pub(super) throttle: Arc<Throttle>,
     log: LogLimit,
 }
 
@@ -94,11 +99,13 @@ impl Forward {
     /// # Errors
     /// [`ListenError`] when the address cannot be listened on.
     pub async fn start(config: ForwardConfig, peers: Peers) -> Result<Self, ListenError> {
+        let throttle = Throttle::new(config.bandwidth_limit);
         let shared = Arc::new(Shared {
             config: RwLock::new(Arc::new(config)),
             peers,
             counters: Arc::default(),
             connections: Connections::new(),
+            throttle,
             log: LogLimit::new(),
         });
         let config = shared.config();
@@ -132,8 +139,9 @@ impl Forward {
     }
 
     /// Leads further connections and flows as `config` says; those that are open go on as they are. Where it listens, and
-    /// the options of its Unix socket, stay.
+    /// the options of its Unix socket, stay. A bandwidth limit holds for those that are open, too.
     pub fn reconfigure(&self, config: ForwardConfig) {
+        self.shared.throttle.set(config.bandwidth_limit);
         *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
@@ -141,6 +149,12 @@ impl Forward {
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
+    }
+
+    /// How long connections waited for the bandwidth limit, all together: towards the peer, and from it.
+    #[must_use]
+    pub fn throttled(&self) -> [Duration; 2] {
+        [Way::ToPeer, Way::FromPeer].map(|way| self.shared.throttle.waited(way))
     }
 
     /// Connections or flows that are open, those that wait for a session included.
@@ -204,7 +218,8 @@ impl Shared {
             Err(refusal) => return self.refuse(&socket, refusal),
         };
         self.counters.on_connection();
-        let mut copier = Copier::new(socket, send, recv, Arc::clone(&self.counters));
+        let mut copier =
+            Copier::new(socket, send, recv, Arc::clone(&self.counters), Pace::new(Arc::clone(&self.throttle)));
         copier.begin_upload_with(first);
         if self.peers.is_observed() {
             copier.on_first_download(Arc::clone(&self).first_byte_teller(begun));

@@ -24,6 +24,7 @@ mod services;
 mod signal;
 mod socket;
 mod target;
+mod throttle;
 
 pub use allow::{Allow, Who};
 pub use counters::{Counters, ServicesCounters};

@@ -30,6 +30,8 @@ pub struct PeerEvent {
     pub peer: NodeId,
     /// The session.
     pub session: SessionId,
+    /// Whether the peer began it with early data that was taken.
+    pub began_early: bool,
     /// Why it ended; `None` when it begins.
     pub ended: Option<String>,
 }
@@ -79,7 +81,8 @@ impl Peers {
     /// Adds a session, connected or early, which streams to its peer take from now on.
     pub fn add(&self, session: Session) {
         let (peer, id) = (session.peer().node_id.clone(), session.id());
-        self.tell(|| PeerEvent { peer: peer.clone(), session: id, ended: None });
+        let began_early = session.began_early();
+        self.tell(|| PeerEvent { peer: peer.clone(), session: id, began_early, ended: None });
         self.lock().entry(peer).or_default().push(Entry { id, session, is_open: true });
         self.0.added.notify_waiters();
     }
@@ -91,7 +94,8 @@ impl Peers {
         if let Some(entry) = of_peer.iter().find(|entry| entry.id == id) {
             let reason = entry.session.close_reason();
             let ended = reason.map_or_else(|| "given up by this side".to_owned(), |reason| reason.to_string());
-            self.tell(|| PeerEvent { peer: peer.clone(), session: id, ended: Some(ended) });
+            let began_early = entry.session.began_early();
+            self.tell(|| PeerEvent { peer: peer.clone(), session: id, began_early, ended: Some(ended) });
         }
         of_peer.retain(|entry| entry.id != id);
         if of_peer.is_empty() {

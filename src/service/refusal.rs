@@ -46,6 +46,8 @@ refusals! {
     TargetUnreachable = StreamCode::TARGET_UNREACHABLE, "target-unreachable";
     /// As many connections are open as may be.
     TooManyConnections = StreamCode::TOO_MANY_CONNECTIONS, "too-many-connections";
+    /// As many connections of one peer are open as may be.
+    TooManyOfPeer = StreamCode::TOO_MANY_OF_PEER, "too-many-connections-of-peer";
     /// The stream did not begin with a valid request, or the connection not with the header that was expected.
     BadRequest = StreamCode::BAD_REQUEST, "bad-request";
     /// The node takes no new connections any more.

@@ -1,7 +1,7 @@
 //! The services of a node: takes the streams that peers open, and leads each to its target.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::bench;
-use super::connections::{ConnectionGuard, Connections};
+use super::connections::{ConnectionGuard, Connections, PeerConnections, PeerGuard};
 use super::copy::{Copier, End};
 use super::counters::ServicesCounters;
 use super::datagrams;
@@ -18,7 +18,7 @@ use super::denylists::Denylists;
 use super::logged::LogLimit;
 use super::refusal::Refusal;
 use super::request::read_request;
-use super::target::{Connected, Service, ServiceConfig};
+use super::target::{Connected, Service, ServiceConfig, ServiceGuard};
 use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
@@ -33,6 +33,9 @@ struct Shared {
     counters: ServicesCounters,
     /// Streams that are answered or carried.
     running: Connections,
+    /// Connections and flows of each peer, over all services, and how many there may be.
+    of_peers: PeerConnections,
+    of_peer_max: AtomicU32,
     is_closed: AtomicBool,
     /// Flows of datagrams end when it turns: they have no end of their own.
     closing: watch::Sender<bool>,
@@ -51,6 +54,8 @@ impl Services {
             services: RwLock::default(),
             counters: ServicesCounters::default(),
             running: Connections::new(),
+            of_peers: PeerConnections::default(),
+            of_peer_max: AtomicU32::new(u32::MAX),
             is_closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             replaced: watch::Sender::new(()),
@@ -77,6 +82,11 @@ impl Services {
         }
         drop(services);
         self.0.replaced.send_replace(());
+    }
+
+    /// Lets each peer have so many connections and flows at once, over all services. Those that are open go on.
+    pub fn set_connections_per_peer_max(&self, max: u32) {
+        self.0.of_peer_max.store(max, Ordering::Relaxed);
     }
 
     /// Takes denylists from peers; before, they are refused as unknown services are.
@@ -139,7 +149,7 @@ impl Services {
 struct Prepared {
     service: Arc<Service>,
     target: Connected,
-    guard: ConnectionGuard,
+    guard: (ServiceGuard, PeerGuard),
     request: ServiceRequest,
     first: Bytes,
 }
@@ -193,7 +203,7 @@ impl Shared {
                 return;
             }
         };
-        let mut copier = Copier::new(socket, send, recv, Arc::clone(service.counters()));
+        let mut copier = Copier::new(socket, send, recv, Arc::clone(service.counters()), service.pace());
         if let Some(greeting) = service.greeting(&request) {
             copier.begin_download_with(greeting.into());
         }
@@ -226,8 +236,9 @@ impl Shared {
 
     async fn carry_datagrams(&self, service: &Service, peer: &NodeId, flow: DatagramFlow, socket: UdpSocket) {
         let mut closing = self.closing.subscribe();
+        let options = &service.config().datagrams;
         let outcome = tokio::select! {
-            outcome = datagrams::carry(flow, socket, &service.config().datagrams, service.counters()) => outcome,
+            outcome = datagrams::carry(flow, socket, options, service.counters(), service.throttle()) => outcome,
             // The sender lives in `self`, so that the wait cannot fail.
             _ = closing.wait_for(|closing| *closing) => Ok(()),
         };
@@ -253,8 +264,15 @@ impl Shared {
         if !service.config().replay_safe && recv.authenticated().await.is_err() {
             return Err((Refusal::BadRequest, request.service));
         }
-        match service.connect(peer, request.datagrams).await {
-            Ok((target, guard)) => Ok(Some(Prepared { service, target, guard, request, first })),
+        let of_peer = self.of_peers.begin(&peer.node_id, self.of_peer_max.load(Ordering::Relaxed));
+        let connected = match of_peer {
+            Some(of_peer) => service.connect(peer, request.datagrams).await.map(|connected| (connected, of_peer)),
+            None => Err(Refusal::TooManyOfPeer),
+        };
+        match connected {
+            Ok(((target, guard), of_peer)) => {
+                Ok(Some(Prepared { service, target, guard: (guard, of_peer), request, first }))
+            }
             Err(refusal) => {
                 service.counters().on_refused(refusal);
                 Err((refusal, request.service))

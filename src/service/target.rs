@@ -9,16 +9,17 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 
 use super::allow::Allow;
-use super::connections::{ConnectionGuard, Connections};
+use super::connections::{ConnectionGuard, Connections, PeerConnections, PeerGuard};
 use super::counters::Counters;
 use super::datagrams::{self, DatagramOptions};
 use super::endpoint::{Endpoint, UdpAddress};
 use super::proxy_protocol::{ProxyHeader, ProxyVersion};
 use super::refusal::Refusal;
 use super::socket::{Socket, local_tcp_options};
+use super::throttle::{Pace, Throttle, Way};
 use crate::channel::{Address, AddressError, DialError, DialOptions, dial};
 use crate::crypto::identity::PeerIdentity;
-use crate::node::Priority;
+use crate::node::{Bandwidth, Priority};
 use crate::wire::ServiceRequest;
 
 /// What a service leads to.
@@ -84,6 +85,10 @@ pub struct ServiceConfig {
     pub proxy_protocol: Option<ProxyVersion>,
     /// Connections at once.
     pub connections_max: u32,
+    /// Connections or flows of each peer at once.
+    pub connections_per_peer_max: u32,
+    /// Bytes of its connections or flows, in each direction.
+    pub bandwidth_limit: Option<Bandwidth>,
     /// How datagrams are treated, if its target takes them.
     pub datagrams: DatagramOptions,
     /// Time to connect to the target.
@@ -104,6 +109,8 @@ impl ServiceConfig {
             allow,
             proxy_protocol: None,
             connections_max: CONNECTIONS_MAX,
+            connections_per_peer_max: u32::MAX,
+            bandwidth_limit: None,
             datagrams: DatagramOptions::default(),
             connect_timeout: CONNECT_TIMEOUT,
             priority: Priority::default(),
@@ -130,21 +137,32 @@ pub struct Service {
     dial: DialOptions,
     counters: Arc<Counters>,
     connections: Connections,
+    of_peers: PeerConnections,
+    throttle: Arc<Throttle>,
 }
+
+/// A connection that counts against the limits of its service.
+pub(super) type ServiceGuard = (ConnectionGuard, PeerGuard);
 
 impl Service {
     pub(super) fn new(config: ServiceConfig) -> Self {
-        Self::with_counters(config, Arc::default(), Connections::new())
+        let throttle = Throttle::new(config.bandwidth_limit);
+        let dial = dial_options(&config);
+        let (connections, of_peers) = (Connections::new(), PeerConnections::default());
+        Self { config, dial, counters: Arc::default(), connections, of_peers, throttle }
     }
 
     /// The same service with another configuration: counters go on, and open connections count.
     pub(super) fn reconfigured(&self, config: ServiceConfig) -> Self {
-        Self::with_counters(config, Arc::clone(&self.counters), self.connections.clone())
-    }
-
-    fn with_counters(config: ServiceConfig, counters: Arc<Counters>, connections: Connections) -> Self {
-        let dial = DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout, ..DialOptions::default() };
-        Self { config, dial, counters, connections }
+        self.throttle.set(config.bandwidth_limit);
+        Self {
+            dial: dial_options(&config),
+            config,
+            counters: Arc::clone(&self.counters),
+            connections: self.connections.clone(),
+            of_peers: self.of_peers.clone(),
+            throttle: Arc::clone(&self.throttle),
+        }
     }
 
     /// What it leads to.
@@ -159,6 +177,22 @@ impl Service {
         &self.counters
     }
 
+    /// How long connections waited for the bandwidth limit, all together: towards peers, and towards the target.
+    #[must_use]
+    pub fn throttled(&self) -> [Duration; 2] {
+        [Way::ToPeer, Way::FromPeer].map(|way| self.throttle.waited(way))
+    }
+
+    /// What keeps it to its bandwidth.
+    pub(super) fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// The same, for one connection.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::new(Arc::clone(&self.throttle))
+    }
+
     /// Connections that are open.
     #[must_use]
     pub fn open_connections(&self) -> u32 {
@@ -170,7 +204,7 @@ impl Service {
         &self,
         peer: &PeerIdentity,
         wants_datagrams: bool,
-    ) -> Result<(Connected, ConnectionGuard), Refusal> {
+    ) -> Result<(Connected, ServiceGuard), Refusal> {
         if !self.config.allow.allows(peer) {
             return Err(Refusal::NotAllowed);
         }
@@ -178,7 +212,9 @@ impl Service {
             return Err(Refusal::WrongKind);
         }
         let max = if wants_datagrams { self.config.datagrams.flow_count_max } else { self.config.connections_max };
-        let guard = self.connections.begin(max).ok_or(Refusal::TooManyConnections)?;
+        let of_peer = self.of_peers.begin(&peer.node_id, self.config.connections_per_peer_max);
+        let of_peer = of_peer.ok_or(Refusal::TooManyOfPeer)?;
+        let guard = (self.connections.begin(max).ok_or(Refusal::TooManyConnections)?, of_peer);
         match &self.config.target {
             Target::Bench => Ok((Connected::Bench, guard)),
             Target::Address(target) => Ok((Connected::Stream(self.dial(target).await?), guard)),
@@ -210,6 +246,10 @@ impl Service {
         let header = || ProxyHeader::between(address(&request.source), address(&request.destination));
         self.config.proxy_protocol.map(|version| header().encode(version))
     }
+}
+
+fn dial_options(config: &ServiceConfig) -> DialOptions {
+    DialOptions { tcp: local_tcp_options(), timeout: config.connect_timeout, ..DialOptions::default() }
 }
 
 /// Enough for a pool of each of many clients, few enough that their streams fit one session's count.

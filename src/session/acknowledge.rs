@@ -133,7 +133,7 @@ impl Session {
             self.control.push_back(Frame::LaneClose { lane_id: id, code });
         }
         if self.lane_count() == 0 {
-            self.alone_since = Some(now);
+            self.alone_since.get_or_insert(now);
             if self.is_ending() {
                 self.finish_closing(now);
             } else if matches!(self.state, State::Connecting | State::Proving { .. }) {

@@ -65,8 +65,8 @@ impl Default for SessionConfig {
 }
 
 impl SessionConfig {
-    /// What a server uses on channels whose own handshake is the session's: clients send there before they have heard of
-    /// its windows, which are raised to what every server grants.
+    /// What a server uses: clients send before they have heard of its windows where the channel's own handshake is the
+    /// session's, and wherever they come back with a ticket. So the windows are raised to what every server grants.
     #[must_use]
     pub fn granting_early(self) -> Self {
         Self { streams: self.streams.granting_early(), ..self }

@@ -129,7 +129,8 @@ impl Session {
         });
         carriers[at].size_max = size_max;
         let mut frames = Vec::new();
-        if matches!(self.state, State::Connected) && self.is_carrier_lane(&self.lanes[index]) {
+        let is_free = matches!(self.state, State::Connected) && self.is_carrier_lane(&self.lanes[index]);
+        if is_free && self.ask_limit_for_carrier(now) {
             let mut room = size_max;
             while frames.len() < limits::FRAMES_PER_PACKET_MAX {
                 // Never cut: what fits into no packet of the carrier is not wanted.
@@ -142,6 +143,10 @@ impl Session {
             }
         }
         self.carriers.carriers[at].is_waiting = frames.is_empty();
+        if !frames.is_empty() {
+            let bytes = frames.iter().map(Frame::encoded_len).sum();
+            self.count_carrier_packet(now, self.config.padding.padded_len(bytes, size_max));
+        }
         // Behind what this carrier takes there may be what it does not.
         self.wake_lanes();
         if frames.is_empty() {
@@ -256,7 +261,10 @@ impl Session {
     }
 
     /// Wakes the carriers that wait for what there is.
-    fn wake_carriers(&mut self) {
+    pub(super) fn wake_carriers(&mut self) {
+        if self.throttle.is_holding() {
+            return;
+        }
         let waiting = |carrier: &Carrier| carrier.is_waiting && self.is_carrier_healthy(carrier);
         let due: Vec<usize> = (0..self.carriers.carriers.len())
             .filter(|&at| waiting(&self.carriers.carriers[at]))

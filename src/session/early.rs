@@ -50,7 +50,7 @@ pub(super) struct EarlyPhase {
     pub(super) key: Option<Arc<dyn PacketKey>>,
     /// What has to wait for the end of it, at a server.
     held: Vec<Frame>,
-    held_bytes: usize,
+    pub(super) held_bytes: usize,
     /// Bytes of streams that came.
     data_bytes: u64,
 }
@@ -76,6 +76,12 @@ impl Session {
     #[must_use]
     pub fn is_early(&self) -> bool {
         self.side == Side::Server && self.early.is_some()
+    }
+
+    /// Whether the session was early once: early data was taken from its client.
+    #[must_use]
+    pub fn began_early(&self) -> bool {
+        self.began_early
     }
 
     /// Whether the handshake is under way.
@@ -327,6 +333,7 @@ mod tests {
         assert!(server.is_early() && !server.is_connected());
         take(&mut server, 0, &[open(0, false), data(0, 0, 100), open(1, true), data(1, 0, 50)], now);
         assert_eq!((read(&mut server, 0, now), read(&mut server, 1, now)), (0, 50));
+        assert!(server.held_bytes() > 100, "what is held counts");
         assert_eq!(server.expected_packet(LaneId::FIRST), PacketNumber(1));
         server.write(stream(1), b"answer").expect("it is open");
         assert!(server.poll_transmit(now, LaneId::FIRST).is_none(), "a server is silent by then");

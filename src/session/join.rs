@@ -153,6 +153,7 @@ impl Session {
         }
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Active;
+            self.alone_since = None;
         }
         lane.control.push_back(Frame::JoinConfirm { nonce: joined.nonce });
         // The answer has just come, which this side has not told the session yet.
@@ -233,7 +234,10 @@ impl Session {
         lane.received_epoch = self.epoch();
         self.repeat_acks(now);
         self.lanes.push(lane);
-        self.alone_since = None;
+        // That a join has begun says nothing of the peer: something else may have taken the connection.
+        if state == LaneState::Active {
+            self.alone_since = None;
+        }
         self.choose_tier(now);
         self.reinject_suspects();
     }

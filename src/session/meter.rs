@@ -72,6 +72,8 @@ pub struct Reading {
     pub decisions: Decisions,
     /// What was waited for.
     pub blocked: Blocked,
+    /// How long data waited for a limit of this side, in the order of [`LimitedBy::ALL`](super::LimitedBy::ALL).
+    pub throttled: [Duration; super::LimitedBy::ALL.len()],
     /// What was measured since the last reading.
     pub samples: Samples,
 }
@@ -147,6 +149,7 @@ impl Session {
             datagrams: self.streams.datagram_stats(),
             decisions: self.meter.decisions,
             blocked: self.meter.blocked,
+            throttled: self.throttle.totals(),
             samples: std::mem::take(&mut self.meter.samples),
         }
     }

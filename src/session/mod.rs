@@ -11,7 +11,7 @@
 //! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
-//! * `meter`: what is measured for statistics.
+//! * `limit`: how much may be sent; `meter`: what is measured for statistics.
 //! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
 //! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
 //!   them carries the next packet; `copies`: what goes out on two of them; `express`: which one is kept free of bulk
@@ -29,6 +29,7 @@ mod express;
 mod guest;
 mod join;
 mod lane;
+mod limit;
 mod meter;
 mod receive;
 mod reinject;
@@ -49,6 +50,7 @@ pub use establish::{EarlyEstablished, EstablishError, Established, Establishing,
 pub use event::{CloseReason, Event, LaneEnd, SessionFault};
 pub use join::{JoinRefused, JoinRequest};
 pub use lane::{LaneKind, LaneSetup, LaneState, Protection};
+pub use limit::{Held, LimitedBy, SendLimit};
 pub use meter::{Blocked, Decisions, Reading, Samples};
 pub use state::{OpenError, Session, SessionParts};
 pub use stats::{LaneStats, SessionStats};

@@ -12,6 +12,7 @@ use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::express::Express;
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
+use super::limit::Throttle;
 use super::meter::Meter;
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
@@ -96,6 +97,8 @@ pub struct Session {
     pub(super) keys: Option<KeySchedule>,
     /// `Some` until then.
     pub(super) early: Option<EarlyPhase>,
+    /// A server's: the client began with early data that was taken.
+    pub(super) began_early: bool,
     /// At a client: what takes its tickets.
     pub(super) ticket_intake: Option<Box<Handshake>>,
     pub(super) key_use: KeyUse,
@@ -138,6 +141,7 @@ pub struct Session {
     /// Totals of the lanes that are forgotten.
     pub(super) past_counters: LaneCounters,
     pub(super) meter: Meter,
+    pub(super) throttle: Throttle,
     pub(super) lanes_lost: u64,
 }
 
@@ -169,6 +173,7 @@ impl Session {
             id: session_id,
             state: State::Connecting,
             keys,
+            began_early: side == Side::Server && early.is_some(),
             early,
             ticket_intake: None,
             key_use: KeyUse::new(now),
@@ -203,6 +208,7 @@ impl Session {
             ping_sequence: 0,
             past_counters: LaneCounters::default(),
             meter: Meter::default(),
+            throttle: Throttle::default(),
             lanes_lost: 0,
             config,
         };
@@ -334,7 +340,7 @@ impl Session {
     /// Bytes held for sending and for reading.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.streams.held_bytes()
+        self.streams.held_bytes() + self.early.as_ref().map_or(0, |early| early.held_bytes as u64)
     }
 
     // ---- The application ----

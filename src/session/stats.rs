@@ -34,6 +34,8 @@ pub struct SessionStats {
     pub reinjected_bytes: u64,
     /// What became of datagrams.
     pub datagrams: DatagramStats,
+    /// How long data waited for a limit of this side, in the order of [`LimitedBy::ALL`](super::LimitedBy::ALL).
+    pub throttled: [Duration; super::LimitedBy::ALL.len()],
     /// Lanes that ended.
     pub lanes_lost: u64,
     /// The keys in use.
@@ -126,6 +128,7 @@ impl Session {
             padding_bytes: sum(|counters| counters.padding_bytes),
             reinjected_bytes: sum(|counters| counters.reinjected_bytes),
             datagrams: self.streams.datagram_stats(),
+            throttled: self.throttle.totals(),
             lanes_lost: self.lanes_lost,
             epoch: self.epoch(),
             round_trip: self

@@ -37,6 +37,7 @@ impl Session {
                     self.return_deadline(),
                     self.probe_deadline(),
                     self.streams.datagram_deadline(),
+                    self.throttle.deadline(),
                 ]
             }
         };
@@ -85,6 +86,7 @@ impl Session {
             return;
         }
         self.streams.on_datagram_timeout(now);
+        self.end_holding(now);
         self.forget_dead_lanes(now);
         for (id, end) in self.lanes_to_end(now) {
             self.remove_lane(id, end, now);

@@ -114,6 +114,8 @@ impl Session {
     /// Notes how large an encoded packet became.
     pub fn on_encoded(&mut self, lane_id: LaneId, layout: &SealedLayout) {
         if let Some(index) = self.lane_index(lane_id) {
+            let counted = std::mem::take(&mut self.lanes[index].counted_bytes);
+            self.correct_count(counted, layout.message.len());
             let counters = &mut self.lanes[index].counters;
             counters.bytes_sent += layout.message.len() as u64;
             counters.padding_bytes += layout.padding_bytes as u64;
@@ -147,6 +149,7 @@ impl Session {
         self.refresh_express(Some(now));
         let is_express = self.is_express(self.lanes[index].id);
         let may_carry = if is_express { self.may_carry_prompt() } else { self.may_carry(index) };
+        let data_bytes_max = if may_carry { self.ask_limit(now) } else { 0 };
         let acks_wait = self.lanes[index].received.ack_due.is_some();
         // An acknowledgement alone waits until it is due; it rides along with everything else.
         let is_due = self.lanes[index].received.ack_due.is_some_and(|due| due <= now);
@@ -187,10 +190,16 @@ impl Session {
                 return frames;
             }
         }
-        if !is_express {
-            room = self.gather_datagrams(now, index, room, &mut frames);
+        if data_bytes_max > 0 {
+            let room_before = room;
+            if !is_express {
+                room = self.gather_datagrams(now, index, room, &mut frames);
+            }
+            // Pieces of datagrams are of no use alone, so that only streams are cut shorter.
+            let allowed = data_bytes_max.saturating_sub(room_before - room);
+            let kept = room.saturating_sub(allowed);
+            room = kept + self.gather_streams(now, index, share, room - kept, &mut frames);
         }
-        room = self.gather_streams(now, index, share, room, &mut frames);
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
             let Some(frame) = next_control(&mut self.streams) else { break };
@@ -310,8 +319,7 @@ impl Session {
     pub(super) fn has_shared_work(&self) -> bool {
         !self.control.is_empty()
             || self.streams.has_control()
-            || self.streams.has_ready()
-            || self.has_datagrams_for_lanes()
+            || (!self.throttle.is_holding() && (self.streams.has_ready() || self.has_datagrams_for_lanes()))
             || self.lanes.iter().any(Lane::is_acknowledged_by_others)
     }
 
@@ -380,10 +388,12 @@ impl Session {
         let epoch = if seal { self.epoch() } else { Epoch(0) };
         let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
         let time = self.packet_time(index, bytes as u32);
+        let counted_bytes = self.count_packet(now, &frames, bytes + packet_overhead_max());
         if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
             self.rate_mut(index).on_limited();
         }
         let lane = &mut self.lanes[index];
+        lane.counted_bytes = counted_bytes;
         let number = lane.next_number?;
         lane.next_number = number.next();
         let mut items = Vec::new();

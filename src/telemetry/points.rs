@@ -1,5 +1,7 @@
 //! The values of all instruments that are observed, from what was seen.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
 
 use super::output::{Point, Points};
@@ -10,6 +12,7 @@ use super::windows::{WINDOWS, Window, WindowStats};
 use super::words;
 use crate::node::NodeMeter;
 use crate::service::{Counters, Gateway, Refusal};
+use crate::session::LimitedBy;
 use crate::stream::DatagramDrop;
 
 /// Collects values by instrument.
@@ -58,6 +61,13 @@ impl Collected {
         ];
         for (limit, count) in blocked {
             self.count("longhaul.link.window.blocked", count, &with(peer, "limit", limit));
+        }
+        for by in LimitedBy::ALL {
+            let time = link.throttled[by as usize];
+            // Where nothing is limited there is nothing to say.
+            if !time.is_zero() {
+                self.add("longhaul.link.throttled", time.as_secs_f64(), &with(peer, "limit", by.as_str()));
+            }
         }
         let decisions = [
             ("taken", link.decisions.taken),
@@ -164,6 +174,7 @@ impl Collected {
             let attributes = &[KeyValue::new("service", service.config().name.clone())];
             let names = ["longhaul.service.io", "longhaul.service.connection", "longhaul.service.refused"];
             self.add_counters(names, service.counters(), attributes);
+            self.add_throttled("longhaul.service.throttled", service.throttled(), attributes);
             self.count("longhaul.service.connection.open", service.open_connections().into(), attributes);
         }
         for forward in gateway.forwards() {
@@ -172,6 +183,7 @@ impl Collected {
                 &[KeyValue::new("peer", config.peer.to_string()), KeyValue::new("service", config.service.clone())];
             let names = ["longhaul.forward.io", "longhaul.forward.connection", "longhaul.forward.refused"];
             self.add_counters(names, forward.counters(), attributes);
+            self.add_throttled("longhaul.forward.throttled", forward.throttled(), attributes);
             self.count("longhaul.forward.connection.open", forward.open_connections().into(), attributes);
         }
         let counters = gateway.services().counters();
@@ -196,6 +208,14 @@ impl Collected {
             if count > 0 {
                 self.count(refused, count, &with(attributes, "reason", reason.as_str()));
             }
+        }
+    }
+
+    /// Nothing is said of what was never limited.
+    fn add_throttled(&mut self, name: &'static str, waited: [Duration; 2], attributes: &[KeyValue]) {
+        let [to_peer, from_peer] = waited.map(|time| time.as_secs_f64());
+        if to_peer + from_peer > 0.0 {
+            self.both(name, to_peer, from_peer, attributes);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::base::{LaneId, SessionId, Side};
 use crate::channel::PathStats;
 use crate::crypto::identity::NodeId;
 use crate::node::SessionReading;
-use crate::session::{Blocked, Decisions, LaneKind, LaneState, LaneStats, Reading};
+use crate::session::{Blocked, Decisions, LaneKind, LaneState, LaneStats, LimitedBy, Reading};
 use crate::stream::{DatagramDrop, DatagramStats};
 
 /// Links that are told apart. A node with more peers shows the others as one, [`OTHER_PEERS`].
@@ -77,6 +77,7 @@ pub(super) struct Link {
     pub(super) channels: BTreeMap<u32, Channel>,
     pub(super) decisions: Decisions,
     pub(super) blocked: Blocked,
+    pub(super) throttled: [Duration; LimitedBy::ALL.len()],
     pub(super) datagrams: Datagrams,
     pub(super) outages_survived: u64,
     pub(super) outages_fatal: u64,
@@ -145,6 +146,7 @@ struct Known {
     numbers: HashMap<LaneId, u32>,
     decisions: Decisions,
     blocked: Blocked,
+    throttled: [Duration; LimitedBy::ALL.len()],
     datagrams: Datagrams,
     has_ended: bool,
 }
@@ -342,6 +344,7 @@ impl Link {
             channels: BTreeMap::new(),
             decisions: Decisions::default(),
             blocked: Blocked::default(),
+            throttled: Default::default(),
             datagrams: Datagrams::default(),
             outages_survived: 0,
             outages_fatal: 0,
@@ -449,6 +452,10 @@ impl Known {
         link.blocked.session += now.session - before.session;
         link.blocked.stream += now.stream - before.stream;
         link.blocked.stream_count += now.stream_count - before.stream_count;
+        let before = std::mem::replace(&mut self.throttled, reading.throttled);
+        for (total, (now, before)) in link.throttled.iter_mut().zip(reading.throttled.into_iter().zip(before)) {
+            *total += now - before;
+        }
         let now = Datagrams::of(&reading.datagrams);
         let before = std::mem::replace(&mut self.datagrams, now);
         link.datagrams.sent += now.sent - before.sent;

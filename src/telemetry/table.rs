@@ -169,6 +169,8 @@ instruments! {
         "Share of padding in the bytes sent in the window";
     "longhaul.link.window.blocked" Counter "{event}" ["peer" "limit"]
         "Times that this side had to wait for credit of the peer: of the session, of a stream, of opening streams";
+    "longhaul.link.throttled" Counter "s" ["peer" "limit"]
+        "How long data waited for a bandwidth limit of this node: of the link, of the peer, or of the node, which peers share";
     "longhaul.link.scheduler.decision" Counter "{decision}" ["peer" "decision"]
         "Where there was a choice of channels: taken by the one that asked, passed-on to a better one, held-back; copied";
     "longhaul.link.channel.ended" Counter "{channel}" ["peer" "transport" "reason"]
@@ -186,6 +188,8 @@ instruments! {
         "Connections and flows that reached the target of a service";
     "longhaul.service.connection.open" UpDownCounter "{connection}" ["service"]
         "Connections and flows of a service that are open";
+    "longhaul.service.throttled" Counter "s" ["service" "direction"]
+        "How long connections waited for the bandwidth limit of a service, added up; transmit is towards peers";
     "longhaul.service.refused" Counter "{connection}" ["service" "reason"]
         "Connections to a service that were refused";
     "longhaul.service.request.refused" Counter "{connection}" ["reason"]
@@ -196,6 +200,8 @@ instruments! {
         "Connections and flows of a forward that got a stream";
     "longhaul.forward.connection.open" UpDownCounter "{connection}" ["peer" "service"]
         "Connections and flows of a forward that are open";
+    "longhaul.forward.throttled" Counter "s" ["peer" "service" "direction"]
+        "How long connections waited for the bandwidth limit of a forward, added up; transmit is towards the peer";
     "longhaul.forward.refused" Counter "{connection}" ["peer" "service" "reason"]
         "Connections to a forward that were refused";
 

@@ -34,6 +34,7 @@ mod renew;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tls_record;
 mod varint;
 
 pub use decode::{decode_message, message_size};
@@ -55,6 +56,7 @@ pub use parameters::TransportParameters;
 pub use payload::Payload;
 pub use renew::{RenewAnswer, RenewRequest};
 pub use service::ServiceRequest;
+pub use tls_record::begins_tls;
 
 /// The version of the protocol that this program speaks best.
 pub const VERSION: u32 = 1;

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::common::{Pair, Place, connect_to, soon};
 
-async fn longhaul(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+pub async fn longhaul(place: &Place, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
     command.args(arguments).current_dir(place.path("")).env_remove("LONGHAUL_LOG").env_remove("LONGHAUL_ADMIN");
     let Output { status, stdout, stderr } = soon(command.output()).await.unwrap();

@@ -7,4 +7,5 @@
 mod commands;
 mod common;
 mod http;
+mod limits;
 mod reload;

@@ -19,7 +19,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::common::Hub;
 
-async fn connect(port: u16, token: &JoinToken) -> TlsStream<TcpStream> {
+/// A connection on which nothing was asked yet.
+pub(crate) async fn connect(port: u16, token: &JoinToken) -> TlsStream<TcpStream> {
     let time = Arc::new(DefaultTimeProvider);
     let config = enroll_client_config(*token.authority_pin(), default_provider(), time).unwrap();
     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -27,7 +28,7 @@ async fn connect(port: u16, token: &JoinToken) -> TlsStream<TcpStream> {
 }
 
 /// A request as it is right on this connection.
-fn request(stream: &TlsStream<TcpStream>, token: &JoinToken, csr: &[u8]) -> EnrollRequest {
+pub(crate) fn request(stream: &TlsStream<TcpStream>, token: &JoinToken, csr: &[u8]) -> EnrollRequest {
     let id = token.id().to_string();
     let state = stream.get_ref().1;
     let exporter = state.export_keying_material([0; 32], ENROLL_EXPORTER_LABEL, Some(id.as_bytes())).unwrap();
@@ -42,7 +43,7 @@ fn request(stream: &TlsStream<TcpStream>, token: &JoinToken, csr: &[u8]) -> Enro
     }
 }
 
-async fn answer(mut stream: TlsStream<TcpStream>, message: &[u8]) -> EnrollAnswer {
+pub(crate) async fn answer(mut stream: TlsStream<TcpStream>, message: &[u8]) -> EnrollAnswer {
     stream.write_all(message).await.unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
@@ -151,6 +152,7 @@ async fn a_foreign_hub_with_our_authority_stapled_to_its_chain_gets_no_proof() {
             name: "",
             certificate_request: &csr,
             provider: default_provider(),
+            time: Arc::new(DefaultTimeProvider),
         };
         let error = join.run().await.unwrap_err();
         assert!(matches!(error, JoinError::NotTheHub { .. }), "{error}");

@@ -38,16 +38,23 @@ impl Hub {
     }
 
     fn start_with(root: tempfile::TempDir, options: &[&str]) -> Self {
-        let (enroll_port, channel_port) = (free_port(), free_port());
-        let mut hub = Self { root, enroll_port, channel_port, running: None };
+        // As `hub init` writes it, one port is for both.
+        let port = free_port();
+        let mut hub = Self { root, enroll_port: port, channel_port: port, running: None };
         let output = hub.run(&[&["hub", "init", "--domain", "example", "--out", "hub"][..], options].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         let config = hub.path("hub/hub.toml");
         let text = fs::read_to_string(&config).unwrap();
-        let text = text.replace("0.0.0.0:7443", &format!("0.0.0.0:{channel_port}"));
-        fs::write(&config, text.replace("0.0.0.0:7444", &format!("127.0.0.1:{enroll_port}"))).unwrap();
+        fs::write(&config, text.replace("0.0.0.0:7443", &format!("127.0.0.1:{port}"))).unwrap();
         hub.restart();
         hub
+    }
+
+    /// Edits the hub's configuration, and starts it anew.
+    pub(crate) fn reconfigure(&mut self, edit: impl FnOnce(String) -> String) {
+        let config = self.path("hub/hub.toml");
+        fs::write(&config, edit(fs::read_to_string(&config).unwrap())).unwrap();
+        self.restart();
     }
 
     /// Kills the hub, if it runs, without a warning, and starts it again.
@@ -113,7 +120,19 @@ impl Hub {
 
 impl Running {
     pub(crate) fn start(config: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_longhaul"))
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_longhaul")), config)
+    }
+
+    /// On a file system that takes nothing more, as a limit on the size of files makes one.
+    pub(crate) fn start_on_a_full_disk(config: &Path) -> Self {
+        let program = env!("CARGO_BIN_EXE_longhaul");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("trap '' XFSZ; ulimit -f 0; exec {program} \"$@\""), "sh"]);
+        Self::start_by(command, config)
+    }
+
+    fn start_by(mut command: Command, config: &Path) -> Self {
+        let mut process = command
             .args(["run", "--log-format", "json", "-c"])
             .arg(config)
             .env_remove("LONGHAUL_LOG")

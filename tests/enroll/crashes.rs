@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
 
-use crate::common::{Hub, ended, stderr, stdout};
+use crate::common::{Hub, Running, ended, stderr, stdout};
+use crate::renewal::{Net, talk};
 
 #[test]
 fn a_client_that_lost_the_answer_gets_the_same_certificate_again() {
@@ -104,6 +105,33 @@ fn a_hub_without_its_state_says_so_and_goes_on() {
     fs::rename(hub.path("hub/state.redb"), hub.path("away")).unwrap();
     hub.restart();
     assert!(hub.is_running());
+}
+
+/// The hub's own disk: nobody gets in, whoever is in does not notice, and the same command works when there is room.
+#[test]
+fn a_hub_whose_disk_is_full_lets_nobody_in_and_serves_its_nodes() {
+    let mut net = Net::new();
+    let mut node = net.node();
+    net.hub.kill();
+    let mut full = Running::start_on_a_full_disk(&net.hub.path("hub/hub.toml"));
+    full.logged("ready");
+    node.logged("session ended");
+    node.logged("session connected");
+    let mut connection = net.connection();
+    // The command has a process of its own, for which there is room.
+    let token = net.hub.token(&["--name", "dc-c"]);
+    let output = net.hub.join("other", &[]);
+    ended(&output, 1);
+    assert!(stderr(&output).contains("cannot issue certificates now"), "{}", stderr(&output));
+    ended(&net.renew(), 1);
+    assert!(full.is_running());
+    talk(&mut connection);
+    assert_eq!(net.hub.record(&token).use_count, 0);
+    drop(full);
+    net.hub.restart();
+    ended(&net.hub.join("other", &[]), 0);
+    assert_eq!(net.hub.record(&token).use_count, 1);
+    ended(&net.renew(), 0);
 }
 
 /// A file system that takes nothing more, as a limit on the size of files makes one.

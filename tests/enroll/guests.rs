@@ -12,7 +12,7 @@ use longhaul::enroll::store::Store;
 use crate::common::{Hub, Running, ended, free_port, stderr, write_private};
 
 /// A hub that takes guests, with an echo for them and one for nodes.
-fn hub() -> Hub {
+pub(crate) fn hub() -> Hub {
     let echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = echo.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -36,7 +36,7 @@ fn hub() -> Hub {
 }
 
 /// A guest's configuration in `name`, with the file `token`: the ports that lead to the services.
-fn configure(hub: &Hub, name: &str) -> [u16; 2] {
+pub(crate) fn configure(hub: &Hub, name: &str) -> [u16; 2] {
     let ports = [free_port(), free_port()];
     fs::create_dir_all(hub.path(name)).unwrap();
     fs::copy(hub.path("token"), hub.path(name).join("token")).unwrap();
@@ -52,12 +52,12 @@ fn configure(hub: &Hub, name: &str) -> [u16; 2] {
     ports
 }
 
-fn run(hub: &Hub, name: &str) -> Running {
+pub(crate) fn run(hub: &Hub, name: &str) -> Running {
     Running::start(&hub.path(name).join("guest.toml"))
 }
 
 /// What comes back of a word.
-fn echoed(port: u16) -> Option<String> {
+pub(crate) fn echoed(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.write_all(b"hello").ok()?;
     stream.shutdown(std::net::Shutdown::Write).ok()?;
@@ -165,4 +165,57 @@ fn wrong_proofs_of_guests_lock_their_token_alone() {
     hub.token(&["--guest", "--name", "other"]);
     configure(&hub, "other");
     run(&hub, "other").logged("session connected");
+}
+
+/// A token that is taken back takes back what came by it, and nothing else.
+#[test]
+fn revoking_a_token_ends_the_sessions_that_came_by_it() {
+    let hub = hub();
+    let kept = hub.token(&["--guest", "--name", "kept"]);
+    let [kept_port, _] = configure(&hub, "kept");
+    let mut other = run(&hub, "kept");
+    other.logged("session connected");
+    // By the token's own revocation, and by that of everything that came by it.
+    for (name, command) in [("one", &["token", "revoke"][..]), ("two", &["node", "revoke", "--token"])] {
+        let token = hub.token(&["--guest", "--name", name, "--uses", "9"]);
+        let [port, _] = configure(&hub, name);
+        let mut guest = run(&hub, name);
+        guest.logged("session connected");
+        assert_eq!(echoed(port).as_deref(), Some("hello"));
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        connection.write_all(b"x").unwrap();
+        connection.read_exact(&mut [0]).unwrap();
+        let id = token.id().to_string();
+        let (verb, option) = command.split_at(2);
+        ended(&hub.run(&[verb, &["--state", "hub"], option, &[&id]].concat()), 0);
+        let event = guest.logged("session ended");
+        assert!(event["reason"].as_str().unwrap().contains("the token was revoked"), "{event}");
+        assert!(!matches!(connection.read(&mut [0; 1]), Ok(1..)), "the connection is over");
+        // It does not come back, though the token has uses left.
+        let event = guest.logged("peer cannot be reached");
+        assert!(event["error"].as_str().unwrap().contains("did not accept the token"), "{event}");
+        let name = format!("\"name\":\"{name}\"");
+        let is_told = |line: &str| line.contains("session-down") && line.contains(&name) && line.contains("revoked");
+        while !hub.audit().lines().any(is_told) {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(echoed(kept_port).as_deref(), Some("hello"));
+    assert_eq!(hub.record(&kept).use_count, 1, "the other guest has never been away");
+}
+
+/// What was revoked while the hub was away ends nothing that is new, and lets nobody in.
+#[test]
+fn a_token_that_was_revoked_and_allowed_again_lets_guests_in() {
+    let hub = hub();
+    let token = hub.token(&["--guest", "--name", "laptop", "--uses", "9"]);
+    let [port, _] = configure(&hub, "one");
+    let mut guest = run(&hub, "one");
+    guest.logged("session connected");
+    let id = token.id().to_string();
+    ended(&hub.run(&["node", "revoke", "--state", "hub", "--token", &id]), 0);
+    guest.logged("session ended");
+    ended(&hub.run(&["node", "unrevoke", "--state", "hub", "--token", &id]), 0);
+    guest.logged("session connected");
+    assert_eq!(echoed(port).as_deref(), Some("hello"));
 }

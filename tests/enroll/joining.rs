@@ -9,6 +9,7 @@ use std::sync::Arc;
 use longhaul::crypto::identity::default_provider;
 use longhaul::enroll::{Join, JoinError};
 use longhaul::issue::{KeyType, NodeKey};
+use rustls::time_provider::DefaultTimeProvider;
 
 use crate::common::{Hub, Running, ended, stderr, stdout};
 
@@ -92,6 +93,7 @@ async fn of_fifty_at_once_as_many_join_as_there_are_uses() {
                 name: &name,
                 certificate_request: &request,
                 provider: default_provider(),
+                time: Arc::new(DefaultTimeProvider),
             };
             match join.run().await {
                 Ok(joined) => {

@@ -5,8 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attacks;
+mod audited;
+mod clocks;
 mod common;
 mod crashes;
+mod entrances;
+mod guesses;
 mod guests;
 mod joining;
 mod passphrase;

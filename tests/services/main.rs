@@ -5,7 +5,9 @@
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
 mod common;
+mod early;
 mod ends;
+mod limits;
 mod many;
 mod program;
 mod proxy_protocol;

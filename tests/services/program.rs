@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::common::{authority, echo, exchange, soon};
 
 /// A folder with the certificates of nodes.
-fn folder(nodes: &[&str]) -> TempDir {
+pub fn folder(nodes: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: String, text: &str| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.path().join(name));
@@ -32,13 +32,13 @@ fn folder(nodes: &[&str]) -> TempDir {
 }
 
 /// A node that runs.
-struct Program {
+pub struct Program {
     process: Child,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Program {
-    fn start(folder: &Path, name: &str, sections: &str) -> Self {
+    pub fn start(folder: &Path, name: &str, sections: &str) -> Self {
         let identity = format!("certificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n");
         let path = folder.join(format!("{name}.toml"));
         fs::write(&path, format!("[identity]\n{identity}\n{sections}")).unwrap();
@@ -56,7 +56,7 @@ impl Program {
     }
 
     /// Waits for a log line with this message: the line.
-    async fn logged(&mut self, message: &str) -> serde_json::Value {
+    pub async fn logged(&mut self, message: &str) -> serde_json::Value {
         let mut seen = Vec::new();
         soon(async {
             while let Some(line) = self.log.next_line().await.unwrap() {
@@ -82,7 +82,7 @@ impl Program {
 }
 
 /// The port of an address in a log line.
-fn port(event: &serde_json::Value) -> u16 {
+pub fn port(event: &serde_json::Value) -> u16 {
     event["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 

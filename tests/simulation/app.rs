@@ -248,6 +248,9 @@ impl App {
                 match session.read(id, size_max, now) {
                     Ok(ReadOutcome::Data(data)) => {
                         oracle.on_read(id, side, &data);
+                        if session.is_early() {
+                            oracle.on_early_read(id, &data);
+                        }
                         progress = true;
                         if let Some(pause) = pause {
                             reader.paused_until = Some(now + pause);

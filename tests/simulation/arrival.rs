@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Bytes come in parts that have nothing to do with messages.
-    fn receive(&mut self, link: usize, side: usize, bytes: &[u8]) {
+    pub fn receive(&mut self, link: usize, side: usize, bytes: &[u8]) {
         let cut = if self.random.one_in(4) { self.random.below(bytes.len() as u64 + 1) as usize } else { 0 };
         for part in [&bytes[..cut], &bytes[cut..]] {
             self.links[link].ends[side].buffer.extend_from_slice(part);
@@ -124,8 +124,16 @@ impl World {
     }
 
     fn take_message(&mut self, link: usize, side: usize, message: FrameMessage, size: usize) -> Result<(), Broken> {
+        let message = match self.take_of_channel(link, side, message).map_err(Broken::Establish)? {
+            Some(message) => message,
+            None => return Ok(()),
+        };
         match &mut self.links[link].ends[side].phase {
             Phase::Closed => Ok(()),
+            Phase::Establishing | Phase::Resuming if self.returning.is_some() => {
+                self.take_returning(link, side, message, size).map_err(Broken::Establish)
+            }
+            Phase::Resuming => Err(Broken::Violation),
             Phase::Establishing => self.take_handshake(link, side, message).map_err(Broken::Establish),
             Phase::Starting { version } => {
                 let version = *version;
@@ -285,10 +293,12 @@ impl World {
         Ok(())
     }
 
-    fn open(&mut self, link: usize, side: usize, lane: LaneId) {
-        let keys = self.nodes[side].session().opening_keys();
+    pub fn open(&mut self, link: usize, side: usize, lane: LaneId) {
+        let session = self.nodes[side].session();
+        // Some packets of a lane that began with early data have come already.
+        let opener = LaneOpener::new(lane, session.opening_keys()).starting_at(session.expected_packet(lane));
         let end = &mut self.links[link].ends[side];
-        end.phase = Phase::Open { lane, opener: LaneOpener::new(lane, keys) };
+        end.phase = Phase::Open { lane, opener };
         end.is_active = true;
     }
 }

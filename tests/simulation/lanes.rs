@@ -221,6 +221,24 @@ fn session_without_lanes_ends_after_its_time() {
     }
 }
 
+/// Something in front of the peer takes connections, and closes them: nobody has been heard by that.
+#[test]
+fn session_ends_after_its_time_although_joins_begin() {
+    let config = SessionConfig { survive: Duration::from_secs(10), ..SessionConfig::default() };
+    let mut world = World::connected_with(1, 1, SLOW, config);
+    send(&mut world, 4 * MEGABYTE);
+    world.kill(0, &[CLIENT, SERVER]);
+    let begun = world.now;
+    while world.nodes[CLIENT].closed().is_none() {
+        let joined = world.join(LaneKind::Tcp, SLOW).expect("a session that goes on has lanes left");
+        world.run_for(milliseconds(1));
+        world.kill(joined, &[CLIENT]);
+        world.run_for(milliseconds(500));
+        assert!(world.now < begun + Duration::from_secs(12), "{}", world.describe());
+    }
+    assert_eq!(world.nodes[CLIENT].closed(), Some(&CloseReason::ChannelsLost { after: Duration::from_secs(10) }));
+}
+
 #[test]
 fn idle_lane_is_pinged_and_a_silent_one_given_up() {
     let mut world = World::connected(1, 2, SLOW);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use longhaul::base::LaneId;
-use longhaul::crypto::LaneOpener;
+use longhaul::crypto::{Handshake, LaneOpener};
 use longhaul::session::{JoinRequest, LaneKind};
 
 /// How good a pipe is.
@@ -154,6 +154,8 @@ impl Pipe {
 pub enum Phase {
     /// The handshake runs.
     Establishing,
+    /// A client whose handshake runs, and that sends early data.
+    Resuming,
     /// A client that waits for the answer to its start, and sends already.
     Starting {
         version: u32,
@@ -178,7 +180,7 @@ impl Phase {
     /// The lane that may send.
     pub fn sending_lane(&self) -> Option<LaneId> {
         match self {
-            Self::Starting { .. } => Some(LaneId::FIRST),
+            Self::Resuming | Self::Starting { .. } => Some(LaneId::FIRST),
             Self::Joining { lane, .. } | Self::Open { lane, .. } => Some(*lane),
             Self::Establishing | Self::Accepting | Self::Closed => None,
         }
@@ -213,6 +215,8 @@ pub struct Link {
     pub shared_path: Option<u64>,
     pub pipes: [Pipe; 2],
     pub ends: [LinkEnd; 2],
+    /// Of a QUIC channel whose own handshake is simulated, too.
+    pub handshakes: [Option<Handshake>; 2],
 }
 
 impl Link {
@@ -223,6 +227,7 @@ impl Link {
             shared_path: None,
             pipes: [Pipe::new(path), Pipe::new(path)],
             ends: [LinkEnd::new(client), LinkEnd::new(server)],
+            handshakes: [None, None],
         }
     }
 

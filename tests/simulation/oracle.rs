@@ -1,10 +1,11 @@
 //! What streams promise: each delivers a prefix of what was written, in order, once; ends where the writer ended it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use longhaul::base::{Entropy, Side, StreamCode, StreamId};
+use longhaul::wire::Frame;
 
 use crate::random::Random;
 
@@ -19,10 +20,12 @@ static PATTERN: LazyLock<Bytes> = LazyLock::new(|| {
 });
 
 /// One direction of one stream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Flow {
     pub written: u64,
     pub read: u64,
+    /// Of what was read: what came before the client had shown that it is there.
+    pub early: u64,
     pub is_finished: bool,
     pub reset: Option<StreamCode>,
     pub stopped: Option<StreamCode>,
@@ -38,9 +41,13 @@ impl Flow {
 }
 
 /// All flows, by stream and writer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Oracle {
     pub flows: BTreeMap<(StreamId, Side), Flow>,
+    /// Streams that were opened as replay-safe.
+    pub marked: BTreeSet<StreamId>,
+    /// Those of them that the client sends early without saying so, as another implementation may.
+    pub unsaid: BTreeSet<StreamId>,
 }
 
 impl Oracle {
@@ -70,6 +77,22 @@ impl Oracle {
         }
     }
 
+    /// The same, at a server whose client has not shown yet that it is there.
+    pub fn on_early_read(&mut self, id: StreamId, data: &[u8]) {
+        let is_said = self.marked.contains(&id) && !self.unsaid.contains(&id);
+        assert!(is_said, "{id}: read before the client was there, and not replay-safe");
+        self.flow(id, Side::Client).early += data.len() as u64;
+    }
+
+    /// What a client of another implementation sends in place of ours.
+    pub fn relabel(&self, frames: &mut [Frame]) {
+        for frame in frames {
+            if let Frame::StreamOpen { stream_id, replay_safe, .. } = frame {
+                *replay_safe &= !self.unsaid.contains(stream_id);
+            }
+        }
+    }
+
     pub fn on_end(&mut self, id: StreamId, reader: Side) {
         let flow = self.flow(id, reader.peer());
         assert!(flow.is_finished, "{id}: an end that nobody wrote");
@@ -88,6 +111,11 @@ impl Oracle {
     /// Bytes that were read, of all flows.
     pub fn read_bytes(&self) -> u64 {
         self.flows.values().map(|flow| flow.read).sum()
+    }
+
+    /// Bytes that were read before the client had shown that it is there, of all flows.
+    pub fn early_bytes(&self) -> u64 {
+        self.flows.values().map(|flow| flow.early).sum()
     }
 
     /// Whether every flow that was ended has been read to its end.

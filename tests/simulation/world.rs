@@ -13,6 +13,7 @@ use crate::link::{Link, Path, Phase};
 use crate::node::Node;
 use crate::oracle::Oracle;
 use crate::random::Random;
+use crate::returning::Returning;
 
 /// More rounds than this at one moment are a loop.
 const ROUNDS_MAX: u32 = 20_000;
@@ -37,6 +38,8 @@ pub struct World {
     pub server_tls: Option<Arc<rustls::ServerConfig>>,
     /// What the server answers to a start, instead of what it grants.
     pub started: Option<TransportParameters>,
+    /// What a client comes back with.
+    pub returning: Option<Returning>,
 }
 
 pub const CLIENT: usize = 0;
@@ -59,6 +62,7 @@ impl World {
             client_tls: None,
             server_tls: None,
             started: None,
+            returning: None,
         }
     }
 
@@ -194,7 +198,10 @@ impl World {
             arrivals.chain(rooms).chain(joins).collect::<Vec<_>>()
         });
         let timeouts = self.nodes.iter().filter(|node| !node.is_stopped).flat_map(|node| {
-            [node.session.as_ref().and_then(Session::next_timeout), node.app.next_time()].into_iter().flatten()
+            let session = node.session.as_ref();
+            // Nobody reads on a session that is over.
+            let reads = session.is_some_and(|session| !session.is_ending()).then(|| node.app.next_time());
+            [session.and_then(Session::next_timeout), reads.flatten()].into_iter().flatten()
         });
         links.chain(timeouts).min()
     }
@@ -348,6 +355,7 @@ impl World {
         if let (Some(lane), Some(session)) = (lane, &mut self.nodes[side].session) {
             session.remove_lane(lane, end, self.now);
         }
+        self.on_channel_failed(link, side);
     }
 
     /// Everything on the link is gone; `told` are the sides that notice.

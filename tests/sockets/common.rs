@@ -6,7 +6,7 @@ use std::time::Duration;
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{Identity, NodeId, TlsSettings, TrustAnchors, default_provider};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::node::{LinkConfig, Node, NodeConfig, Session};
+use longhaul::node::{LinkConfig, Node, NodeBuilder, NodeConfig, Session};
 
 use crate::proxy::Proxy;
 
@@ -116,11 +116,23 @@ pub(crate) async fn proxied_with(
     node: impl FnOnce(&mut NodeConfig),
     link: impl FnOnce(&mut LinkConfig),
 ) -> (Pair, Proxy) {
+    let builders = ["a", "b"].map(|name| Node::builder(settings(name)));
+    proxied_between(builders, scheme, node, link).await
+}
+
+/// The same with builders of nodes "a" and "b".
+pub(crate) async fn proxied_between(
+    [a, b]: [NodeBuilder; 2],
+    scheme: &str,
+    node: impl FnOnce(&mut NodeConfig),
+    link: impl FnOnce(&mut LinkConfig),
+) -> (Pair, Proxy) {
     let mut config = NodeConfig::default();
     node(&mut config);
-    let b = listening_with("b", &[&format!("{scheme}://127.0.0.1:0")], config).await;
+    let address = format!("{scheme}://127.0.0.1:0").parse().expect("a valid address");
+    let b = b.config(config).listen(address, ListenOptions::default()).build().await.expect("a listening node");
     let proxy = Proxy::to(&b.local_addresses()[0]);
-    let a = dialling("a").await;
+    let a = a.build().await.expect("a node");
     let mut config = LinkConfig::new(id("b"), [proxy.address()]);
     link(&mut config);
     let (link, session_a) = a.connect(config).await.expect("a session");

@@ -83,7 +83,7 @@ async fn an_exchange_cannot_rename_a_node() {
 }
 
 /// A denylist of the common authority.
-fn denying(version: u64, name: &str) -> SignedDenylist {
+pub(crate) fn denying(version: u64, name: &str) -> SignedDenylist {
     let names = vec![name.to_owned()];
     let body = DenylistBody { trust_domain: "test".to_owned(), version, names, keys: Vec::new() };
     authority().sign_denylist(&body).unwrap()

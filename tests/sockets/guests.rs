@@ -3,18 +3,20 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use longhaul::base::{Secret, SystemEntropy};
+use longhaul::base::{Secret, SessionId, SystemEntropy};
 use longhaul::channel::{Address, ListenOptions};
-use longhaul::crypto::identity::{NodeId, PeerIdentity, TlsSettings, default_provider};
+use longhaul::crypto::identity::{ALPN_SESSION, NodeId, PeerIdentity, TlsSettings, default_provider};
 use longhaul::crypto::token::{GuestProof, JoinToken};
 use longhaul::node::{
     ConnectError, GuestAdmission, GuestRefusal, GuestVisit, Link, LinkAddress, LinkConfig, Node, NodeError, Session,
 };
+use longhaul::wire::GuestCredential;
 use rustls::pki_types::CertificateDer;
 use rustls::time_provider::DefaultTimeProvider;
 use tokio::io::AsyncWriteExt;
 
 use crate::common::{authority, dialling, id, settings};
+use crate::rogue::Raw;
 use crate::transfer::{eventually, soon};
 
 const ADDRESSES: [&str; 3] = ["tcp://127.0.0.1:0", "tls://127.0.0.1:0", "quic://127.0.0.1:0"];
@@ -237,4 +239,29 @@ async fn a_guest_cannot_listen() {
     let builder = Node::builder(guest_settings(&token(), "laptop"));
     let built = builder.listen("tcp://127.0.0.1:0".parse().unwrap(), ListenOptions::default()).build().await;
     assert!(matches!(built.err(), Some(NodeError::Identity(_))));
+}
+
+/// A node that guests talk to, and that is not who their token is for: it keeps what it was shown, and shows it itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stolen_proof_is_worth_nothing_in_the_thiefs_session() {
+    let token = token();
+    let guests = Arc::new(OneToken::new(&token, 10));
+    let b = hub(&guests, &ADDRESSES[..1], &[]).await;
+    let address = &b.local_addresses()[0];
+    // The victim shows its proof; whoever sees it there has it.
+    let victim = guest(&token, "laptop").await;
+    let _session = connect(&victim, address).await.unwrap();
+    let stolen = guests.seen.lock().unwrap()[0].1;
+    let tls = guest_settings(&token, "laptop");
+    let config = || tls.client_config(Some(&id("b")), ALPN_SESSION).unwrap();
+    let relayed = |_: &Secret<32>| GuestCredential::new(token.id().as_bytes(), &stolen, "laptop");
+    let thief = SessionId([3; 16]);
+    let closed = Raw::dial(address).await.come_as_guest(config(), thief, relayed).await;
+    assert!(matches!(&closed, Some(reason) if reason.to_string().contains("guest refused")), "{closed:?}");
+    assert_eq!(guests.uses.load(Ordering::SeqCst), 9, "the victim's one alone");
+    // The same client with a proof of its own comes in: what was refused is the proof.
+    let own = |exporter: &Secret<32>| tls.guest_token().unwrap().credential(exporter);
+    let closed = Raw::dial(address).await.come_as_guest(config(), SessionId([4; 16]), own).await;
+    assert_eq!(closed, None);
+    assert_eq!(guests.uses.load(Ordering::SeqCst), 8);
 }

@@ -4,7 +4,9 @@
 
 mod allowed;
 mod alone;
+mod captured;
 mod channels;
+mod clocks;
 mod common;
 mod datagrams;
 mod dropping;

@@ -7,7 +7,7 @@ use longhaul::base::{CloseCode, Direction, StreamId};
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{TlsSettings, TrustAnchors};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
-use longhaul::node::{Link, LinkConfig, Node, Session};
+use longhaul::node::{Link, LinkConfig, Node, NodeConfig, Session};
 use longhaul::service::{Allow, ForwardConfig, Gateway, ServiceConfig, Services};
 use longhaul::session::CloseReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::common::{dialling, id, settings};
+use crate::exchange::denying;
 use crate::rogue::socket_address;
 use crate::transfer::{eventually, soon};
 use crate::udp_path::UdpPath;
@@ -275,6 +276,38 @@ async fn early_data_that_is_not_taken_is_sent_again() {
     }
 }
 
+/// The client's ticket is from a time when the listener took early data; now it takes none, and its windows are smaller than
+/// what the client has sent by then. Nothing fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listener_that_takes_none_any_more_grants_what_was_sent_early() {
+    for kind in KINDS {
+        let mut returning = returning(kind, true).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = NodeConfig::default();
+        let streams = &mut config.session.streams;
+        (streams.stream_window, streams.session_window, streams.streams_max) = (1000, 1000, 1);
+        let builder = Node::builder(returning.b_tls.clone()).config(config);
+        let listener = builder.listen(address_of(kind, &directory), ListenOptions::default());
+        let _before = std::mem::replace(&mut returning.b, listener.build().await.unwrap());
+        returning.way.lead_to(&returning.b.local_addresses()[0]);
+        let session = returning.come_back().await;
+        let bytes = crate::common::pattern(60_000, 7);
+        for _ in 0..2 {
+            let (mut send, _recv) = soon(session.stream().replay_safe().open_bi()).await.unwrap();
+            soon(send.write_all(&bytes)).await.unwrap();
+            send.finish().unwrap();
+        }
+        returning.way.hold_answers(false);
+        let accepted = soon(returning.b.accept()).await.expect("a session");
+        for _ in 0..2 {
+            let (_send, mut recv) = soon(accepted.accept_bi()).await.unwrap();
+            assert_eq!(soon(recv.read_to_end(1 << 20)).await.unwrap(), bytes, "{kind}");
+        }
+        soon(session.connected()).await.unwrap();
+        assert_eq!(returning.link.status().failure_count, 0, "{kind}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listener_that_takes_none_still_resumes() {
     for kind in ["tcp", "unix", "quic", "tls"] {
@@ -367,6 +400,27 @@ async fn tickets_end_with_what_they_came_from() {
     let accepted = soon(returning.b.accept()).await.unwrap();
     assert!(!accepted.is_early());
     assert_eq!(returning.b_tls.tickets().counters().unknown.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+/// Who was revoked has a ticket, and the proof by which its session's channels join.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_peer_gets_nothing_by_its_ticket() {
+    for kind in KINDS {
+        let returning = returning(kind, true).await;
+        assert!(returning.b_tls.tickets().count() > 0);
+        assert!(returning.b.revoker().deny(denying(1, "a")).unwrap());
+        let refused = |link: &Link| link.status().last_error.is_some_and(|error| error.to_string().contains("refused"));
+        eventually("its ticket is tried, and it is refused", || refused(&returning.link)).await;
+        assert_eq!(returning.b.session_count(), 0, "{kind}");
+        let counters = returning.b_tls.tickets().counters();
+        assert_eq!(counters.used.load(std::sync::atomic::Ordering::Relaxed), 0, "{kind}");
+        // What was given to it before is gone as well.
+        eventually("its tickets are purged", || returning.b_tls.tickets().count() == 0).await;
+        // On the next list it is not: it comes back, by its certificate.
+        assert!(returning.b.revoker().deny(denying(2, "c")).unwrap());
+        let accepted = soon(returning.b.accept()).await.unwrap();
+        assert!(!accepted.is_early() && accepted.peer().node_id == id("a"), "{kind}");
+    }
 }
 
 /// A session that comes of age is replaced; its last stream ends it.

@@ -1,15 +1,16 @@
 //! Peers that do as they like: any certificate, any bytes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use longhaul::base::SessionId;
+use longhaul::base::{LaneId, Secret, SessionId};
 use longhaul::channel::{Address, DialOptions, ListenOptions, QuicListener, dial_quic};
+use longhaul::crypto::LaneOpener;
 use longhaul::crypto::identity::{ALPN_QUIC, ALPN_SESSION, ALPN_TLS, TlsSettings, quic_initial_suite, server_name};
 use longhaul::issue::CertificateAuthority;
-use longhaul::session::{EstablishError, Establishing, Progress, SessionConfig};
-use longhaul::wire::{Body, FrameMessage, VERSION, decode_message};
+use longhaul::session::{CloseReason, EstablishError, Establishing, LaneKind, LaneSetup, Progress, SessionConfig};
+use longhaul::wire::{Body, FrameMessage, GuestCredential, VERSION, decode_message, decode_packet};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -101,7 +102,7 @@ impl Raw {
             if let Some(message) = decode_message(&mut self.buffer, 1 << 16).expect("a message") {
                 return Some(message);
             }
-            let read = tokio::time::timeout(Duration::from_secs(30), self.stream.read_buf(&mut self.buffer)).await;
+            let read = tokio::time::timeout(Duration::from_secs(120), self.stream.read_buf(&mut self.buffer)).await;
             match read.expect("an answer or an end in time") {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
@@ -122,6 +123,36 @@ impl Raw {
     ) -> Result<(), EstablishError> {
         let mut establishing = Establishing::client(config, &SessionConfig::default(), id, VERSION)?;
         self.run(&mut establishing, None).await
+    }
+
+    /// The same, and shows what `credential` makes of the session's exporter in place of a certificate: why the session that
+    /// the other end then accepts or closes is over, if it is.
+    pub(crate) async fn come_as_guest(
+        &mut self,
+        config: Arc<ClientConfig>,
+        id: SessionId,
+        credential: impl FnOnce(&Secret<32>) -> GuestCredential,
+    ) -> Option<CloseReason> {
+        let mut establishing = Establishing::client(config, &SessionConfig::default(), id, VERSION).unwrap();
+        self.run(&mut establishing, None).await.expect("this side is content");
+        let lane = LaneSetup::new(LaneKind::Tcp);
+        let made = establishing.finish(SessionConfig::default(), lane, [0; 16], Instant::now()).unwrap();
+        let mut session = made.session;
+        let credential = credential(session.guest_exporter().expect("the handshake is complete"));
+        session.present_guest(credential);
+        let mut message = BytesMut::new();
+        let packet = session.poll_transmit(Instant::now(), LaneId::FIRST).expect("a guest speaks first");
+        packet.encode(&mut message).unwrap();
+        self.send(&message).await;
+        let mut opener = LaneOpener::new(LaneId::FIRST, session.opening_keys());
+        while !session.is_connected() && session.close_reason().is_none() {
+            let FrameMessage { head, body: Body::Sealed(sealed) } = self.next().await? else { return None };
+            let content = opener.open(&head, sealed).unwrap();
+            let (size, mut frames) = (content.len(), Vec::new());
+            decode_packet(&content, &mut frames).unwrap();
+            session.handle_packet(Instant::now(), &head, true, &mut frames, size);
+        }
+        session.close_reason().cloned()
     }
 
     /// Runs the accepting side's handshake to its end.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::base::Bandwidth;
 use crate::config::text::date;
 
 /// Rows in columns as wide as they have to be.
@@ -51,7 +52,7 @@ pub(super) fn status(status: &Value) -> String {
     let end = date(status["certificate"]["not_after_unix"].as_u64().unwrap_or_default());
     let _ = writeln!(out, "{} ({}) up {uptime}, {ready}", text(&node["name"]), text(&node["software"]));
     let _ = writeln!(out, "certificate until {end}");
-    for table in [links(status), channels(status), services(status), forwards(status)] {
+    for table in [links(status), channels(status), services(status), forwards(status), limits(status)] {
         if !table.is_empty() {
             let _ = write!(out, "\n{}", table.text());
         }
@@ -109,6 +110,40 @@ fn forwards(status: &Value) -> Table {
     for forward in list(&status["forwards"]) {
         let to = format!("{} at {}", text(&forward["service"]), text(&forward["peer"]));
         table.push([text(&forward["listen"]), to].into_iter().chain(counters(forward)));
+    }
+    table
+}
+
+/// What is limited, and how long it was held up by that.
+fn limits(status: &Value) -> Table {
+    let mut table = Table::new(&["LIMIT", "BANDWIDTH", "WAITED"]);
+    let mut push = |what: String, limit: &Value, waited: f64| {
+        if let Some(limit) = limit.as_u64() {
+            table.push([what, Bandwidth::from_bytes_per_second(limit).to_string(), format!("{waited:.1} s")]);
+        }
+    };
+    // Of all sessions, or of those with one peer.
+    let waited = |peer: Option<&Value>, by: &str| {
+        let sessions = list(&status["sessions"]).iter().filter(|one| peer.is_none_or(|peer| one["peer"] == *peer));
+        sessions.filter_map(|one| one["throttled_seconds"][by].as_f64()).sum::<f64>()
+    };
+    push("node".to_owned(), &status["bandwidth_limits"]["node"], waited(None, "node"));
+    for link in list(&status["links"]) {
+        push(format!("link {}", text(&link["peer"])), &link["bandwidth_limit"], waited(Some(&link["peer"]), "link"));
+    }
+    let mut seen = Vec::new();
+    for session in list(&status["sessions"]) {
+        let peer = &session["peer"];
+        if !seen.contains(&peer) {
+            seen.push(peer);
+            push(format!("peer {}", text(peer)), &session["peer_bandwidth_limit"], waited(Some(peer), "peer"));
+        }
+    }
+    for (kind, key, list_key) in [("service", "name", "services"), ("forward", "listen", "forwards")] {
+        for one in list(&status[list_key]) {
+            let waited = list(&one["throttled_seconds"]).iter().filter_map(Value::as_f64).sum();
+            push(format!("{kind} {}", text(&one[key])), &one["bandwidth_limit"], waited);
+        }
     }
     table
 }
@@ -175,6 +210,26 @@ mod tests {
             ["0 B", "999 B", "1.5 kB", "2.5 GB", "-"]
         );
         assert_eq!([59, 61, 7261, 90_000].map(span), ["59 s", "1 min", "2 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn limits_are_shown_where_there_are_some() {
+        let session = |seconds: f64| {
+            serde_json::json!({
+                "peer": "b", "peer_bandwidth_limit": null, "throttled_seconds": { "link": seconds, "node": 1.0 },
+            })
+        };
+        let status = serde_json::json!({
+            "bandwidth_limits": { "node": null, "each_peer": null },
+            "links": [{ "peer": "b", "bandwidth_limit": 12_500_000 }, { "peer": "c", "bandwidth_limit": null }],
+            "sessions": [session(1.5), session(2.0)],
+            "services": [{ "name": "web", "bandwidth_limit": 12 << 20, "throttled_seconds": [0.25, 0.5] }],
+            "forwards": [{ "listen": "tcp://x:1", "bandwidth_limit": null, "throttled_seconds": [0.0, 0.0] }],
+        });
+        let shown = limits(&status).text();
+        let rows: Vec<_> =
+            shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect::<String>()).collect();
+        assert_eq!(rows, ["link b100 Mbit/s3.5 s", "service web12 MiB/s0.8 s"], "{shown}");
     }
 
     #[test]

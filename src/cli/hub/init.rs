@@ -117,13 +117,12 @@ certificate = \"{name}.crt\"
 key = \"{name}.key\"
 trust_anchors = \"{}\"
 
-# Where nodes dial in.
+# Where nodes dial in, and machines with a token join.
 [[listen]]
 address = \"tcp://0.0.0.0:7443\"
 
-# Where machines with a token join.
+# Lets machines join at the port above; `listen = \"0.0.0.0:7444\"` gives them one of their own.
 [enroll]
-listen = \"0.0.0.0:7444\"
 directory = \".\"
 {passphrase}
 # What nodes may reach here:

@@ -73,6 +73,9 @@ impl Running {
         let fresh = self.listen(&changes).await?;
         self.replace_identity(&changes)?;
         self.filter.follow(new.log_filter.as_deref());
+        let limits = &new.limits;
+        self.gateway.node().set_bandwidth_limits(settings::bandwidth_limits(limits, &new.links));
+        self.gateway.services().set_connections_per_peer_max(limits.connections_per_peer_max);
         self.gateway.services().replace(new.services.iter().cloned());
         self.replace_forwards(&changes, fresh).await;
         self.replace_links(&changes);

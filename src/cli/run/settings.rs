@@ -1,6 +1,6 @@
 //! From what a configuration means to what the layers below take.
 
-use crate::config::{LinkConfig, NodeConfig, Seal};
+use crate::config::{LimitsConfig, LinkConfig, NodeConfig, Seal};
 use crate::node;
 use crate::session::SessionConfig;
 
@@ -9,6 +9,16 @@ pub(super) fn node(config: &NodeConfig) -> node::NodeConfig {
         session: SessionConfig { survive: config.survive, age_max: config.session_age_max, ..SessionConfig::default() },
         memory_bytes_max: config.memory_bytes_max,
         ..node::NodeConfig::default()
+    }
+}
+
+pub(in crate::cli) fn bandwidth_limits(limits: &LimitsConfig, links: &[LinkConfig]) -> node::BandwidthLimits {
+    let of_link = |link: &LinkConfig| Some((link.peer.clone(), link.bandwidth_limit?));
+    node::BandwidthLimits {
+        node: limits.bandwidth,
+        each_peer: limits.peer_bandwidth,
+        peers: limits.peer_bandwidths.clone(),
+        links: links.iter().filter_map(of_link).collect(),
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let revoked = args.state.open()?.revoke_token(args.id, now_unix()).map_err(anyhow::Error::new)?;
     let token = revoked.ok_or_else(|| no_such_token(args.id))?;
     args.state.audit(&AuditEvent::TokenRevoked(args.id))?;
-    writeln!(io::stdout().lock(), "revoked {}; certificates that came by it: {}", token.id, token.use_count)?;
+    let mut out = io::stdout().lock();
+    if token.is_for_guests {
+        writeln!(out, "revoked {}; the hub, when it runs, ends the sessions that came by it", token.id)?;
+    } else {
+        writeln!(out, "revoked {}; certificates that came by it: {}", token.id, token.use_count)?;
+    }
     Ok(())
 }

@@ -127,7 +127,9 @@ pub enum VerifyFailure {
         domain: String,
     },
     /// Past its end.
-    #[error("the certificate of {peer} expired at {not_after} (now {now}, seconds since 1970); renew it")]
+    #[error(
+        "the certificate of {peer} expired at {not_after} (now {now}, seconds since 1970); renew it, or check the clocks"
+    )]
     Expired {
         /// Who the certificate claims to be.
         peer: NodeId,

@@ -57,6 +57,7 @@ impl TlsSettings {
             provider,
             time,
             tickets,
+            key_log: Arc::new(rustls::NoKeyLog {}),
         })
     }
 
@@ -82,6 +83,7 @@ impl TlsSettings {
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(WithAuthority::new(Arc::clone(&self.resolver), authority)));
+        config.key_log = Arc::clone(&self.key_log);
         config.alpn_protocols = vec![alpn.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -105,6 +107,7 @@ impl TlsSettings {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         restrict_client(&mut config, alpn);
+        config.key_log = Arc::clone(&self.key_log);
         Ok(Arc::new(config))
     }
 }

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, DnsName, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, KeyLog, NoKeyLog, ServerConfig};
 
 use super::enroll::WithAuthority;
 use super::{
@@ -50,6 +50,7 @@ pub struct TlsSettings {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) time: Arc<dyn TimeProvider>,
     pub(super) tickets: Arc<TicketStore>,
+    pub(super) key_log: Arc<dyn KeyLog>,
 }
 
 /// What a client resumes with: a configuration, and the tickets that it uses.
@@ -75,7 +76,21 @@ impl TlsSettings {
         let trust = Trust::new(identity.node_id().trust_domain(), anchors, Arc::clone(&provider))?;
         let trust = Arc::new(trust);
         let tickets = Arc::new(TicketStore::new(Arc::clone(&trust), Arc::clone(&time)));
-        Ok(Self { resolver: Arc::new(KeyResolver::new(identity)), trust, guest: None, provider, time, tickets })
+        let (resolver, key_log) = (Arc::new(KeyResolver::new(identity)), Arc::new(NoKeyLog {}));
+        Ok(Self { resolver, trust, guest: None, provider, time, tickets, key_log })
+    }
+
+    /// The same, with everything that opens recorded packets told to a key log ([`crypto::key_log`](crate::crypto::key_log)):
+    /// whoever reads that reads what the sessions carry. Enrolment is not told.
+    #[must_use]
+    pub fn with_key_log(self, key_log: Arc<dyn KeyLog>) -> Self {
+        Self { key_log, ..self }
+    }
+
+    /// What is told of keys; nothing unless [`with_key_log`](Self::with_key_log) was used.
+    #[must_use]
+    pub fn key_log(&self) -> &dyn KeyLog {
+        &*self.key_log
     }
 
     /// The identity in use.
@@ -191,6 +206,7 @@ impl TlsSettings {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(self.resolver.clone());
         restrict_client(&mut config, alpn);
+        config.key_log = Arc::clone(&self.key_log);
         Ok(config)
     }
 
@@ -224,6 +240,7 @@ impl TlsSettings {
             .map_err(|error| IdentityError::Tls { reason: error.to_string() })?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(self.resolver.clone());
+        config.key_log = Arc::clone(&self.key_log);
         config.alpn_protocols = vec![alpn.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -56,6 +56,12 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`]. A refusal is no error: nothing has changed then.
     fn take_guest_use(&self, ask: &GuestAsk<'_>) -> Result<Result<(String, TokenRecord), Refusal>, StoreError>;
 
+    /// The tokens of guests that were revoked or denied and have not expired: sessions that came by them are to end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn revoked_guest_tokens(&self, now_unix: u64) -> Result<Vec<TokenId>, StoreError>;
+
     /// Remembers the certificate of a reservation, and gives the one to be handed out: if another was remembered
     /// meanwhile, that one.
     ///

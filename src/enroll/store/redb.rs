@@ -274,6 +274,23 @@ impl Store for RedbStore {
         })
     }
 
+    fn revoked_guest_tokens(&self, now_unix: u64) -> Result<Vec<TokenId>, StoreError> {
+        self.read(|transaction| {
+            let denials = transaction.open_table(DENIALS)?;
+            let mut tokens: Vec<TokenRecord> = all(&transaction.open_table(TOKENS)?)?;
+            tokens.retain(|token| token.is_for_guests && token.not_after_unix > now_unix);
+            let mut revoked = Vec::new();
+            for token in tokens {
+                let is_denied =
+                    || Ok::<_, Failure>(denials.get(Denied::Token(token.id).to_string().as_bytes())?.is_some());
+                if token.revoked_unix.is_some() || is_denied()? {
+                    revoked.push(token.id);
+                }
+            }
+            Ok(revoked)
+        })
+    }
+
     fn commit(&self, token_id: TokenId, request_sha256: [u8; 32], certificate: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.write(|transaction| {
             let mut issuances = transaction.open_table(ISSUANCES)?;

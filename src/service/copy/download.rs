@@ -14,6 +14,7 @@ use crate::base::StreamCode;
 use crate::node::RecvStream;
 use crate::service::counters::Counters;
 use crate::service::socket::Socket;
+use crate::service::throttle::{Pace, Way};
 
 /// One direction of a connection.
 #[derive(Default)]
@@ -52,12 +53,13 @@ impl Download {
         recv: &mut RecvStream,
         readable: &HalfWaker,
         counters: &Counters,
+        pace: &mut Pace,
     ) -> Result<Step, End> {
         if self.is_over {
             return Ok(Step::Over);
         }
         for _ in 0..ROUNDS_MAX {
-            self.fill(recv, readable)?;
+            self.fill(context, recv, readable, pace)?;
             if self.queue.is_empty() {
                 return Ok(self.rest(socket));
             }
@@ -84,18 +86,29 @@ impl Download {
         Ok(Step::More)
     }
 
-    fn fill(&mut self, recv: &mut RecvStream, readable: &HalfWaker) -> Result<(), End> {
+    fn fill(
+        &mut self,
+        context: &mut Context<'_>,
+        recv: &mut RecvStream,
+        readable: &HalfWaker,
+        pace: &mut Pace,
+    ) -> Result<(), End> {
         while !self.has_ended && self.queued_bytes < QUEUED_BYTES_MAX && self.queue.len() < SLICES_MAX {
+            // In front of the signal, which tells once.
+            let Poll::Ready(allowed) = pace.poll_allowed(Way::FromPeer, context) else { break };
             if self.is_blocked && !readable.signal.take() {
                 break;
             }
-            let size_max = QUEUED_BYTES_MAX - self.queued_bytes;
+            let size_max = allowed.min(QUEUED_BYTES_MAX - self.queued_bytes);
             self.is_watched = false;
             match recv.poll_read_chunk(&Context::from_waker(&readable.waker), size_max) {
                 Poll::Ready(chunk) => {
                     self.is_blocked = false;
                     match chunk? {
-                        Some(chunk) => self.push(chunk),
+                        Some(chunk) => {
+                            pace.on_moved(Way::FromPeer, chunk.len());
+                            self.push(chunk);
+                        }
                         None => self.has_ended = true,
                     }
                 }

@@ -22,6 +22,7 @@ use self::upload::Upload;
 use super::counters::Counters;
 use super::signal::Signal;
 use super::socket::Socket;
+use super::throttle::Pace;
 use crate::base::StreamCode;
 use crate::node::{ReadError, RecvStream, SendStream, WriteError};
 use crate::session::CloseReason;
@@ -59,11 +60,13 @@ pub(super) struct Copier {
     download: Download,
     wakers: Option<Wakers>,
     counters: Arc<Counters>,
+    pace: Pace,
 }
 
 impl Copier {
-    pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>) -> Self {
-        Self { socket, send, recv, upload: Upload::default(), download: Download::default(), wakers: None, counters }
+    pub(super) fn new(socket: Socket, send: SendStream, recv: RecvStream, counters: Arc<Counters>, pace: Pace) -> Self {
+        let (upload, download) = (Upload::default(), Download::default());
+        Self { socket, send, recv, upload, download, wakers: None, counters, pace }
     }
 
     /// Bytes that go to the peer before those of the socket.
@@ -99,9 +102,9 @@ impl Copier {
     /// Both directions, until the stream takes nothing more.
     fn poll_both(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         let Wakers { readable, writable } = Wakers::of(&mut self.wakers, context);
-        let (socket, counters) = (&mut self.socket, &*self.counters);
-        let down = self.download.poll(context, socket, &mut self.recv, readable, counters)?;
-        let up = self.upload.poll(context, socket, &mut self.send, writable, counters)?;
+        let (socket, counters, pace) = (&mut self.socket, &*self.counters, &mut self.pace);
+        let down = self.download.poll(context, socket, &mut self.recv, readable, counters, pace)?;
+        let up = self.upload.poll(context, socket, &mut self.send, writable, counters, pace)?;
         match (up, down) {
             (Step::Over, Step::Over) => return Poll::Ready(Err(End::Complete)),
             (Step::More, _) | (_, Step::More) => go_on_later(context),
@@ -113,7 +116,7 @@ impl Copier {
 
     /// One direction, until the stream takes more. Nobody reads the socket meanwhile, which would tell of its reset.
     async fn run_blocked(&mut self) -> Result<(), End> {
-        let Self { socket, send, recv, upload, download, wakers, counters } = self;
+        let Self { socket, send, recv, upload, download, wakers, counters, pace } = self;
         let socket = &*socket;
         let mut broken = pin!(socket.broken());
         let poll = |context: &mut Context<'_>| {
@@ -121,7 +124,7 @@ impl Copier {
                 return Poll::Ready(Err(End::Socket(error)));
             }
             let Wakers { readable, writable } = Wakers::of(wakers, context);
-            let down = download.poll(context, socket, recv, readable, counters)?;
+            let down = download.poll(context, socket, recv, readable, counters, pace)?;
             if upload.flush(send, writable)? {
                 return Poll::Ready(Ok(()));
             }

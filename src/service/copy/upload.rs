@@ -16,6 +16,7 @@ use super::{End, HalfWaker, ROUNDS_MAX, Step, end_of_write};
 use crate::node::SendStream;
 use crate::service::counters::Counters;
 use crate::service::socket::Socket;
+use crate::service::throttle::{Pace, Way};
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
@@ -44,6 +45,7 @@ impl Upload {
         send: &mut SendStream,
         writable: &HalfWaker,
         counters: &Counters,
+        pace: &mut Pace,
     ) -> Result<Step, End> {
         for _ in 0..ROUNDS_MAX {
             if !self.is_over && !self.flush(send, writable)? {
@@ -52,8 +54,15 @@ impl Upload {
             if self.is_over {
                 return Ok(Step::Over);
             }
+            let Poll::Ready(allowed) = pace.poll_allowed(Way::ToPeer, context) else {
+                self.spare = BytesMut::new();
+                return Ok(Step::Waiting);
+            };
+            if self.size > allowed {
+                self.size = if allowed < LARGE_BYTES_MIN { 0 } else { LARGE_BYTES_MIN };
+            }
             let count = match self.size {
-                0 => self.read_small(context, socket, send, writable)?,
+                0 => self.read_small(allowed, context, socket, send, writable)?,
                 _ => self.read_large(context, socket, send, writable)?,
             };
             match count {
@@ -66,7 +75,10 @@ impl Upload {
                     let _ = send.finish();
                     self.end();
                 }
-                Poll::Ready(count) => counters.on_to_peer(count),
+                Poll::Ready(count) => {
+                    counters.on_to_peer(count);
+                    pace.on_moved(Way::ToPeer, count);
+                }
             }
         }
         Ok(Step::More)
@@ -101,13 +113,15 @@ impl Upload {
 
     fn read_small(
         &mut self,
+        allowed: usize,
         context: &mut Context<'_>,
         socket: &mut Socket,
         send: &mut SendStream,
         writable: &HalfWaker,
     ) -> Result<Poll<usize>, End> {
         with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let size = scratch.len().min(allowed);
+            let mut buffer = ReadBuf::new(&mut scratch[..size]);
             let Poll::Ready(outcome) = socket.poll_read(context, &mut buffer) else { return Ok(Poll::Pending) };
             outcome.map_err(End::Socket)?;
             let data = buffer.filled();

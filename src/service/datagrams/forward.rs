@@ -18,6 +18,7 @@ use crate::service::connections::ConnectionGuard;
 use crate::service::endpoint::UdpAddress;
 use crate::service::forward::{ForwardConfig, Shared};
 use crate::service::refusal::Refusal;
+use crate::service::throttle::Way;
 use crate::wire::ServiceRequest;
 
 /// A forward that gets datagrams.
@@ -132,7 +133,13 @@ impl Flow {
     /// Takes a client's datagram, to be carried or dropped. Returns whether the flow is there still.
     fn offer(&self, data: &[u8], forward: &Shared) -> bool {
         match &mut *self.lock() {
-            State::Open(sender) => to_peer(sender, data, &forward.counters),
+            State::Open(sender) => {
+                let passes = forward.throttle.pass(Way::ToPeer, data.len(), forward.config().datagrams.age_max);
+                if !passes {
+                    forward.counters.on_lost(DatagramLoss::Limited);
+                }
+                !passes || to_peer(sender, data, &forward.counters)
+            }
             State::Over => {
                 forward.counters.on_lost(DatagramLoss::FlowOver);
                 true
@@ -156,7 +163,9 @@ impl Flow {
         let mut state = self.lock();
         let State::Opening(held) = std::mem::replace(&mut *state, State::Open(sender.clone())) else { return };
         for (since, data) in held {
-            if since.elapsed() < age_max {
+            if !forward.throttle.pass(Way::ToPeer, data.len(), age_max) {
+                forward.counters.on_lost(DatagramLoss::Limited);
+            } else if since.elapsed() < age_max {
                 to_peer(sender, &data, &forward.counters);
             } else {
                 forward.counters.on_lost(DatagramLoss::NotOpen);
@@ -222,6 +231,10 @@ impl Carrying {
                 received = flow.recv() => match received {
                     Ok(Some(data)) => {
                         self.flow.idle.on_used();
+                        if !forward.throttle.pass(Way::FromPeer, data.len(), self.config.datagrams.age_max) {
+                            forward.counters.on_lost(DatagramLoss::Limited);
+                            continue;
+                        }
                         match self.socket.send(&data, self.client).await {
                             Ok(()) => forward.counters.on_datagram_from_peer(data.len()),
                             Err(loss) => forward.counters.on_lost(loss),

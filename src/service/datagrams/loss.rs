@@ -17,12 +17,21 @@ pub enum DatagramLoss {
     TargetRefused,
     /// The socket failed.
     Socket,
+    /// More came than the bandwidth limit lets pass in time.
+    Limited,
 }
 
 impl DatagramLoss {
     /// All reasons, in the order of their indices.
-    pub const ALL: [Self; 6] =
-        [Self::TooManyFlows, Self::NotOpen, Self::FlowOver, Self::TooLarge, Self::TargetRefused, Self::Socket];
+    pub const ALL: [Self; 7] = [
+        Self::TooManyFlows,
+        Self::NotOpen,
+        Self::FlowOver,
+        Self::TooLarge,
+        Self::TargetRefused,
+        Self::Socket,
+        Self::Limited,
+    ];
 
     /// The word for it in logs and metrics.
     #[must_use]
@@ -34,6 +43,7 @@ impl DatagramLoss {
             Self::TooLarge => "too-large",
             Self::TargetRefused => "target-refused",
             Self::Socket => "socket",
+            Self::Limited => "limited",
         }
     }
 }

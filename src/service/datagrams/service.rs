@@ -7,6 +7,7 @@ use super::idle::Idle;
 use super::{DatagramLoss, DatagramOptions, socket};
 use crate::node::{DatagramError, DatagramFlow, DatagramSender, ReadError};
 use crate::service::counters::Counters;
+use crate::service::throttle::{Throttle, Way};
 
 /// Carries datagrams both ways until the flow is idle or the peer ends it.
 pub(in crate::service) async fn carry(
@@ -14,6 +15,7 @@ pub(in crate::service) async fn carry(
     target: UdpSocket,
     options: &DatagramOptions,
     counters: &Counters,
+    throttle: &Throttle,
 ) -> Result<(), ReadError> {
     flow.set_age_max(options.age_max);
     let (sender, idle) = (flow.sender(), Idle::new(options.idle_timeout));
@@ -24,6 +26,10 @@ pub(in crate::service) async fn carry(
             received = flow.recv() => {
                 let Some(data) = received? else { return Ok(()) };
                 idle.on_used();
+                if !throttle.pass(Way::FromPeer, data.len(), options.age_max) {
+                    counters.on_lost(DatagramLoss::Limited);
+                    continue;
+                }
                 let outcome = socket::send(&target, &data).await;
                 if outcome.is_ok() || outcome == Err(DatagramLoss::TargetRefused) {
                     counters.on_datagram_from_peer(data.len());
@@ -34,7 +40,11 @@ pub(in crate::service) async fn carry(
                 let outcome = ready.map_err(|_| DatagramLoss::Socket).and_then(|()| {
                     let take = |data: &[u8]| {
                         idle.on_used();
-                        to_peer(&sender, data, counters);
+                        if throttle.pass(Way::ToPeer, data.len(), options.age_max) {
+                            to_peer(&sender, data, counters);
+                        } else {
+                            counters.on_lost(DatagramLoss::Limited);
+                        }
                     };
                     socket::receive(&target, take)
                 });

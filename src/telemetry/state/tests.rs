@@ -78,6 +78,7 @@ fn reading(lanes: Vec<LaneStats>) -> Reading {
         datagrams: DatagramStats::default(),
         decisions: Decisions::default(),
         blocked: Blocked::default(),
+        throttled: Default::default(),
         samples: Samples::default(),
     }
 }

@@ -1,0 +1,193 @@
+//! Keeps what the session sends below a bandwidth: which is somebody else's to know, here is only asked.
+//!
+//! Stream data and datagrams are limited. Acknowledgements, pings, credits, key updates, opens and resets pass at once:
+//! they are small, and what they say makes room elsewhere. While the limit holds, data stays where it is, in its order of
+//! priorities; packets under a limit are short, so that what is urgent waits for no more than one of them. Without a
+//! limit, none of this costs more than the question whether there is one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::state::Session;
+use crate::base::limits;
+use crate::wire::Frame;
+
+/// Whose limit holds data up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitedBy {
+    /// That of the link.
+    Link,
+    /// That of the peer, over all of its sessions.
+    Peer,
+    /// That of the node, which its peers share.
+    Node,
+}
+
+impl LimitedBy {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 3] = [Self::Link, Self::Peer, Self::Node];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Peer => "peer",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// Data may not be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// When to ask again.
+    pub until: Instant,
+    /// Whose limit it is.
+    pub by: LimitedBy,
+}
+
+/// Says when data may be sent. Sessions that share a limit share one of these, or parts of it.
+pub trait SendLimit: Send + Sync + fmt::Debug {
+    /// How many bytes of data the next packet may carry; [`usize::MAX`] without a limit.
+    ///
+    /// # Errors
+    /// [`Held`] when there may be none now.
+    fn ask(&self, now: Instant) -> Result<usize, Held>;
+
+    /// Counts a packet that carries data, or gives back what was counted too much.
+    fn spend(&self, now: Instant, bytes: i64);
+}
+
+/// What a session knows of its limit.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    limit: Option<Arc<dyn SendLimit>>,
+    held: Option<(Held, Instant)>,
+    /// Data that a packet may carry, as was said last.
+    packet_bytes: usize,
+    /// What packets turned out to be larger than was counted.
+    correction: i64,
+    /// Carriers sent so much since a lane sent data.
+    carrier_bytes: usize,
+    totals: [Duration; LimitedBy::ALL.len()],
+}
+
+impl Throttle {
+    /// Whether data waits for the limit.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// When data need not wait any more.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.held.map(|(held, _)| held.until)
+    }
+
+    /// How long data waited, by limit.
+    pub(super) fn totals(&self) -> [Duration; LimitedBy::ALL.len()] {
+        self.totals
+    }
+
+    /// Ends the wait, if it is over. Returns whether it has just ended.
+    fn release(&mut self, now: Instant) -> bool {
+        let Some((held, since)) = self.held.take_if(|(held, _)| held.until <= now) else { return false };
+        self.totals[held.by as usize] += now.saturating_duration_since(since);
+        true
+    }
+
+    /// How much data a packet may carry now.
+    fn ask(&mut self, now: Instant) -> usize {
+        let Some(limit) = &self.limit else { return usize::MAX };
+        if self.held.is_some() {
+            return 0;
+        }
+        match limit.ask(now) {
+            Ok(bytes) => {
+                self.packet_bytes = bytes;
+                bytes
+            }
+            Err(held) => {
+                debug_assert!(held.until > now, "asked again at once this would go round in circles");
+                self.held = Some((held, now));
+                0
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Sets what limits the data that this side sends.
+    pub fn set_send_limit(&mut self, limit: Arc<dyn SendLimit>) {
+        self.throttle.limit = Some(limit);
+    }
+
+    /// How much data a packet of a lane may carry now.
+    pub(super) fn ask_limit(&mut self, now: Instant) -> usize {
+        if self.throttle.limit.is_none() {
+            return usize::MAX;
+        }
+        self.throttle.release(now);
+        let has_data = self.streams.has_ready() || self.has_datagrams_for_lanes();
+        if has_data { self.throttle.ask(now) } else { usize::MAX }
+    }
+
+    /// Whether a packet of a carrier may leave now. Beside streams that wait, carriers have as much as lanes do: what they
+    /// carry is taken first, and would leave nothing.
+    pub(super) fn ask_limit_for_carrier(&mut self, now: Instant) -> bool {
+        if self.throttle.limit.is_none() {
+            return true;
+        }
+        self.throttle.release(now);
+        if !self.streams.has_datagrams() || self.throttle.ask(now) == 0 {
+            return false;
+        }
+        let has_had_its_part = self.throttle.carrier_bytes >= self.throttle.packet_bytes && self.streams.has_ready();
+        !(has_had_its_part && self.lanes.iter().any(|lane| lane.is_waiting && self.is_carrying(lane)))
+    }
+
+    /// A packet of a lane was cut: what it counts, zero for one without data.
+    pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) -> usize {
+        let is_data = |frame: &Frame| matches!(frame, Frame::Stream(_) | Frame::Datagram(_));
+        if self.throttle.limit.is_none() || !frames.iter().any(is_data) {
+            return 0;
+        }
+        self.spend(now, bytes);
+        if std::mem::take(&mut self.throttle.carrier_bytes) > 0 {
+            self.wake_carriers();
+        }
+        bytes
+    }
+
+    /// The same of a carrier.
+    pub(super) fn count_carrier_packet(&mut self, now: Instant, bytes: usize) {
+        if self.throttle.limit.is_some() {
+            self.spend(now, bytes);
+            self.throttle.carrier_bytes += bytes;
+        }
+    }
+
+    /// A packet that counted `counted` became a message of `bytes`.
+    pub(super) fn correct_count(&mut self, counted: usize, bytes: usize) {
+        if counted > 0 {
+            self.throttle.correction += bytes as i64 - counted as i64;
+        }
+    }
+
+    /// Lets data go on when it has waited long enough.
+    pub(super) fn end_holding(&mut self, now: Instant) {
+        if self.throttle.release(now) {
+            self.wake_carriers();
+        }
+    }
+
+    fn spend(&mut self, now: Instant, bytes: usize) {
+        let bytes = bytes as i64 + std::mem::take(&mut self.throttle.correction);
+        if let Some(limit) = &self.throttle.limit {
+            limit.spend(now, bytes);
+        }
+    }
+}
+
+const _: () = assert!(limits::PACED_PACKET_BYTES_MIN >= super::transmit::PACKET_BYTES_MIN);
