@@ -1,8 +1,9 @@
 //! A connection: two halves of a byte pipe and what is known about its ends.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -59,6 +60,18 @@ pub struct ChannelInfo {
     pub peer: String,
     /// The other end's IP address, where it has one; an IPv4-mapped one is given as IPv4.
     pub peer_ip: Option<IpAddr>,
+}
+
+impl ChannelInfo {
+    /// A number for the path between the two ends, by their IP addresses, where they have some. It means something in this
+    /// process alone.
+    #[must_use]
+    pub fn path(&self) -> Option<u64> {
+        let local = self.local.parse::<SocketAddr>().ok()?.ip().to_canonical();
+        let mut hasher = DefaultHasher::new();
+        (local, self.peer_ip?).hash(&mut hasher);
+        Some(hasher.finish())
+    }
 }
 
 /// The bytes of a channel.

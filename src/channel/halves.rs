@@ -160,7 +160,7 @@ impl WriteHalf {
     ///
     /// The channel has failed.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn(false).await;
         while !bytes.is_empty() {
             let written = match &self.io {
                 Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
@@ -182,9 +182,11 @@ impl WriteHalf {
 
     /// Waits until this lane may write. Lanes of one connection write in turns, a message each: between several that wait
     /// for room, quinn gives it to the last one again and again. At once on channels of one lane. Cancel safe.
-    pub async fn turn(&self) -> Turn {
+    ///
+    /// With `is_express`, for short messages, at once as well, and what is written goes out before what others wrote.
+    pub async fn turn(&self, is_express: bool) -> Turn {
         match &self.io {
-            Io::Quic(lane) => Turn(lane.turn().await),
+            Io::Quic(lane) => Turn(lane.turn(is_express).await),
             Io::Tcp(_) | Io::Unix(_) | Io::Tls(_) => Turn(None),
         }
     }

@@ -82,6 +82,8 @@ pub(super) struct Fresh {
     outer: Option<OuterTls>,
     peer_address: String,
     peer_ip: Option<IpAddr>,
+    /// As [`ChannelInfo::path`].
+    path: Option<u64>,
     terms: Terms,
     /// When its first message has to be there.
     first_until: tokio::time::Instant,
@@ -221,7 +223,7 @@ impl Acceptor {
             head.version,
             &parameters,
             self.config.session.clone(),
-            LaneSetup::new(lane_kind(fresh.kind)),
+            LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) },
             self.reset_token(session_id),
             Instant::now(),
         )?;
@@ -343,7 +345,7 @@ impl Acceptor {
             }
         };
         let session_id = establishing.session_id();
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let setup = LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let (mut next, mut size) = (first, 0);
         let mut early: Option<Unfinished> = None;
         let mut frames = Vec::new();
@@ -438,7 +440,7 @@ impl Acceptor {
             return Err(EstablishError::NoCommonVersion { theirs: vec![head.version], ours }.into());
         }
         let (secrets, suite) = outer_secrets(&outer, session_id, self.tls.key_log())?;
-        let setup = LaneSetup::new(lane_kind(fresh.kind));
+        let setup = LaneSetup { path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let session = Established::over_tls(
             session_id,
             head.version,
@@ -595,7 +597,7 @@ impl Acceptor {
             }
             first => first.as_ref().map(|first| first.id),
         };
-        let setup = LaneSetup { channel, ..LaneSetup::new(lane_kind(fresh.kind)) };
+        let setup = LaneSetup { channel, path: fresh.path, ..LaneSetup::new(lane_kind(fresh.kind)) };
         let joined = shared.with_timer(|inner| {
             inner.session.handle_join(head, join, setup, &binding, &mut SystemEntropy::new(), Instant::now())
         });
@@ -633,9 +635,10 @@ impl Fresh {
         let abort = connection.abort_handle();
         let reader = Self::reader(&connection);
         let (_, writer) = connection.io.split();
+        let path = connection.info.path();
         let ChannelInfo { kind, peer: peer_address, peer_ip, .. } = connection.info;
         let first_until = Self::first_until();
-        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, terms, first_until, first: None }
+        Self { reader, writer, abort, kind, outer, peer_address, peer_ip, path, terms, first_until, first: None }
     }
 
     fn over_tls(tls: TlsConnection, terms: Terms) -> Self {

@@ -20,8 +20,8 @@ use super::session::{self, Unclaimed};
 use super::shared::{Inner, LaneControl, LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
-    AbortHandle, Address, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection, QuicDialled,
-    QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
+    AbortHandle, Address, ChannelInfo, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection,
+    QuicDialled, QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
 };
 use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{
@@ -146,7 +146,7 @@ impl Dialler {
                     (Some(begun), ..) => Made::Begun(begun),
                     (None, None, _) => return Err(ConnectError::NotJoinable),
                     (None, Some(connection), outer) => {
-                        let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
+                        let setup = lane_setup(&connection.info, usage);
                         let attempt = Attempt { dialler: self, session_id, version, setup };
                         match outer {
                             None => attempt.over_raw(connection, &show_early).await?,
@@ -211,7 +211,7 @@ impl Dialler {
         let joining = async {
             let dialled = self.dial(address, timeout).await?;
             let connection = dialled.connection.ok_or(ConnectError::NotJoinable)?;
-            let setup = LaneSetup { usage, ..LaneSetup::new(lane_kind(connection.info.kind)) };
+            let setup = lane_setup(&connection.info, usage);
             let lane_id = join_over(shared, connection, dialled.outer.as_ref(), setup).await?;
             self.use_fully(shared, lane_id, dialled.quic, usage);
             Ok(lane_id)
@@ -228,7 +228,7 @@ impl Dialler {
         let Some(quic) = quic else { return };
         spawn_carrier(shared, first, quic.clone());
         let (shared, count) = (Arc::clone(shared), self.config.dial.quic.lane_count);
-        let setup = LaneSetup { usage, channel: Some(first), ..LaneSetup::new(LaneKind::Quic) };
+        let setup = LaneSetup { channel: Some(first), ..lane_setup(quic.info(), usage) };
         tokio::spawn(async move {
             for _ in 1..count {
                 let outcome = match quic.open_lane().await {
@@ -681,6 +681,11 @@ pub(super) fn channel_binding(outer: &OuterTls) -> Result<[u8; 32], ConnectError
 }
 
 /// The lane that a channel makes.
+/// How a dialled channel is added.
+fn lane_setup(info: &ChannelInfo, usage: LaneUsage) -> LaneSetup {
+    LaneSetup { usage, path: info.path(), ..LaneSetup::new(lane_kind(info.kind)) }
+}
+
 pub(super) fn lane_kind(kind: ChannelKind) -> LaneKind {
     match kind {
         ChannelKind::Tcp => LaneKind::Tcp,

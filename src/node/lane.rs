@@ -201,13 +201,15 @@ async fn write(shared: Arc<Shared>, id: LaneId, mut half: WriteHalf, control: La
 async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, control: &LaneControl) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     let mut encoded: Option<SealedLayout> = None;
+    let mut is_express = false;
     loop {
-        let turn = half.turn().await;
-        let transmission = shared.with_timer(|inner| {
+        let turn = half.turn(is_express).await;
+        let transmission;
+        (transmission, is_express) = shared.with_timer(|inner| {
             if let Some(layout) = encoded.take() {
                 inner.session.on_encoded(id, &layout);
             }
-            inner.session.poll_transmit(Instant::now(), id)
+            (inner.session.poll_transmit(Instant::now(), id), inner.session.is_express(id))
         });
         let Some(transmission) = transmission else {
             drop(turn);

@@ -67,7 +67,7 @@ impl Session {
     pub(super) fn is_usable(&self, lane: &Lane) -> bool {
         let is_prompt = |lane: &Lane| self.is_carrying(lane) && !lane.is_late();
         let may_carry = self.is_carrying(lane) && (!lane.is_late() || !self.lanes.iter().any(is_prompt));
-        may_carry && !self.is_full(lane.channel())
+        may_carry && !self.is_express(lane.id) && !self.is_full(lane.channel())
     }
 
     /// Whether enough is on its way on a channel.
@@ -103,12 +103,12 @@ impl Session {
             .max(super::transmit::PACKET_BYTES_MIN)
     }
 
-    /// Whether a lane gets nothing because its channel is full, or holds something up while others of its channel carry
+    /// Whether a lane gets nothing because its channel is full, or is kept free or holds something up while others of its channel carry
     /// what there is.
     pub(super) fn is_spared(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
         let others_carry = || self.channel_lanes(lane.channel()).any(|lane| self.is_usable(lane) && !lane.is_late());
-        self.is_full(lane.channel()) || (lane.is_late() && others_carry())
+        self.is_full(lane.channel()) || ((lane.is_late() || self.is_express(lane.id)) && others_carry())
     }
 
     /// A lane of a channel that waits to carry something, the emptiest.
@@ -128,14 +128,15 @@ impl Session {
     }
 
     /// Views of the channels that may carry data: those of the best tier with a lane that holds nothing up, or those that
-    /// there are.
+    /// there are. A lane that is kept free of bulk data is none of them.
     pub(super) fn fill_views(&mut self, asking: Option<usize>) {
+        self.refresh_express(None);
         debug_assert_eq!(self.tiers.carrying().is_some(), self.lanes.iter().any(Lane::is_healthy));
         let mut views = std::mem::take(&mut self.views);
         views.clear();
         let any_prompt = self.lanes.iter().any(|lane| self.is_carrying(lane) && !lane.is_late());
         for (index, lane) in self.lanes.iter().enumerate() {
-            if !self.is_carrying(lane) || (lane.is_late() && any_prompt) {
+            if !self.is_carrying(lane) || (lane.is_late() && any_prompt) || self.is_express(lane.id) {
                 continue;
             }
             let channel = lane.channel();

@@ -71,13 +71,15 @@ pub struct LaneSetup {
     pub usage: LaneUsage,
     /// The first lane of the channel that carries it, where that is another one.
     pub channel: Option<LaneId>,
+    /// A number for the path under it, where that is known: lanes with the same one share a path. Each side has its own.
+    pub path: Option<u64>,
 }
 
 impl LaneSetup {
     /// A lane that is used as usual.
     #[must_use]
     pub const fn new(kind: LaneKind) -> Self {
-        Self { kind, usage: LaneUsage::PLAIN, channel: None }
+        Self { kind, usage: LaneUsage::PLAIN, channel: None, path: None }
     }
 }
 

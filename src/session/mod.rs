@@ -14,7 +14,8 @@
 //! * `limit`: how much may be sent; `meter`: what is measured for statistics.
 //! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
 //! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
-//!   them carries the next packet; `copies`: what goes out on two of them.
+//!   them carries the next packet; `copies`: what goes out on two of them; `express`: which one is kept free of bulk
+//!   data.
 
 mod acknowledge;
 mod channels;
@@ -24,6 +25,7 @@ mod datagrams;
 mod early;
 mod establish;
 mod event;
+mod express;
 mod guest;
 mod join;
 mod lane;

@@ -9,6 +9,7 @@ use super::config::SessionConfig;
 use super::datagrams::Carriers;
 use super::early::{EarlyPhase, SessionKeys};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
+use super::express::Express;
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::limit::Throttle;
@@ -113,6 +114,7 @@ pub struct Session {
     pub(super) lane_credit: LaneCredit,
     pub(super) tiers: Tiers,
     pub(super) scheduler: Box<dyn Scheduler>,
+    pub(super) express: Express,
     /// For the scheduler; kept to be filled again.
     pub(super) views: Vec<ChannelView>,
     /// What datagrams may go over beside lanes.
@@ -188,6 +190,7 @@ impl Session {
             lanes: Vec::new(),
             tiers: Tiers::default(),
             scheduler: config.scheduler.scheduler(),
+            express: Express::default(),
             views: Vec::new(),
             carriers: Carriers::default(),
             control: VecDeque::new(),

@@ -146,7 +146,9 @@ impl Session {
         if self.holds_for_guest() {
             return frames;
         }
-        let may_carry = self.may_carry(index);
+        self.refresh_express(Some(now));
+        let is_express = self.is_express(self.lanes[index].id);
+        let may_carry = if is_express { self.may_carry_prompt() } else { self.may_carry(index) };
         let data_bytes_max = if may_carry { self.ask_limit(now) } else { 0 };
         let acks_wait = self.lanes[index].received.ack_due.is_some();
         // An acknowledgement alone waits until it is due; it rides along with everything else.
@@ -178,7 +180,8 @@ impl Session {
                 }
             }
         }
-        let leaves_prompt = self.leaves_prompt(index);
+        let share = if is_express { Share::Prompt } else { self.share(index) };
+        let leaves_prompt = share == Share::Patient;
         let next_control = |streams: &mut Streams| {
             if leaves_prompt { streams.poll_patient_control() } else { streams.poll_control() }
         };
@@ -188,7 +191,7 @@ impl Session {
             }
         }
         if data_bytes_max > 0 {
-            room = self.gather_data(now, index, leaves_prompt, room, data_bytes_max, &mut frames);
+            room = self.gather_data(now, index, share, room, data_bytes_max, &mut frames);
         }
         // Cutting pieces may have found credits used up.
         while room >= STREAM_CONTROL_BYTES_MAX && frames.len() < limits::FRAMES_PER_PACKET_MAX {
@@ -205,21 +208,22 @@ impl Session {
         &mut self,
         now: Instant,
         index: usize,
-        leaves_prompt: bool,
+        share: Share,
         mut room: usize,
         bytes_max: usize,
         frames: &mut Vec<Frame>,
     ) -> usize {
         // Where a limit leaves both too little, they take turns.
-        let streams_only = self.throttle.is_turn_of_streams() && self.streams.has_ready();
+        let is_turn_of_streams = self.throttle.is_turn_of_streams() && self.streams.has_ready();
+        let takes_datagrams = share != Share::Prompt;
         let (count, before) = (frames.len(), room);
-        if !streams_only {
+        if takes_datagrams && !is_turn_of_streams {
             room = self.gather_datagrams(now, index, room, bytes_max, frames);
         }
         let kept = room.saturating_sub(bytes_max.saturating_sub(before - room));
-        room = kept + self.gather_streams(now, index, leaves_prompt, room - kept, frames);
+        room = kept + self.gather_streams(now, index, share, room - kept, frames);
         // Streams may be another channel's, or have no credit.
-        if streams_only && frames.len() == count {
+        if takes_datagrams && is_turn_of_streams && frames.len() == count {
             room = self.gather_datagrams(now, index, room, bytes_max, frames);
         }
         room
@@ -230,7 +234,7 @@ impl Session {
         &mut self,
         now: Instant,
         index: usize,
-        leaves_prompt: bool,
+        share: Share,
         room: usize,
         frames: &mut Vec<Frame>,
     ) -> usize {
@@ -244,12 +248,17 @@ impl Session {
             let wanted = |streams: &Streams, id| {
                 let is_own =
                     views.len() < 2 || scheduler.stream_channel(id, views).is_none_or(|owner| owner == channel);
-                is_own && !(leaves_prompt && streams.is_prompt(id))
+                match share {
+                    Share::All => is_own,
+                    Share::Patient => is_own && !streams.is_prompt(id),
+                    Share::Prompt => streams.is_prompt(id),
+                }
             };
             let Some((id, piece)) = self.streams.poll_piece(room - STREAM_DATA_OVERHEAD_MAX, wanted) else { break };
             piece_count += 1;
             last = Some(id);
             self.meter.on_cut(id, piece.offset + piece.data.len() as u64, now);
+            self.note_prompt(id, piece.data.len(), now);
             if let Some(Frame::Stream(previous)) = frames.last_mut()
                 && previous.stream_id == id
                 && !previous.fin
@@ -271,13 +280,22 @@ impl Session {
         room + kept
     }
 
-    /// Whether short messages for which somebody waits are left to another lane, on which they arrive earlier: bulk data
-    /// that is sent on every lane should not take them along on the slow ones.
-    fn leaves_prompt(&mut self, index: usize) -> bool {
-        if self.views.len() < 2 || !self.streams.has_prompt() {
-            return false;
+    /// What a lane takes along. Short messages for which somebody waits may be left to another lane, on which they arrive
+    /// earlier: the one that is kept for them, or, of unequal ones, a faster one.
+    fn share(&mut self, index: usize) -> Share {
+        if !self.streams.has_prompt() {
+            return Share::All;
         }
-        self.scheduler.leaves_prompt(&self.views, self.lanes[index].channel())
+        let is_left = self.wake_express()
+            || (self.views.len() > 1 && self.scheduler.leaves_prompt(&self.views, self.lanes[index].channel()));
+        if is_left { Share::Patient } else { Share::All }
+    }
+
+    /// Whether there is something for the lane that is kept free of bulk data.
+    fn may_carry_prompt(&mut self) -> bool {
+        self.on_express_asks();
+        self.fill_views(None);
+        self.streams.has_prompt()
     }
 
     /// Whether the scheduler lets this lane carry the next shared packet. Wakes a lane that should, when one waits.
@@ -331,6 +349,9 @@ impl Session {
             return;
         }
         self.fill_views(None);
+        if self.streams.has_prompt() {
+            self.wake_express();
+        }
         let pick = match self.views.len() {
             0 => None,
             1 => Some(0),
@@ -439,6 +460,16 @@ impl Session {
             key,
         })
     }
+}
+
+/// What a lane takes along of the streams' data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    All,
+    /// All but short messages for which somebody waits.
+    Patient,
+    /// Nothing but these.
+    Prompt,
 }
 
 /// Whether a frame has to reach the peer by another packet when this one is lost.

@@ -281,8 +281,8 @@ impl World {
         let Body::Join(join) = message.body else { return Err(Broken::Violation) };
         let binding = Self::channel_binding(self.links[link].kind, link);
         let (now, mut random) = (self.now, self.random.fork());
-        let Link { kind, channel, .. } = self.links[link];
-        let setup = LaneSetup { channel, ..LaneSetup::new(kind) };
+        let Link { kind, channel, shared_path, .. } = self.links[link];
+        let setup = LaneSetup { channel, path: shared_path, ..LaneSetup::new(kind) };
         let session = self.nodes[SERVER].session.as_mut().ok_or(Broken::Violation)?;
         let joined =
             session.handle_join(&message.head, &join, setup, &binding, &mut random, now).map_err(|_| Broken::Join)?;

@@ -37,6 +37,8 @@ pub struct Write {
 pub struct Pipe {
     pub path: Path,
     pub writes: VecDeque<Write>,
+    /// All that was ever written.
+    pub written_bytes: u64,
     free_at: Option<Instant>,
     /// Nothing leaves any more, and nobody is told.
     is_black_hole: bool,
@@ -50,6 +52,7 @@ impl Pipe {
         Self {
             path,
             writes: VecDeque::new(),
+            written_bytes: 0,
             free_at: None,
             is_black_hole: false,
             is_closed: false,
@@ -80,7 +83,10 @@ impl Pipe {
         let time = Duration::from_secs_f64(bytes.len() as f64 / self.path.bytes_per_second as f64);
         let departs = start + time;
         self.free_at = Some(departs);
-        self.writes.push_back(Write { departs, arrives: departs + self.path.delay, bytes });
+        self.written_bytes += bytes.len() as u64;
+        // What was held up before it holds it up, too.
+        let before = self.writes.back().map_or(departs, |write| write.arrives);
+        self.writes.push_back(Write { departs, arrives: before.max(departs + self.path.delay), bytes });
     }
 
     /// When the reader has something to do.
@@ -107,6 +113,15 @@ impl Pipe {
         let is_end = self.is_closed && !self.is_black_hole && self.writes.is_empty() && !self.is_end_told;
         self.is_end_told |= is_end;
         is_end
+    }
+
+    /// A packet of what leaves next is lost: it comes a round trip later, and what follows it not before.
+    pub fn lose(&mut self, now: Instant) {
+        let mut least = None;
+        for write in self.writes.iter_mut().filter(|write| write.departs > now) {
+            let repaired = *least.get_or_insert(write.departs + self.path.delay * 3);
+            write.arrives = write.arrives.max(repaired);
+        }
     }
 
     /// Nothing moves for a while.
@@ -196,6 +211,8 @@ pub struct Link {
     pub kind: LaneKind,
     /// The first lane of the channel, for a lane that shares one.
     pub channel: Option<LaneId>,
+    /// What names the path that it shares with others.
+    pub shared_path: Option<u64>,
     pub pipes: [Pipe; 2],
     pub ends: [LinkEnd; 2],
     /// Of a QUIC channel whose own handshake is simulated, too.
@@ -207,6 +224,7 @@ impl Link {
         Self {
             kind,
             channel: None,
+            shared_path: None,
             pipes: [Pipe::new(path), Pipe::new(path)],
             ends: [LinkEnd::new(client), LinkEnd::new(server)],
             handshakes: [None, None],

@@ -15,6 +15,7 @@ mod comebacks;
 mod datagrams;
 mod early;
 mod establishing;
+mod express;
 mod faults;
 mod hostile;
 mod identities;

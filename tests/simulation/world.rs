@@ -109,8 +109,13 @@ impl World {
         self.join_with(path, LaneSetup { channel, ..LaneSetup::new(LaneKind::Quic) })
     }
 
+    /// A channel over a path that it shares with others of the same name.
+    pub fn join_over(&mut self, shared_path: u64, path: Path) -> Option<usize> {
+        self.join_with(path, LaneSetup { path: Some(shared_path), ..LaneSetup::new(LaneKind::Tcp) })
+    }
+
     fn join_with(&mut self, path: Path, setup: LaneSetup) -> Option<usize> {
-        let LaneSetup { kind, channel, .. } = setup;
+        let LaneSetup { kind, channel, path: shared_path, .. } = setup;
         let binding = Self::channel_binding(kind, self.links.len());
         let (now, mut random) = (self.now, self.random.fork());
         let session = self.nodes[CLIENT].session.as_mut()?;
@@ -120,7 +125,7 @@ impl World {
         longhaul::wire::encode_clear(&mut out, &request.head, &message);
         let lane = request.head.lane_id;
         let link = Link::new(kind, path, Phase::Joining { request, lane, since: now }, Phase::Accepting);
-        self.links.push(Link { channel, ..link });
+        self.links.push(Link { channel, shared_path, ..link });
         self.write(self.links.len() - 1, CLIENT, out);
         self.settle();
         Some(self.links.len() - 1)

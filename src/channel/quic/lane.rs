@@ -80,6 +80,8 @@ struct Sending {
     /// Taken when the connection is to be closed.
     stream: Option<SendStream>,
     is_closing: bool,
+    /// It goes before the other lanes.
+    is_express: bool,
 }
 
 impl QuicIo {
@@ -91,7 +93,7 @@ impl QuicIo {
             pending: Bytes::new(),
             is_finished: false,
         };
-        let (common, sending) = (common.clone(), Sending { stream: Some(send), is_closing: false });
+        let (common, sending) = (common.clone(), Sending { stream: Some(send), is_closing: false, is_express: false });
         Self(Arc::new(Lane {
             connection,
             common,
@@ -105,13 +107,30 @@ impl QuicIo {
         WeakQuicIo(Arc::downgrade(&self.0))
     }
 
-    /// Waits until the other lanes have written what they began, and quinn has sent most of it.
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits until the other lanes have written what they began, and quinn has sent most of it. With `is_express` there is
+    /// nothing to wait for: it goes before that.
+    pub(crate) async fn turn(&self, is_express: bool) -> Option<OwnedSemaphorePermit> {
+        self.set_express(is_express);
+        if is_express {
+            return None;
+        }
         let common = &self.0.common;
         // It is never closed.
         let permit = Arc::clone(&common.turns).acquire_owned().await.ok();
         common.room(&self.0.connection).await;
         permit
+    }
+
+    fn set_express(&self, is_express: bool) {
+        let mut sending = lock(&self.0.sending);
+        if sending.is_express == is_express {
+            return;
+        }
+        sending.is_express = is_express;
+        if let Some(stream) = &sending.stream {
+            // It was finished or reset before.
+            let _ = stream.set_priority(if is_express { EXPRESS_PRIORITY } else { 0 });
+        }
     }
 
     /// Ready when [`try_read`](Self::try_read) has something to say.
@@ -277,6 +296,9 @@ impl Drop for Lane {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Of quinn's streams, all others have 0.
+const EXPRESS_PRIORITY: i32 = 1;
 
 /// How often the meter is looked for while there is no room.
 const METER_INTERVAL: Duration = Duration::from_millis(100);

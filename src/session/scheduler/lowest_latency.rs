@@ -47,6 +47,10 @@ impl Scheduler for LowestLatency {
     fn leaves_prompt(&mut self, lanes: &[ChannelView], asking: LaneId) -> bool {
         is_far_from_best(lanes, asking)
     }
+
+    fn keeps_express(&self) -> bool {
+        true
+    }
 }
 
 /// Whether something short arrives on another lane in less than half the time. A smaller advantage is an estimate, which

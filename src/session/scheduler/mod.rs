@@ -66,6 +66,11 @@ pub trait Scheduler: Send + fmt::Debug {
         false
     }
 
+    /// Whether a lane may be kept free of bulk data for what is short.
+    fn keeps_express(&self) -> bool {
+        false
+    }
+
     /// Whether some data goes out on two lanes.
     fn copies(&self) -> bool {
         false

@@ -21,6 +21,10 @@ impl Scheduler for Redundant {
         is_far_from_best(lanes, asking)
     }
 
+    fn keeps_express(&self) -> bool {
+        true
+    }
+
     fn copies(&self) -> bool {
         true
     }
