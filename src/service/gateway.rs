@@ -50,6 +50,7 @@ impl Gateway {
         }
         let denylists = Denylists::new(&node);
         services.set_denylists(denylists.clone());
+        services.set_peers(peers.clone());
         let serving = Serving {
             peers: peers.clone(),
             services: services.clone(),

@@ -16,11 +16,12 @@ use super::counters::ServicesCounters;
 use super::datagrams;
 use super::denylists::Denylists;
 use super::logged::LogLimit;
+use super::peers::Peers;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Service, ServiceConfig};
 use crate::crypto::identity::{NodeId, PeerIdentity};
-use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
+use crate::node::{DatagramFlow, NodeEvent, RecvStream, SendStream, Session, SessionError};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
 
 /// What peers may reach at this node. Clones are the same.
@@ -41,6 +42,8 @@ struct Shared {
     log: LogLimit,
     /// Takes the denylists that peers send.
     denylists: OnceLock<Denylists>,
+    /// Tells the node's observer.
+    peers: OnceLock<Peers>,
 }
 
 impl Services {
@@ -56,6 +59,7 @@ impl Services {
             replaced: watch::Sender::new(()),
             log: LogLimit::new(),
             denylists: OnceLock::new(),
+            peers: OnceLock::new(),
         };
         let services = Self(Arc::new(shared));
         services.replace(configs);
@@ -83,6 +87,12 @@ impl Services {
     pub(super) fn set_denylists(&self, denylists: Denylists) {
         // A second gateway with the same services has a node of its own, and is not told.
         let _ = self.0.denylists.set(denylists);
+    }
+
+    /// Has the observer of the node hear what becomes of requests.
+    pub(super) fn set_peers(&self, peers: Peers) {
+        // As with denylists.
+        let _ = self.0.peers.set(peers);
     }
 
     /// The service of a name.
@@ -253,7 +263,14 @@ impl Shared {
         if !service.config().replay_safe && recv.authenticated().await.is_err() {
             return Err((Refusal::BadRequest, request.service));
         }
-        match service.connect(peer, request.datagrams).await {
+        let begun = Instant::now();
+        let connected = service.connect(peer, request.datagrams).await;
+        if let (Some(trace), Some(peers)) = (request.trace, self.peers.get()) {
+            let (time, error) = (begun.elapsed(), connected.as_ref().err().map(ToString::to_string));
+            let (peer, service) = (&peer.node_id, request.service.as_str());
+            peers.report(&NodeEvent::ServiceConnected { peer, service, time, trace, error });
+        }
+        match connected {
             Ok((target, guard)) => Ok(Some(Prepared { service, target, guard, request, first })),
             Err(refusal) => {
                 service.counters().on_refused(refusal);

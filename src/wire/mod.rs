@@ -32,6 +32,7 @@ mod proto {
 }
 mod renew;
 mod service;
+mod trace;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -55,6 +56,7 @@ pub use parameters::TransportParameters;
 pub use payload::Payload;
 pub use renew::{RenewAnswer, RenewRequest};
 pub use service::ServiceRequest;
+pub use trace::TraceContext;
 
 /// The version of the protocol that this program speaks best.
 pub const VERSION: u32 = 1;
