@@ -78,7 +78,10 @@ impl RecordedKeys {
     /// How many sessions it knows.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.sessions.values().filter(|lines| lines.suite.is_some() && lines.secrets.iter().all(Option::is_some)).count()
+        self.sessions
+            .values()
+            .filter(|lines| lines.suite.is_some() && lines.secrets.iter().all(Option::is_some))
+            .count()
     }
 
     /// `None`: the line is none of ours.
@@ -118,7 +121,8 @@ impl RecordedKeys {
     /// The packet key of a TLS traffic secret, after RFC 9001 §5.1. The secret's size says which suite it is of: of those
     /// that we have, each has another hash.
     fn tls_key(&self, secret: &str) -> Option<Arc<dyn PacketKey>> {
-        let suite = self.suites.iter().find(|suite| suite.suite.common.hash_provider.output_len() * 2 == secret.len())?;
+        let suite =
+            self.suites.iter().find(|suite| suite.suite.common.hash_provider.output_len() * 2 == secret.len())?;
         let derive = |algorithm, secret: &[u8]| -> Arc<dyn PacketKey> {
             let key: [u8; 32] = expand_label(algorithm, secret, b"quic key");
             let iv: [u8; 12] = expand_label(algorithm, secret, b"quic iv");
@@ -134,7 +138,8 @@ impl RecordedKeys {
     /// What opens the packets of a session, if the key log has it.
     #[must_use]
     pub fn opener(&self, session_id: SessionId) -> Option<RecordedOpener> {
-        let SessionLines { suite: Some(suite), secrets: [Some(client), Some(server)] } = self.sessions.get(&session_id)?
+        let SessionLines { suite: Some(suite), secrets: [Some(client), Some(server)] } =
+            self.sessions.get(&session_id)?
         else {
             return None;
         };

@@ -100,8 +100,12 @@ impl<R: Read> Capture<R> {
         if !fill(&mut reader, &mut start)? {
             return Err(CaptureError::Format);
         }
-        let mut capture =
-            Self { reader, order: Order::Little, format: Format::PcapNg { interfaces: Vec::new() }, buffer: Vec::new() };
+        let mut capture = Self {
+            reader,
+            order: Order::Little,
+            format: Format::PcapNg { interfaces: Vec::new() },
+            buffer: Vec::new(),
+        };
         match start {
             [0xd4, 0xc3, 0xb2, 0xa1] => capture.begin_pcap(Order::Little, 1000)?,
             [0xa1, 0xb2, 0xc3, 0xd4] => capture.begin_pcap(Order::Big, 1000)?,
@@ -337,8 +341,19 @@ mod tests {
         };
         let section = [&n32(0x1a2b_3c4d)[..], &n16(1), &n16(0), &[0xff; 8]].concat();
         // Nanoseconds, by an option behind one that is not known.
-        let interface =
-            [&n16(1)[..], &n16(0), &n32(0), &n16(2), &n16(2), b"lo\0\0", &n16(9), &n16(1), &[9, 0, 0, 0], &n16(0), &n16(0)];
+        let interface = [
+            &n16(1)[..],
+            &n16(0),
+            &n32(0),
+            &n16(2),
+            &n16(2),
+            b"lo\0\0",
+            &n16(9),
+            &n16(1),
+            &[9, 0, 0, 0],
+            &n16(0),
+            &n16(0),
+        ];
         let units = 5_000_000_007u64;
         let (high, low) = ((units >> 32) as u32, units as u32);
         let enhanced = [&n32(0)[..], &n32(high), &n32(low), &n32(3), &n32(9), b"abc"].concat();

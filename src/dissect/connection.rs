@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Keys, Outcome, Record};
 use crate::base::{LaneId, SessionId, Side, limits};
 use crate::crypto::NotOpened;
-use crate::wire::{Body, Frame, FrameMessage, Head, HandshakeData, HandshakeLevel, decode_message, decode_packet};
+use crate::wire::{Body, Frame, FrameMessage, HandshakeData, HandshakeLevel, Head, decode_message, decode_packet};
 
 /// What was seen of a connection.
 #[derive(Debug, Default)]

@@ -166,7 +166,8 @@ mod tests {
     fn v4() -> Vec<u8> {
         let content = tcp();
         let total = (20 + content.len()) as u16;
-        let mut bytes = [&[0x45, 0][..], &total.to_be_bytes(), &[0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
+        let mut bytes =
+            [&[0x45, 0][..], &total.to_be_bytes(), &[0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
         bytes.extend(content);
         bytes
     }

@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
 mod common;
+mod dissect;
 mod ends;
 mod many;
 mod program;

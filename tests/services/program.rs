@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::common::{authority, echo, exchange, soon};
 
 /// A folder with the certificates of nodes.
-fn folder(nodes: &[&str]) -> TempDir {
+pub fn folder(nodes: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: String, text: &str| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.path().join(name));
@@ -32,13 +32,13 @@ fn folder(nodes: &[&str]) -> TempDir {
 }
 
 /// A node that runs.
-struct Program {
+pub struct Program {
     process: Child,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Program {
-    fn start(folder: &Path, name: &str, sections: &str) -> Self {
+    pub fn start(folder: &Path, name: &str, sections: &str) -> Self {
         let identity = format!("certificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n");
         let path = folder.join(format!("{name}.toml"));
         fs::write(&path, format!("[identity]\n{identity}\n{sections}")).unwrap();
@@ -56,7 +56,7 @@ impl Program {
     }
 
     /// Waits for a log line with this message: the line.
-    async fn logged(&mut self, message: &str) -> serde_json::Value {
+    pub async fn logged(&mut self, message: &str) -> serde_json::Value {
         let mut seen = Vec::new();
         soon(async {
             while let Some(line) = self.log.next_line().await.unwrap() {
@@ -71,18 +71,28 @@ impl Program {
         .await
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.process.id().unwrap() as i32).unwrap();
         kill_process(id, signal).unwrap();
     }
 
-    async fn exit_code(&mut self) -> Option<i32> {
+    /// What it logged since, until its end.
+    pub async fn rest_of_log(&mut self) -> String {
+        let mut rest = String::new();
+        while let Some(line) = soon(self.log.next_line()).await.unwrap() {
+            rest.push_str(&line);
+            rest.push('\n');
+        }
+        rest
+    }
+
+    pub async fn exit_code(&mut self) -> Option<i32> {
         soon(self.process.wait()).await.unwrap().code()
     }
 }
 
 /// The port of an address in a log line.
-fn port(event: &serde_json::Value) -> u16 {
+pub fn port(event: &serde_json::Value) -> u16 {
     event["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
