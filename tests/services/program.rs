@@ -71,9 +71,12 @@ impl Program {
         .await
     }
 
+    pub fn id(&self) -> Pid {
+        Pid::from_raw(self.process.id().unwrap() as i32).unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.process.id().unwrap() as i32).unwrap();
-        kill_process(id, signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
     }
 
     /// What it logged since, until its end.
