@@ -161,6 +161,7 @@ fn the_full_example_has_every_option_in_its_section() {
 /// Another value for an option, as different as can be without being wrong.
 fn another(section: &str, option: &str, value: &str) -> String {
     let special = match (section, option) {
+        ("[log]", "key_log_file") => "\"other.keys\"".to_owned(),
         ("[log]", _) => "\"debug\"".to_owned(),
         ("[admin]", "listen") => value.replace("7445", "7446"),
         ("[listen.quic]" | "[link.quic]", "congestion") => "\"cubic\"".to_owned(),

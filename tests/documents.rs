@@ -292,6 +292,7 @@ fn the_command_line_is_listed() {
         "reload",
         "ping",
         "diag",
+        "dissect",
         "completions",
         "man",
         "bench",

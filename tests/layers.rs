@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("node", &["base", "wire", "crypto", "stream", "session", "congestion", "channel"]),
     ("service", &["base", "wire", "crypto", "stream", "session", "congestion", "channel", "node"]),
     // Reads the node and its services, and changes nothing.
-    ("telemetry", &["base", "session", "stream", "crypto", "channel", "node", "service"]),
+    ("telemetry", &["base", "wire", "session", "stream", "crypto", "channel", "node", "service"]),
     // Beside the others: makes certificates, for whoever wants some.
     ("issue", &["base", "wire", "crypto"]),
     // Lets machines in before they have a session, and guests of a node's sessions. Of the channels it uses addresses and

@@ -14,12 +14,18 @@ use crate::base::{LaneId, SessionId, Side};
 use crate::channel::{Gate, PathReader, PathStats};
 use crate::crypto::identity::NodeId;
 use crate::session::{CloseReason, LaneEnd, LaneKind, Reading};
+use crate::wire::TraceContext;
 
 /// Hears what happens. Called from within tasks, and under the lock of a session: has to return at once, and may not
 /// touch the node.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn on_event(&self, event: &NodeEvent<'_>);
+
+    /// A connection of a forward begins: the trace that is made of it, if one is.
+    fn begin_trace(&self) -> Option<TraceContext> {
+        None
+    }
 }
 
 /// Something happened in a node.
@@ -77,6 +83,21 @@ pub enum NodeEvent<'a> {
         time: Duration,
         /// Whether there is a stream.
         is_open: bool,
+        /// The span that it is, if it is traced.
+        trace: Option<TraceContext>,
+    },
+    /// The target of a service was connected to for a peer's request that belongs to a trace, or was to be.
+    ServiceConnected {
+        /// Whose request.
+        peer: &'a NodeId,
+        /// Which service.
+        service: &'a str,
+        /// From the request to the target's connection.
+        time: Duration,
+        /// The trace, and the peer's span.
+        trace: TraceContext,
+        /// Why there is no connection.
+        error: Option<String>,
     },
     /// The first byte of an answer reached the application.
     FirstByte {

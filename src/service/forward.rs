@@ -256,6 +256,7 @@ impl Shared {
             }
         }
         let begun = Instant::now();
+        let trace = self.peers.begin_trace();
         let ForwardConfig { peer, priority, replay_safe, .. } = &*config;
         let opening = async {
             if *replay_safe {
@@ -265,12 +266,12 @@ impl Shared {
             }
         };
         let opened = tokio::time::timeout(config.session_timeout, opening).await;
-        self.peers.report(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok() });
+        self.peers.report(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok(), trace });
         let (send, recv) = opened.map_err(|_| Refusal::NoSession)?;
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let service = config.service.clone();
-        let request =
-            ServiceRequest { service, source: text(source), destination: text(destination), datagrams: false };
+        let (source, destination) = (text(source), text(destination));
+        let request = ServiceRequest { service, source, destination, datagrams: false, trace };
         let mut first = BytesMut::from(&request.encode()[..]);
         first.extend_from_slice(&data);
         self.counters.on_to_peer(data.len());

@@ -50,6 +50,7 @@ impl Gateway {
         }
         let denylists = Denylists::new(&node);
         services.set_denylists(denylists.clone());
+        services.set_peers(peers.clone());
         services.start_checks();
         let serving = Serving {
             peers: peers.clone(),

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::base::SessionId;
 use crate::crypto::identity::NodeId;
 use crate::node::{NodeEvent, Observer, Priority, RecvStream, SendStream, Session};
+use crate::wire::TraceContext;
 
 /// The sessions of a node by peer, dialled and accepted. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +77,11 @@ impl Peers {
         if let Some(Observing(observer)) = self.0.observer.get() {
             observer.on_event(event);
         }
+    }
+
+    /// The trace of a connection that begins, if one is made of it.
+    pub(super) fn begin_trace(&self) -> Option<TraceContext> {
+        self.0.observer.get().and_then(|Observing(observer)| observer.begin_trace())
     }
 
     /// Adds a session, connected or early, which streams to its peer take from now on.

@@ -16,12 +16,13 @@ use super::counters::ServicesCounters;
 use super::datagrams;
 use super::denylists::Denylists;
 use super::logged::LogLimit;
+use super::peers::Peers;
 use super::refusal::Refusal;
 use super::request::read_request;
 use super::target::{Connected, Held, Service, ServiceConfig};
 use super::targets::{Checks, Strategy};
 use crate::crypto::identity::{NodeId, PeerIdentity};
-use crate::node::{DatagramFlow, RecvStream, SendStream, Session, SessionError};
+use crate::node::{DatagramFlow, NodeEvent, RecvStream, SendStream, Session, SessionError};
 use crate::wire::{DENYLIST_SERVICE, ServiceRequest};
 
 /// What peers may reach at this node. Clones are the same.
@@ -47,6 +48,8 @@ struct Shared {
     denylists: OnceLock<Denylists>,
     /// Once the services are in use.
     checks: Mutex<Option<Checks>>,
+    /// Tells the node's observer.
+    peers: OnceLock<Peers>,
 }
 
 impl Services {
@@ -65,6 +68,7 @@ impl Services {
             log: LogLimit::new(),
             denylists: OnceLock::new(),
             checks: Mutex::default(),
+            peers: OnceLock::new(),
         };
         let services = Self(Arc::new(shared));
         services.replace(configs);
@@ -109,6 +113,12 @@ impl Services {
     pub(super) fn set_denylists(&self, denylists: Denylists) {
         // A second gateway with the same services has a node of its own, and is not told.
         let _ = self.0.denylists.set(denylists);
+    }
+
+    /// Has the observer of the node hear what becomes of requests.
+    pub(super) fn set_peers(&self, peers: Peers) {
+        // As with denylists.
+        let _ = self.0.peers.set(peers);
     }
 
     /// The service of a name.
@@ -285,11 +295,17 @@ impl Shared {
         if !service.config().replay_safe && recv.authenticated().await.is_err() {
             return Err((Refusal::BadRequest, request.service));
         }
+        let begun = Instant::now();
         let of_peer = self.of_peers.begin(&peer.node_id, self.of_peer_max.load(Ordering::Relaxed));
         let connected = match of_peer {
             Some(of_peer) => service.connect(peer, &request).await.map(|connected| (connected, of_peer)),
             None => Err(Refusal::TooManyOfPeer),
         };
+        if let (Some(trace), Some(peers)) = (request.trace, self.peers.get()) {
+            let (time, error) = (begun.elapsed(), connected.as_ref().err().map(ToString::to_string));
+            let (peer, service) = (&peer.node_id, request.service.as_str());
+            peers.report(&NodeEvent::ServiceConnected { peer, service, time, trace, error });
+        }
         match connected {
             Ok(((target, held), of_peer)) => {
                 Ok(Some(Prepared { service, target, held: (held, of_peer), request, first }))

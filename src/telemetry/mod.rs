@@ -57,6 +57,7 @@ use self::state::{Ended, State};
 use self::windows::TICK;
 use crate::node::{Node, NodeEvent, NodeMeter, Observer};
 use crate::service::Gateway;
+use crate::wire::TraceContext;
 
 /// A node's telemetry. Clones are the same; it ends with the last one.
 #[derive(Clone)]
@@ -231,13 +232,19 @@ impl Shared {
                 let ended = Ended { id: *id, peer, reading, reason: words::close_reason(reason), outage: *outage };
                 lock(&self.state).on_session_ended(&ended, now, &mut Recording::of(self));
             }
-            NodeEvent::StreamOpened { peer, time, is_open } => {
+            NodeEvent::StreamOpened { peer, time, is_open, trace } => {
                 let outcome = if *is_open { "ok" } else { "failed" };
                 let attributes = [self.peer(peer), KeyValue::new("outcome", outcome)];
                 self.record("longhaul.stream.open.duration", time.as_secs_f64(), &attributes);
-                if let Some(tracing) = &self.tracing {
+                if let (Some(tracing), Some(trace)) = (&self.tracing, trace) {
                     let error = (!is_open).then(|| "no session in time".to_owned());
-                    tracing.add("stream open", SpanKind::Client, *time, &attributes[..1], error);
+                    tracing.add_begun("stream open", trace, *time, &attributes[..1], error);
+                }
+            }
+            NodeEvent::ServiceConnected { peer, service, time, trace, error } => {
+                if let Some(tracing) = &self.tracing {
+                    let attributes = [self.peer(peer), KeyValue::new("service", (*service).to_owned())];
+                    tracing.add_below("service connect", trace, *time, &attributes, error.clone());
                 }
             }
             NodeEvent::FirstByte { peer, service, time } => {
@@ -288,6 +295,10 @@ impl Observer for Listening {
         if let Some(shared) = self.0.upgrade() {
             shared.on_event(event);
         }
+    }
+
+    fn begin_trace(&self) -> Option<TraceContext> {
+        self.0.upgrade()?.tracing.as_ref()?.begin()
     }
 }
 

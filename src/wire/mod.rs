@@ -32,6 +32,7 @@ mod proto {
 }
 mod renew;
 mod service;
+mod trace;
 #[cfg(test)]
 mod tests;
 mod tls_record;
@@ -57,6 +58,7 @@ pub use payload::Payload;
 pub use renew::{RenewAnswer, RenewRequest};
 pub use service::ServiceRequest;
 pub use tls_record::begins_tls;
+pub use trace::TraceContext;
 
 /// The version of the protocol that this program speaks best.
 pub const VERSION: u32 = 1;

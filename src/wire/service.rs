@@ -6,6 +6,7 @@ use super::decode::message_size;
 use super::error::WireError;
 use super::fields::{Fields, Schema, bit};
 use super::proto;
+use super::trace::TraceContext;
 use super::varint::read_varint;
 use crate::base::limits;
 
@@ -22,6 +23,8 @@ pub struct ServiceRequest {
     pub destination: String,
     /// The stream is the life of a flow of datagrams.
     pub datagrams: bool,
+    /// The trace that it belongs to, if there is one.
+    pub trace: Option<TraceContext>,
 }
 
 impl ServiceRequest {
@@ -33,6 +36,7 @@ impl ServiceRequest {
             source: self.source.clone(),
             destination: self.destination.clone(),
             datagrams: self.datagrams,
+            trace_context: self.trace.as_ref().map(TraceContext::encode).unwrap_or_default().into(),
         }
         .encode_length_delimited_to_vec()
     }
@@ -54,9 +58,13 @@ impl ServiceRequest {
         }
         let text = |number| fields.text(message, number, "service request");
         let datagrams = fields.flag(4, "service request")?;
-        Ok(Some((Self { service: text(1)?, source: text(2)?, destination: text(3)?, datagrams }, size)))
+        let trace = TraceContext::decode(&message[fields.range(TRACE_FIELD)])?;
+        Ok(Some((Self { service: text(1)?, source: text(2)?, destination: text(3)?, datagrams, trace }, size)))
     }
 }
 
 /// Later versions may add fields.
-const SCHEMA: Schema = Schema { bytes: bit(1) | bit(2) | bit(3), ..Schema::varints(bit(4)) };
+const SCHEMA: Schema = Schema { bytes: bit(1) | bit(2) | bit(3) | bit(TRACE_FIELD), ..Schema::varints(bit(4)) };
+
+/// Number of the trace's field.
+const TRACE_FIELD: u32 = 15;

@@ -6,6 +6,7 @@
 
 mod checks;
 mod common;
+mod dissect;
 mod early;
 mod ends;
 mod limits;

@@ -71,12 +71,25 @@ impl Program {
         .await
     }
 
-    fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.process.id().unwrap() as i32).unwrap();
-        kill_process(id, signal).unwrap();
+    pub fn id(&self) -> Pid {
+        Pid::from_raw(self.process.id().unwrap() as i32).unwrap()
     }
 
-    async fn exit_code(&mut self) -> Option<i32> {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).unwrap();
+    }
+
+    /// What it logged since, until its end.
+    pub async fn rest_of_log(&mut self) -> String {
+        let mut rest = String::new();
+        while let Some(line) = soon(self.log.next_line()).await.unwrap() {
+            rest.push_str(&line);
+            rest.push('\n');
+        }
+        rest
+    }
+
+    pub async fn exit_code(&mut self) -> Option<i32> {
         soon(self.process.wait()).await.unwrap().code()
     }
 }

@@ -34,6 +34,11 @@ impl Received {
         self.1.lock().unwrap().iter().find(|span| span.name == name).cloned()
     }
 
+    /// All spans of this name.
+    pub fn spans(&self, name: &str) -> Vec<Span> {
+        self.1.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
+    }
+
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }

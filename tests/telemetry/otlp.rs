@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longhaul::telemetry::table::{self, Kind};
-use longhaul::telemetry::{Histograms, OtlpSettings, Protocol, Settings};
+use longhaul::telemetry::{Histograms, OtlpSettings, Protocol, Settings, Telemetry};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::trace::v1::Span;
 
 use crate::collector::{self, Received};
 use crate::pair::{PEER, Pair, until};
@@ -149,6 +150,45 @@ async fn spans_arrive_of_what_is_sampled() {
     assert!(pair.a.shutdown(Duration::from_secs(30)).await);
     pair.telemetry.shutdown().await;
     assert!(received.count() > 0 && received.span("handshake").is_none(), "nothing is sampled unless asked for");
+}
+
+/// The spans of a connection at both ends: those of the forward, and those of the service.
+async fn spans_of_both(ratio_of_a: Option<f64>, ratio_of_b: Option<f64>) -> (Vec<Span>, Vec<Span>) {
+    let (endpoint, at_a) = collector::grpc().await;
+    let of_a = Settings { trace_ratio: ratio_of_a, ..settings(endpoint, Protocol::Grpc) };
+    let (endpoint, at_b) = collector::grpc().await;
+    let of_b = Settings { trace_ratio: ratio_of_b, ..settings(endpoint, Protocol::Grpc) };
+    let telemetry = Telemetry::new("spiffe://test/node/b", &of_b).unwrap();
+    let pair = Pair::with_peer("tcp", &of_a, Some(&telemetry)).await;
+    pair.exchange(1000).await;
+    pair.exchange(1000).await;
+    assert!(pair.a.shutdown(Duration::from_secs(30)).await);
+    pair.telemetry.shutdown().await;
+    telemetry.shutdown().await;
+    (at_a.spans("stream open"), at_b.spans("service connect"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_one_trace_at_both_ends() {
+    let (opened, connected) = spans_of_both(Some(1.0), Some(1.0)).await;
+    assert_eq!((opened.len(), connected.len()), (2, 2));
+    assert_ne!(opened[0].trace_id, opened[1].trace_id, "each connection is a trace of its own");
+    for span in opened {
+        assert_eq!((span.trace_id.len(), span.span_id.len(), span.parent_span_id.len()), (16, 8, 0), "{span:?}");
+        let below: Vec<_> = connected.iter().filter(|other| other.trace_id == span.trace_id).collect();
+        assert_eq!(below.len(), 1, "{connected:?}");
+        assert_eq!(below[0].parent_span_id, span.span_id, "the service's span is below the forward's");
+        assert_ne!(below[0].span_id, span.span_id);
+        assert!(below[0].end_time_unix_nano >= below[0].start_time_unix_nano);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_end_may_keep_out_of_a_trace() {
+    let (opened, connected) = spans_of_both(None, Some(1.0)).await;
+    assert!(opened.is_empty() && connected.is_empty(), "the forward's node decides what is sampled");
+    let (opened, connected) = spans_of_both(Some(1.0), None).await;
+    assert!(opened.len() == 2 && connected.is_empty(), "a node that sends no spans sends none for others");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

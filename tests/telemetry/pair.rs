@@ -28,12 +28,24 @@ pub struct Pair {
 
 impl Pair {
     pub async fn new(scheme: &str, settings: &Settings) -> Self {
+        Self::with_peer(scheme, settings, None).await
+    }
+
+    /// The same, with node "b" watched, too.
+    pub async fn with_peer(scheme: &str, settings: &Settings, of_b: Option<&Telemetry>) -> Self {
         let authority =
             CertificateAuthority::generate("test", KeyType::P256, Validity::from_now(Duration::from_secs(3600)))
                 .unwrap();
         let telemetry = Telemetry::new("spiffe://test/node/a", settings).unwrap();
         let listen: Address = format!("{scheme}://127.0.0.1:0").parse().unwrap();
-        let b = Node::builder(tls(&authority, "b")).listen(listen, ListenOptions::default()).build().await.unwrap();
+        let mut b = Node::builder(tls(&authority, "b")).listen(listen, ListenOptions::default());
+        if let Some(telemetry) = of_b {
+            b = b.observer(telemetry.observer());
+        }
+        let b = b.build().await.unwrap();
+        if let Some(telemetry) = of_b {
+            telemetry.watch(&b);
+        }
         let a = Node::builder(tls(&authority, "a")).observer(telemetry.observer()).build().await.unwrap();
         let peer = NodeId::new("test", "b").unwrap();
         let mut link = LinkConfig::new(peer.clone(), [b.local_addresses()[0].clone()]);

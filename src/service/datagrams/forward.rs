@@ -271,6 +271,7 @@ impl Carrying {
             source: self.client.address.to_string(),
             destination: String::new(),
             datagrams: true,
+            trace: None,
         };
         send.write_chunk(request.encode().into()).await.map_err(|_| Refusal::NoSession)?;
         let mut flow = DatagramFlow::new(send, recv);

@@ -1,4 +1,5 @@
-//! Spans by OTLP: of handshakes, joins, and the opening of streams. Each is a trace of its own.
+//! Spans by OTLP: of handshakes, joins, and connections of forwards. Each is a trace of its own, except that the service at the
+//! other node adds what it does for a connection to the trace of that.
 //!
 //! They are made when they are over, from the times that a node tells. Those that are sampled wait in a bounded queue for
 //! the next export; what finds no room is dropped and counted, and nobody waits.
@@ -7,22 +8,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _, TracerProvider as _};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::trace::{
+    Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState, Tracer as _,
+    TracerProvider as _,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor,
+    IdGenerator as _, RandomIdGenerator, Sampler, SamplingDecision, SdkTracer, SdkTracerProvider, ShouldSample as _,
+    Span, SpanData, SpanEvents, SpanExporter as _, SpanLinks, SpanProcessor,
 };
 
 use super::plan::{Plan, Signal, Variables};
 use super::{OtlpError, Outcomes};
 use crate::telemetry::settings::Settings;
+use crate::wire::TraceContext;
 
 /// The spans that are sent.
 pub(in crate::telemetry) struct Tracing {
     tracer: SdkTracer,
+    /// For the traces that another node goes on with, whose ids have to be known before their spans are over.
+    sampler: Sampler,
+    ids: RandomIdGenerator,
     exporter: SpanExporter,
     queue: Arc<Queue>,
     pub(super) plan: Plan,
@@ -37,6 +46,17 @@ struct Queue {
     dropped: AtomicU64,
 }
 
+impl Queue {
+    fn push(&self, span: SpanData) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < SPANS_MAX {
+            waiting.push(span);
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Puts spans into the queue.
 #[derive(Debug)]
 struct Collecting(Arc<Queue>);
@@ -45,14 +65,8 @@ impl SpanProcessor for Collecting {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if !span.span_context.is_sampled() {
-            return;
-        }
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < SPANS_MAX {
-            waiting.push(span);
-        } else {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        if span.span_context.is_sampled() {
+            self.0.push(span);
         }
     }
 
@@ -76,12 +90,81 @@ impl Tracing {
         let queue = Arc::<Queue>::default();
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            .with_sampler(sampler)
+            .with_sampler(sampler.clone())
             .with_span_processor(Collecting(Arc::clone(&queue)))
             .build();
         let tracer = provider.tracer("longhaul");
         tracing::info!(endpoint = %plan.endpoint, "sending spans");
-        Ok(Some(Self { tracer, exporter, queue, plan, outcomes: Outcomes::new(Signal::Traces), _provider: provider }))
+        let (ids, outcomes) = (RandomIdGenerator::default(), Outcomes::new(Signal::Traces));
+        Ok(Some(Self { tracer, sampler, ids, exporter, queue, plan, outcomes, _provider: provider }))
+    }
+
+    /// A new trace and its first span, if it is one that is sampled.
+    pub(in crate::telemetry) fn begin(&self) -> Option<TraceContext> {
+        let (trace_id, kind) = (self.ids.new_trace_id(), SpanKind::Client);
+        let sampled = self.sampler.should_sample(None, trace_id, "stream open", &kind, &[], &[]).decision;
+        (sampled == SamplingDecision::RecordAndSample).then(|| TraceContext {
+            trace_id: trace_id.to_bytes(),
+            span_id: self.ids.new_span_id().to_bytes(),
+            flags: TraceFlags::SAMPLED.to_u8(),
+        })
+    }
+
+    /// Adds the first span of a trace that was [begun](Self::begin), which ends now.
+    pub(in crate::telemetry) fn add_begun(
+        &self,
+        name: &'static str,
+        trace: &TraceContext,
+        time: Duration,
+        attributes: &[KeyValue],
+        error: Option<String>,
+    ) {
+        let span_id = SpanId::from_bytes(trace.span_id);
+        self.add_with_ids(name, trace, (span_id, SpanId::INVALID), time, attributes, error);
+    }
+
+    /// Adds a span below that of another node, which ends now. Whether it is sampled was decided there.
+    pub(in crate::telemetry) fn add_below(
+        &self,
+        name: &'static str,
+        trace: &TraceContext,
+        time: Duration,
+        attributes: &[KeyValue],
+        error: Option<String>,
+    ) {
+        if trace.is_sampled() {
+            let parent = SpanId::from_bytes(trace.span_id);
+            self.add_with_ids(name, trace, (self.ids.new_span_id(), parent), time, attributes, error);
+        }
+    }
+
+    fn add_with_ids(
+        &self,
+        name: &'static str,
+        trace: &TraceContext,
+        (span_id, parent_span_id): (SpanId, SpanId),
+        time: Duration,
+        attributes: &[KeyValue],
+        error: Option<String>,
+    ) {
+        let end_time = SystemTime::now();
+        let is_remote = parent_span_id != SpanId::INVALID;
+        let trace_id = TraceId::from_bytes(trace.trace_id);
+        self.queue.push(SpanData {
+            span_context: SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, TraceState::NONE),
+            parent_span_id,
+            parent_span_is_remote: is_remote,
+            span_kind: if is_remote { SpanKind::Server } else { SpanKind::Client },
+            name: name.into(),
+            start_time: end_time.checked_sub(time).unwrap_or(end_time),
+            end_time,
+            attributes: attributes.to_vec(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: error.map_or(Status::Unset, Status::error),
+            instrumentation_scope: InstrumentationScope::builder("longhaul").build(),
+        });
     }
 
     /// Adds a span that ends now.

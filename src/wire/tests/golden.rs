@@ -7,8 +7,8 @@ use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, Ses
 use crate::wire::{
     Ack, Body, ClearMessage, Datagram, DatagramPiece, DenylistBody, EnrollAnswer, EnrollRequest, Frame,
     GuestCredential, HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy,
-    RenewAnswer, RenewRequest, SealedKind, ServiceRequest, SignedDenylist, StreamData, TransportParameters, VERSION,
-    decode_message, decode_packet, encode_clear, encode_packet_message,
+    RenewAnswer, RenewRequest, SealedKind, ServiceRequest, SignedDenylist, StreamData, TraceContext,
+    TransportParameters, VERSION, decode_message, decode_packet, encode_clear, encode_packet_message,
 };
 
 /// What the bytes of a vector mean.
@@ -287,7 +287,10 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
         source: "192.0.2.7:40000".into(),
         destination: "[2001:db8::1]:5432".into(),
         datagrams: false,
+        trace: None,
     };
+    let trace = TraceContext { trace_id: counting(0x10), span_id: counting(0x40), flags: 1 };
+    let traced = ServiceRequest { service: "web".into(), trace: Some(trace), ..ServiceRequest::default() };
     let flow = ServiceRequest { service: "dns".into(), datagrams: true, ..ServiceRequest::default() };
     let enroll = EnrollRequest {
         token_id: counting(0x10),
@@ -333,6 +336,7 @@ fn control_messages() -> Vec<(&'static str, &'static str, Meaning)> {
             })
         ),
         vector!("service-request", Meaning::Request(request)),
+        vector!("service-request-traced", Meaning::Request(traced)),
     ]
 }
 

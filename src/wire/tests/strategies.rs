@@ -11,7 +11,7 @@ use crate::wire::varint::put_varint;
 use crate::wire::{
     Ack, ClearMessage, Datagram, DatagramPiece, DenylistBody, EnrollAnswer, EnrollRequest, Frame, GuestCredential,
     HandshakeData, HandshakeLevel, Head, Join, Joined, LaneRole, LaneUsage, PaddingPolicy, Payload, RenewAnswer,
-    RenewRequest, ServiceRequest, StreamData, TransportParameters,
+    RenewRequest, ServiceRequest, StreamData, TraceContext, TransportParameters,
 };
 
 /// Numbers of all sizes: uniform ones would nearly all need nine or ten bytes.
@@ -230,8 +230,19 @@ pub(super) fn transport_parameters() -> impl Strategy<Value = TransportParameter
 }
 
 pub(super) fn service_request() -> impl Strategy<Value = ServiceRequest> {
-    ("[ -~]{1,64}", "[ -~]{0,64}", "[ -~]{0,64}", any::<bool>()).prop_map(
-        |(service, source, destination, datagrams)| ServiceRequest { service, source, destination, datagrams },
+    let trace = (1..=u128::MAX, 1..=u64::MAX, any::<u8>()).prop_map(|(trace_id, span_id, flags)| TraceContext {
+        trace_id: trace_id.to_be_bytes(),
+        span_id: span_id.to_be_bytes(),
+        flags,
+    });
+    ("[ -~]{1,64}", "[ -~]{0,64}", "[ -~]{0,64}", any::<bool>(), prop::option::of(trace)).prop_map(
+        |(service, source, destination, datagrams, trace)| ServiceRequest {
+            service,
+            source,
+            destination,
+            datagrams,
+            trace,
+        },
     )
 }
 

@@ -655,6 +655,15 @@ fn service_requests_are_in_range() {
     ] {
         assert_eq!(request(fields.clone()), Err(WireError::Range("service request")), "{fields:?}");
     }
+    let zero_span = [&[1; 16][..], &[0; 8], &[1]].concat();
+    let zero_trace = [&[0; 16][..], &[1; 8], &[1]].concat();
+    for trace in [&[1; 24][..], &[1; 26], &zero_span, &zero_trace] {
+        let fields = [bytes(1, b"a"), bytes(15, trace)].concat();
+        assert_eq!(request(fields), Err(WireError::Range("trace context")), "{trace:?}");
+    }
+    assert_eq!(request([bytes(1, b"a"), bytes(15, &[1; 25])].concat()), Ok(()));
+    // Fields of later versions are skipped, as an older node skips the trace.
+    assert_eq!(request([bytes(1, b"a"), bytes(16, &[1; 25])].concat()), Ok(()));
     assert_eq!(request(bytes(1, &[0xff])), Err(WireError::Text("service request")));
     assert_eq!(request(varint(1, 1)), Err(WireError::WireType(1)));
     assert!(matches!(ServiceRequest::decode(&delimiter(4096)), Err(WireError::TooLong { size: 4096, .. })));
