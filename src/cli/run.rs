@@ -23,6 +23,7 @@ use self::reload::Running;
 use super::CliError;
 use super::log::LogFilter;
 use crate::admin::{AdminServer, AdminSettings, Control};
+use crate::channel::InheritedSockets;
 use crate::config::Config;
 use crate::crypto::identity::{TlsSettings, default_provider};
 use crate::enroll::EnrollPoint;
@@ -41,6 +42,7 @@ pub(super) struct Args {
 /// Runs the command.
 #[expect(clippy::needless_pass_by_value, reason = "commands own their arguments")]
 pub(super) fn run(args: Args, filter: LogFilter) -> Result<(), CliError> {
+    InheritedSockets::take_over();
     let config = Config::load(&args.config, &default_provider())?;
     filter.follow(config.log_filter.as_deref());
     for warning in &config.warnings {
@@ -66,6 +68,7 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
     let admin = AdminServer::start(Arc::clone(&running), admin_settings(&telemetry)).await;
     let _admin = admin.context("[admin] cannot be started")?;
+    tell_unused_sockets();
     tracing::info!("ready");
     manager.ready();
     let name = signals.until_told(&running).await;
@@ -146,6 +149,15 @@ async fn start(
         None => None,
     };
     Ok((gateway, enrolment, tls))
+}
+
+/// Whoever connects to a socket that nobody accepts on waits for ever.
+fn tell_unused_sockets() {
+    let sockets = InheritedSockets::of_process().into_iter().flat_map(InheritedSockets::iter);
+    for socket in sockets.filter(|socket| !socket.is_used()) {
+        let (name, place) = (socket.name(), socket.place());
+        tracing::warn!(name, %place, "socket of the service manager that the configuration does not name");
+    }
 }
 
 fn tell_forward(forward: &Forward) {
