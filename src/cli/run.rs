@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once. SIGHUP makes it read its configuration again (`reload`).
 
+mod authority;
 mod denylist;
 mod enrolment;
 mod identity;
@@ -65,8 +66,9 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let gateway = Arc::new(gateway);
     telemetry.watch(gateway.node());
     telemetry.watch_gateway(&gateway);
+    let settings = admin_settings(&telemetry, enrolment.as_ref(), &config);
     let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
-    let admin = AdminServer::start(Arc::clone(&running), admin_settings(&telemetry)).await;
+    let admin = AdminServer::start(Arc::clone(&running), settings).await;
     let _admin = admin.context("[admin] cannot be started")?;
     tell_unused_sockets();
     tracing::info!("ready");
@@ -91,12 +93,17 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What the operator is shown of the measurements.
-fn admin_settings(telemetry: &Telemetry) -> AdminSettings {
+/// What the operator is shown of the measurements, and of the authority if there is one.
+fn admin_settings(telemetry: &Telemetry, enrolment: Option<&EnrollPoint>, config: &Config) -> AdminSettings {
     let (metrics, measurements) = (telemetry.clone(), telemetry.clone());
+    let authority = enrolment.zip(config.enroll.as_ref()).filter(|_| config.admin.is_some());
+    let authority = authority.map(|(point, enroll)| {
+        authority::follow(Arc::clone(point.registrar()), enroll.directory.join(crate::enroll::files::STATE))
+    });
     AdminSettings {
         metrics: Some(Arc::new(move || Some(metrics.render_prometheus()))),
         measurements: Some(Arc::new(move || serde_json::json!(measurements.snapshot()))),
+        authority,
     }
 }
 

@@ -25,6 +25,7 @@ use crate::wire::{EnrollAnswer, EnrollRequest, RenewAnswer, RenewRequest};
 #[derive(Debug)]
 pub struct EnrollPoint {
     local: Address,
+    registrar: Arc<Registrar>,
     task: JoinHandle<()>,
 }
 
@@ -40,8 +41,14 @@ impl EnrollPoint {
     ) -> Result<Self, ListenError> {
         let listener = Listener::bind(address, &ListenOptions::default()).await?;
         let local = listener.local_address().clone();
-        let task = tokio::spawn(accept(listener, tls, registrar));
-        Ok(Self { local, task })
+        let task = tokio::spawn(accept(listener, tls, Arc::clone(&registrar)));
+        Ok(Self { local, registrar, task })
+    }
+
+    /// Who judges what is asked there.
+    #[must_use]
+    pub fn registrar(&self) -> &Arc<Registrar> {
+        &self.registrar
     }
 
     /// Where it listens; with the port that the system chose.

@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
 mod activation;
+mod authority;
 mod commands;
 mod common;
 mod http;

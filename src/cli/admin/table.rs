@@ -51,7 +51,11 @@ pub(super) fn status(status: &Value) -> String {
     let end = date(status["certificate"]["not_after_unix"].as_u64().unwrap_or_default());
     let _ = writeln!(out, "{} ({}) up {uptime}, {ready}", text(&node["name"]), text(&node["software"]));
     let _ = writeln!(out, "certificate until {end}");
-    for table in [links(status), channels(status), services(status), forwards(status)] {
+    if let Some(authority) = status["authority"].as_object() {
+        let [issued, denied] = ["certificates_issued", "denied_count"].map(|key| authority[key].to_string());
+        let _ = writeln!(out, "authority: {issued} certificates issued, {denied} on the denylist");
+    }
+    for table in [links(status), channels(status), services(status), forwards(status), tokens(status), nodes(status)] {
         if !table.is_empty() {
             let _ = write!(out, "\n{}", table.text());
         }
@@ -111,6 +115,30 @@ fn forwards(status: &Value) -> Table {
         table.push([text(&forward["listen"]), to].into_iter().chain(counters(forward)));
     }
     table
+}
+
+/// Tokens of a hub; none elsewhere.
+fn tokens(status: &Value) -> Table {
+    let mut table = Table::new(&["TOKEN", "STATE", "NAME", "USED", "UNTIL"]);
+    for token in list(&status["authority"]["tokens"]) {
+        let used = format!("{}/{}", token["use_count"], token["uses_max"]);
+        let [id, state, name] = ["id", "state", "name"].map(|key| text(&token[key]));
+        table.push([id, state, name, used, until(token)]);
+    }
+    table
+}
+
+/// Nodes with certificates of a hub.
+fn nodes(status: &Value) -> Table {
+    let mut table = Table::new(&["NODE", "STATE", "UNTIL"]);
+    for node in list(&status["authority"]["nodes"]) {
+        table.push([text(&node["name"]), text(&node["state"]), until(node)]);
+    }
+    table
+}
+
+fn until(of: &Value) -> String {
+    date(of["not_after_unix"].as_u64().unwrap_or_default())
 }
 
 fn counters(of: &Value) -> [String; 5] {
