@@ -81,8 +81,9 @@ async fn ready<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
 
 async fn status_of<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {
     let measurements = sources.settings.measurements.as_ref().map(|measure| measure());
+    let authority = sources.settings.authority.as_ref().map(|authority| authority());
     let status = status::status(&*sources.control, &sources.monitor, sources.started);
-    json_of(StatusCode::OK, &status::Measured { status, measurements })
+    json_of(StatusCode::OK, &status::Measured { status, authority, measurements })
 }
 
 async fn history<C: Control>(State(sources): State<Arc<Sources<C>>>) -> Response {

@@ -33,6 +33,8 @@ pub struct AdminSettings {
     pub metrics: Option<Source<Option<String>>>,
     /// Windows and histograms, as `measurements` of `/status`.
     pub measurements: Option<Source<serde_json::Value>>,
+    /// Tokens and certificates of the authority, as `authority` of `/status`, where the node is a hub.
+    pub authority: Option<Source<serde_json::Value>>,
 }
 
 /// Answers the operator until it is dropped.

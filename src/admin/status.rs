@@ -18,11 +18,12 @@ use crate::session::{LaneKind, LaneState};
 /// The version of the JSON: another one when a field changes its meaning or goes.
 pub(super) const VERSION: u32 = 1;
 
-/// A status, and what telemetry has measured.
+/// A status, the state of the authority, and what telemetry has measured.
 #[derive(Debug, Serialize)]
 pub(super) struct Measured {
     #[serde(flatten)]
     pub(super) status: Status,
+    pub(super) authority: Option<serde_json::Value>,
     pub(super) measurements: Option<serde_json::Value>,
 }
 

@@ -15,6 +15,7 @@ use super::address::{Address, ChannelKind};
 use super::admission::AdmissionLimits;
 use super::connection::Connection;
 use super::gate::{Gate, GateCounters, Permit, increment};
+use super::inherited;
 use super::listen_error::ListenError;
 use super::listen_unix::{BoundUnix, PeerCredentials, UnixOptions};
 use super::options::TcpOptions;
@@ -250,7 +251,10 @@ fn peer_name(credentials: PeerCredentials) -> String {
 /// Binds to the first address of the name that lets itself be bound.
 async fn bind_tcp(address: &Address, host: &str, port: u16, options: &TcpOptions) -> Result<TcpListener, ListenError> {
     let resolve_error = |source| ListenError::Resolve { address: address.to_string(), source };
-    let candidates = lookup_host((host, port)).await.map_err(resolve_error)?;
+    let candidates: Vec<_> = lookup_host((host, port)).await.map_err(resolve_error)?.collect();
+    if let Some(socket) = candidates.iter().find_map(|candidate| inherited::tcp_at(*candidate)) {
+        return take_tcp(address, socket, options);
+    }
     let mut outcome = Err(resolve_error(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     for candidate in candidates {
         outcome = bind_tcp_at(address, candidate, options);
@@ -276,6 +280,14 @@ fn bind_tcp_at(address: &Address, candidate: SocketAddr, options: &TcpOptions) -
         Ok(())
     };
     bind().map_err(bind_error)?;
+    TcpListener::from_std(socket.into()).map_err(bind_error)
+}
+
+/// Listens on what the service manager bound, whose backlog it chose.
+fn take_tcp(address: &Address, socket: io::Result<Socket>, options: &TcpOptions) -> Result<TcpListener, ListenError> {
+    let bind_error = |source| ListenError::Bind { address: address.to_string(), source };
+    let socket = socket.map_err(bind_error)?;
+    options.apply(&socket, None).map_err(|source| ListenError::Options { address: address.to_string(), source })?;
     TcpListener::from_std(socket.into()).map_err(bind_error)
 }
 

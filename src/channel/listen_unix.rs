@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, Uid, chownat, fchmod, 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::inherited;
 use super::listen_error::ListenError;
 
 /// Options of Unix sockets that are listened on.
@@ -65,25 +66,30 @@ impl PeerCredentials {
     }
 }
 
-/// A bound Unix socket, whose file is removed with it if it is still the same.
+/// A bound Unix socket, whose file is removed with it if it is still the same, and not the service manager's.
 #[derive(Debug)]
 pub(crate) struct BoundUnix {
     pub(crate) listener: UnixListener,
-    _removal: Removal,
+    _removal: Option<Removal>,
 }
 
 impl BoundUnix {
     pub(crate) async fn bind(path: &Path, options: &UnixOptions, backlog: u32) -> Result<Self, ListenError> {
+        let bind_error = |source| ListenError::Bind { address: format!("unix://{}", path.display()), source };
+        if let Some(socket) = inherited::unix_at(path) {
+            // Its file, owner and mode are those of the service manager.
+            let listener = socket.and_then(|socket| UnixListener::from_std(socket.into())).map_err(bind_error)?;
+            return Ok(Self { listener, _removal: None });
+        }
         let _lock = lock_directory(path).await?;
         remove_stale(path)?;
-        let bind_error = |source| ListenError::Bind { address: format!("unix://{}", path.display()), source };
         let socket = bind_private(path).map_err(bind_error)?;
         let file = FileId::of(path).map_err(bind_error)?;
         // From here on the file is ours to remove.
         let removal = Removal { path: path.to_owned(), file };
         set_owner(path, options).map_err(|source| ListenError::Owner { path: path.to_owned(), source })?;
         let listener = listen(socket, backlog).map_err(bind_error)?;
-        Ok(Self { listener, _removal: removal })
+        Ok(Self { listener, _removal: Some(removal) })
     }
 }
 

@@ -50,7 +50,9 @@ impl NodeArgs {
             // There everything is allowed to whom the file lets.
             (None, Some(place)) => {
                 let unix = place.listen.iter().find(|address| matches!(address, Address::Unix { .. }));
-                unix.or(place.listen.first()).cloned().ok_or_else(|| anyhow!("[admin] has no address"))?
+                unix.or(place.listen.first()).cloned().ok_or_else(|| {
+                    anyhow!("the addresses of [admin] are known to the service manager; give one with --admin")
+                })?
             }
             (None, None) => Address::Unix { path: PathBuf::from(USUAL_SOCKET) },
         };

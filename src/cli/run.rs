@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT ends it in order: nothing new is taken, what runs may end within `shutdown_timeout`.
 //! The second ends it at once. SIGHUP makes it read its configuration again (`reload`).
 
+mod authority;
 mod denylist;
 mod enrolment;
 mod identity;
@@ -25,9 +26,10 @@ use self::reload::Running;
 use super::CliError;
 use super::log::LogFilter;
 use crate::admin::{AdminServer, AdminSettings, Control};
+use crate::channel::InheritedSockets;
 use crate::config::Config;
 use crate::crypto::identity::{TlsSettings, default_provider};
-use crate::enroll::EnrollPoint;
+use crate::enroll::{EnrollPoint, Registrar};
 use crate::node::{GuestAdmission, Node, Observer};
 use crate::service::{Forward, Gateway, Services};
 use crate::telemetry::Telemetry;
@@ -43,6 +45,7 @@ pub(super) struct Args {
 /// Runs the command.
 #[expect(clippy::needless_pass_by_value, reason = "commands own their arguments")]
 pub(super) fn run(args: Args, filter: LogFilter) -> Result<(), CliError> {
+    InheritedSockets::take_over();
     let config = Config::load(&args.config, &default_provider())?;
     filter.follow(config.log_filter.as_deref());
     for warning in &config.warnings {
@@ -61,13 +64,15 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let telemetry = Telemetry::new(&config.node.id.to_string(), &config.telemetry);
     let telemetry = telemetry.context("telemetry cannot be set up")?;
     let started = signals.unless_told(start(config.clone(), telemetry.observer())).await;
-    let (gateway, enrolment, tls) = started.ok_or_else(stopped_early)??;
+    let Started { gateway, enrolment, registrar, tls } = started.ok_or_else(stopped_early)??;
     let gateway = Arc::new(gateway);
     telemetry.watch(gateway.node());
     telemetry.watch_gateway(&gateway);
+    let settings = admin_settings(&telemetry, registrar, &config);
     let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
-    let admin = AdminServer::start(Arc::clone(&running), admin_settings(&telemetry)).await;
+    let admin = AdminServer::start(Arc::clone(&running), settings).await;
     let _admin = admin.context("[admin] cannot be started")?;
+    tell_unused_sockets();
     tracing::info!("ready");
     manager.ready();
     let name = signals.until_told(&running).await;
@@ -90,20 +95,31 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What the operator is shown of the measurements.
-fn admin_settings(telemetry: &Telemetry) -> AdminSettings {
+/// What the operator is shown of the measurements, and of the authority if there is one.
+fn admin_settings(telemetry: &Telemetry, registrar: Option<Arc<Registrar>>, config: &Config) -> AdminSettings {
     let (metrics, measurements) = (telemetry.clone(), telemetry.clone());
+    let authority = registrar.zip(config.enroll.as_ref()).filter(|_| config.admin.is_some());
+    let authority = authority
+        .map(|(registrar, enroll)| authority::follow(registrar, enroll.directory.join(crate::enroll::files::STATE)));
     AdminSettings {
         metrics: Some(Arc::new(move || Some(metrics.render_prometheus()))),
         measurements: Some(Arc::new(move || serde_json::json!(measurements.snapshot()))),
+        authority,
     }
 }
 
+/// What runs.
+struct Started {
+    gateway: Gateway,
+    /// Where machines join, if that is a port of its own.
+    enrolment: Option<EnrollPoint>,
+    /// Judges who joins, at a hub.
+    registrar: Option<Arc<Registrar>>,
+    tls: TlsSettings,
+}
+
 /// Starts everything that the configuration names.
-async fn start(
-    config: Config,
-    observer: Arc<dyn Observer>,
-) -> Result<(Gateway, Option<EnrollPoint>, TlsSettings), CliError> {
+async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Started, CliError> {
     let Config { node, limits, identity, enroll, renew, listeners, links, services, forwards, key_log_file, .. } =
         config;
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
@@ -156,14 +172,23 @@ async fn start(
     if let Some(renew) = renew {
         tokio::spawn(renewal::keep(renew, files.clone(), tls.clone(), gateway.denylists().clone()));
     }
-    let enrolment = match enroll.zip(registrar).zip(door) {
+    let enrolment = match enroll.zip(registrar.clone()).zip(door) {
         Some(((enroll, registrar), door)) => {
             enrolment::keep(&enroll, registrar, files, &tls, &gateway);
             enrolment::open(&enroll, door, &gateway).await?
         }
         None => None,
     };
-    Ok((gateway, enrolment, tls))
+    Ok(Started { gateway, enrolment, registrar, tls })
+}
+
+/// Whoever connects to a socket that nobody accepts on waits for ever.
+fn tell_unused_sockets() {
+    let sockets = InheritedSockets::of_process().into_iter().flat_map(InheritedSockets::iter);
+    for socket in sockets.filter(|socket| !socket.is_used()) {
+        let (name, place) = (socket.name(), socket.place());
+        tracing::warn!(name, %place, "socket of the service manager that the configuration does not name");
+    }
 }
 
 fn tell_forward(forward: &Forward) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ring::digest;
 use toml::Spanned;
 
+use super::inherited::is_named;
 use super::problem::{Problem, Problems};
 use super::resolve::value;
 use super::secret_file::read_public;
@@ -120,7 +121,10 @@ impl AdminPlace {
         };
         let section = section.get_ref();
         let mut problems = Problems::default();
-        let listen = section.listen.get_ref().iter().filter_map(|text| address(text, base, &mut problems)).collect();
+        let texts = section.listen.get_ref().iter();
+        // Where the sockets of the service manager are is known to the node alone.
+        let known = texts.filter(|text| !is_named(text.get_ref()));
+        let listen = known.filter_map(|text| address(text, base, &mut problems)).collect();
         let token_file = section.token_file.as_ref().map(|text| base.join(text.get_ref()));
         match problems.into_vec() {
             problems if problems.is_empty() => Ok(Self { listen, token_file }),

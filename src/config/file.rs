@@ -76,7 +76,7 @@ pub(super) struct Log {
 }
 
 /// `[admin]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
     pub(super) listen: Spanned<Vec<Spanned<String>>>,
@@ -87,7 +87,7 @@ pub(super) struct Admin {
 }
 
 /// `[enroll]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Enroll {
     pub(super) listen: Text,
@@ -125,7 +125,7 @@ pub(super) struct Telemetry {
 }
 
 /// `[[listen]]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) address: Spanned<String>,
@@ -150,7 +150,7 @@ pub(super) struct Listen {
 }
 
 /// `quic` of a `[[listen]]` or a `[[link]]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Quic {
     pub(super) congestion: Text,
@@ -256,7 +256,7 @@ pub(super) struct Service {
 }
 
 /// `[[forward]]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Forward {
     pub(super) listen: Spanned<String>,

@@ -5,6 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::secret_file::{FileError, read_private, read_public};
+use crate::channel::InheritedSockets;
 
 /// Reads the files that a configuration names.
 pub trait Files {
@@ -19,6 +20,11 @@ pub trait Files {
     /// # Errors
     /// As [`read_public`](Self::read_public), and when others may use it.
     fn read_private(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError>;
+
+    /// The sockets that `tcp://systemd:NAME` may mean; `None` where that is not known.
+    fn sockets(&self) -> Option<&InheritedSockets> {
+        None
+    }
 }
 
 /// The files of the system.
@@ -32,5 +38,9 @@ impl Files for SystemFiles {
 
     fn read_private(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
         read_private(path)
+    }
+
+    fn sockets(&self) -> Option<&InheritedSockets> {
+        InheritedSockets::of_process()
     }
 }

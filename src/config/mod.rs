@@ -15,6 +15,7 @@ mod files;
 mod forward;
 mod guest;
 mod identity;
+mod inherited;
 mod limits;
 mod link;
 mod listen;
@@ -135,13 +136,14 @@ impl Config {
         files: &dyn Files,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, ConfigError> {
-        let file: file::File = toml::from_str(text).map_err(|error| {
+        let mut file: file::File = toml::from_str(text).map_err(|error| {
             let problem = Problem::new(error.message());
             let problem = error.span().map_or(problem.clone(), |span| problem.at(span));
             ConfigError::new(path, text, vec![problem])
         })?;
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let mut problems = Problems::default();
+        let unknown = inherited::name_addresses(&mut file, files.sockets(), &mut problems);
         let identity = identity::load(file.identity.as_ref(), base, files, provider, &mut problems);
         let section = file.enroll.as_ref();
         let enroll = enroll::load(section, base, files, identity.as_ref(), provider, &mut problems);
@@ -151,7 +153,10 @@ impl Config {
         let config = resolve::resolve(&file, path, identity, enroll, &mut problems);
         let problems = problems.into_vec();
         match config {
-            Some(config) if problems.is_empty() => Ok(Self { renew, admin, telemetry, ..config }),
+            Some(mut config) if problems.is_empty() => {
+                config.warnings.extend(unknown);
+                Ok(Self { renew, admin, telemetry, ..config })
+            }
             _ => Err(ConfigError::new(path, text, problems)),
         }
     }

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::store::{Ask, Store};
+use super::store::{Ask, Store, StoreError};
 use super::throttle::Throttle;
-use super::{AuditEvent, AuditLog, Issuance, Refusal};
+use super::{AuditEvent, AuditLog, Issuance, Overview, Refusal};
 use crate::base::{Secret, TokenBucket};
 use crate::channel::Address;
 use crate::crypto::identity::{Roles, Trust};
@@ -71,6 +71,14 @@ impl Registrar {
     pub fn with_trust(mut self, trust: Arc<Trust>) -> Self {
         self.trust = Some(trust);
         self
+    }
+
+    /// What there is to be shown of the state. Blocks for as long as the store does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn overview(&self) -> Result<Overview, StoreError> {
+        Overview::read(self.store())
     }
 
     pub(super) fn store(&self) -> &dyn Store {

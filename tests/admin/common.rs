@@ -1,6 +1,7 @@
 //! Two nodes as programs, which may be told to read another configuration.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -60,6 +61,27 @@ impl Place {
         self.configure(name, sections);
         Program::start(&self.path(&format!("{name}.toml")), &[])
     }
+
+    /// The same with sockets that are handed over, at most two; `names` as in `LISTEN_FDNAMES`.
+    pub fn start_with<const N: usize>(
+        &self,
+        name: &str,
+        sections: &str,
+        sockets: [OwnedFd; N],
+        names: &str,
+    ) -> Program {
+        self.configure(name, sections);
+        Program::start_with(&self.path(&format!("{name}.toml")), sockets.into(), names)
+    }
+
+    /// Checks the configuration of a node: exit code, stdout and stderr.
+    pub async fn check(&self, name: &str) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+        command.args(["check-config", "-c"]).arg(self.path(&format!("{name}.toml"))).env_remove("LONGHAUL_LOG");
+        let output = soon(command.output()).await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
 }
 
 /// A node that runs.
@@ -83,6 +105,39 @@ impl Program {
             .unwrap();
         let log = BufReader::new(process.stderr.take().unwrap()).lines();
         Self { process, log }
+    }
+
+    /// Hands sockets over as systemd does. They come as standard input and output, and a shell moves them to where they
+    /// have to be: descriptors from 3 on.
+    fn start_with(config: &Path, sockets: Vec<OwnedFd>, names: &str) -> Self {
+        let script = "exec 3<&0 4<&1 </dev/null >/dev/null; export LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let count = sockets.len();
+        let mut sockets = sockets.into_iter().map(Stdio::from);
+        let mut process = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_longhaul"), "run", "--log-format", "json", "-c"])
+            .arg(config)
+            .env_remove("LONGHAUL_LOG")
+            .env("LISTEN_FDS", count.to_string())
+            .env("LISTEN_FDNAMES", names)
+            .stdin(sockets.next().unwrap_or_else(Stdio::null))
+            .stdout(sockets.next().unwrap_or_else(Stdio::null))
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        assert!(sockets.next().is_none(), "there is room for two sockets");
+        let log = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, log }
+    }
+
+    /// Everything that it tells until it ends.
+    pub async fn told(&mut self) -> String {
+        let mut told = String::new();
+        while let Some(line) = soon(self.log.next_line()).await.unwrap() {
+            told.push_str(&line);
+            told.push('\n');
+        }
+        told
     }
 
     /// Waits for a log line with this message: the line, and the messages of those before.

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "nothing outside uses a test binary")]
 
+mod activation;
+mod authority;
 mod commands;
 mod common;
 mod http;

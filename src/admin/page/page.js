@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const SIGNS = {
   up: ["●", "good"], active: ["●", "good"], valid: ["●", "good"],
   joining: ["◌", "warn"], suspect: ["▲", "warn"], outage: ["▲", "warn"], "ends soon": ["▲", "warn"],
-  down: ["✕", "bad"], dead: ["✕", "bad"], expired: ["✕", "bad"],
+  down: ["✕", "bad"], dead: ["✕", "bad"], expired: ["✕", "bad"], revoked: ["✕", "bad"], "used up": ["○", "warn"],
 };
 const RTT_BOUNDS = [0.5, 1, 2.5, 5, 10, 15, 30, 45, 60, 90, 120, 150, 180, 240, 300, 320, 440, 560, 680, 800, 1100, 1400, 1700, 2000];
 const LOSS_BOUNDS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
@@ -265,12 +265,38 @@ function showServices(status) {
   fill("services", services.concat(forwards));
 }
 
+const until = (end) => (Number.isFinite(end) && end < 8e12 ? new Date(end * 1000).toLocaleString() : "–");
+
+// Where the node is a hub: what its authority has let in, and lets in.
+function showAuthority(status) {
+  const authority = status.authority;
+  byId("authority").hidden = !authority;
+  if (!authority) return;
+  const left = (count, shown) => (count > shown ? `, of which the first ${shown} are here` : "");
+  byId("tokens-note").textContent = authority.error
+    ? `✕ its state cannot be read, and what is shown is old: ${authority.error}`
+    : `${authority.token_count} tokens${left(authority.token_count, authority.tokens.length)}. Their secrets are not known here.`;
+  fill("tokens", authority.tokens.map((token) => ({
+    key: token.id,
+    cells: [
+      token.id, state(token.state), token.name, token.is_for_guests ? "guests" : "machines",
+      `${Math.max(0, token.uses_max - token.use_count)} of ${token.uses_max}`, until(token.not_after_unix),
+    ],
+  })));
+  byId("issued-note").textContent =
+    `${authority.certificates_issued} certificates issued to ${authority.node_count} nodes` +
+    `${left(authority.node_count, authority.nodes.length)}; ${authority.denied_count} on the denylist ` +
+    `(version ${authority.denylist_version}).`;
+  fill("issued", authority.nodes.map((node) => ({
+    key: node.name, cells: [node.name, state(node.state), until(node.not_after_unix)],
+  })));
+}
+
 function showCertificates(status) {
   const row = (name, end) => {
     const left = end - status.time_unix_ms / 1000;
     const word = left <= 0 ? "expired" : left < 8 * 3600 ? "ends soon" : "valid";
-    const shown = Number.isFinite(end) && end < 8e12 ? new Date(end * 1000).toLocaleString() : "–";
-    return { key: name, cells: [name, state(word), shown] };
+    return { key: name, cells: [name, state(word), until(end)] };
   };
   const own = [
     row(`this node, ${status.node.name}`, status.certificate.not_after_unix),
@@ -289,6 +315,7 @@ function show(status) {
   showHistograms(status);
   showServices(status);
   showCertificates(status);
+  showAuthority(status);
 }
 
 async function refresh() {

@@ -22,7 +22,29 @@ pub(super) fn endpoint(
     server: Option<ServerConfig>,
     reset_key: Option<hmac::Key>,
 ) -> Result<Endpoint, EndpointError> {
-    let socket = socket(local, is_shared, options)?;
+    endpoint_on(socket(local, is_shared, options)?, payload_bytes_max, options, server, reset_key)
+}
+
+/// The same on a socket that the service manager has bound.
+pub(super) fn endpoint_on_inherited(
+    socket: Socket,
+    payload_bytes_max: u16,
+    options: &QuicOptions,
+    server: ServerConfig,
+    reset_key: hmac::Key,
+) -> Result<Endpoint, EndpointError> {
+    set_mark(&socket, options)?;
+    raise_buffers(&socket, options)?;
+    endpoint_on(socket, payload_bytes_max, options, Some(server), Some(reset_key))
+}
+
+fn endpoint_on(
+    socket: Socket,
+    payload_bytes_max: u16,
+    options: &QuicOptions,
+    server: Option<ServerConfig>,
+    reset_key: Option<hmac::Key>,
+) -> Result<Endpoint, EndpointError> {
     let mut config = reset_key.map_or_else(EndpointConfig::default, |key| EndpointConfig::new(Arc::new(ResetKey(key))));
     config.max_udp_payload_size(payload_bytes_max).map_err(|error| EndpointError::Io(io::Error::other(error)))?;
     let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
@@ -48,20 +70,27 @@ fn socket(local: SocketAddr, is_shared: bool, options: &QuicOptions) -> Result<S
         socket.set_only_v6(false)?;
     }
     #[cfg(target_os = "linux")]
-    {
-        if is_shared {
-            socket.set_reuse_port(true)?;
-        }
-        if let Some(mark) = options.mark {
-            socket.set_mark(mark).map_err(|source| EndpointError::Options(OptionsError::Mark { mark, source }))?;
-        }
+    if is_shared {
+        socket.set_reuse_port(true)?;
     }
     #[cfg(not(target_os = "linux"))]
     let _ = is_shared;
+    set_mark(&socket, options)?;
     raise_buffers(&socket, options)?;
     socket.bind(&local.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn set_mark(socket: &Socket, options: &QuicOptions) -> Result<(), EndpointError> {
+    let Some(mark) = options.mark else { return Ok(()) };
+    socket.set_mark(mark).map_err(|source| EndpointError::Options(OptionsError::Mark { mark, source }))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_mark(_: &Socket, _: &QuicOptions) -> Result<(), EndpointError> {
+    Ok(())
 }
 
 /// Asks for the wanted buffers, above the system's limit where the process may. What is refused is told once.

@@ -12,17 +12,19 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig};
 use ring::hmac;
 use rustls::quic::Suite;
+use socket2::Socket;
 use tokio::net::lookup_host;
 
 use super::connection::QuicConnection;
 use super::discreet::{Discreet, Words};
 use super::early::QuicEarly;
-use super::endpoint::{EndpointError, endpoint};
+use super::endpoint::{EndpointError, endpoint, endpoint_on_inherited};
 use super::error::QuicError;
 use super::observed::PathObserver;
 use super::options::{QuicOptions, RetryPolicy};
 use crate::base::TokenBucket;
 use crate::channel::admission::Refusal;
+use crate::channel::inherited::udp_at;
 use crate::channel::path::PathMeter;
 use crate::channel::{Address, Gate, GateCounters, ListenError, ListenOptions, Permit};
 
@@ -67,8 +69,8 @@ impl QuicListener {
         };
         let bind_error = |source| ListenError::Bind { address: address.to_string(), source };
         let resolve_error = |source| ListenError::Resolve { address: address.to_string(), source };
-        let mut candidates = lookup_host((host.as_str(), *port)).await.map_err(resolve_error)?;
-        let mut local = candidates.next().ok_or_else(|| {
+        let candidates: Vec<_> = lookup_host((host.as_str(), *port)).await.map_err(resolve_error)?.collect();
+        let (mut local, inherited) = place(&candidates).map_err(bind_error)?.ok_or_else(|| {
             resolve_error(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
         })?;
         let quic = options.quic.clone();
@@ -77,15 +79,21 @@ impl QuicListener {
         let payload_bytes_max = quic.mtu_max(from);
         let (server, _) = server_config(tls, initial, &quic, local, None)
             .map_err(|error| bind_error(std::io::Error::other(error)))?;
+        let failed = |error| match error {
+            EndpointError::Io(source) => bind_error(source),
+            EndpointError::Options(source) => ListenError::Options { address: address.to_string(), source },
+        };
         let mut endpoints = Vec::new();
-        let count = quic.endpoint_count.max(1);
+        // As many as the service manager bound, or as many as are wanted.
+        let count = if inherited.is_empty() { quic.endpoint_count.max(1) } else { 0 };
+        for socket in inherited {
+            let made = endpoint_on_inherited(socket, payload_bytes_max, &quic, server.clone(), reset_key.clone());
+            endpoints.push(made.map_err(failed)?);
+        }
         for _ in 0..count {
             let made =
                 endpoint(local, count > 1, payload_bytes_max, &quic, Some(server.clone()), Some(reset_key.clone()));
-            let endpoint = made.map_err(|error| match error {
-                EndpointError::Io(source) => bind_error(source),
-                EndpointError::Options(source) => ListenError::Options { address: address.to_string(), source },
-            })?;
+            let endpoint = made.map_err(failed)?;
             // Further sockets share the port that the first one got.
             local = endpoint.local_addr().map_err(bind_error)?;
             endpoints.push(endpoint);
@@ -218,6 +226,17 @@ impl QuicAccepted {
         let connection = QuicConnection::new(connection, self.local, meter, &tls.crypto_provider().cipher_suites)?;
         Ok((QuicEarly::new(connection, complete, words), self.permit))
     }
+}
+
+/// Where to listen, and what the service manager has bound there; `None` without any address.
+fn place(candidates: &[SocketAddr]) -> std::io::Result<Option<(SocketAddr, Vec<Socket>)>> {
+    for candidate in candidates {
+        let sockets = udp_at(*candidate)?;
+        if !sockets.is_empty() {
+            return Ok(Some((*candidate, sockets)));
+        }
+    }
+    Ok(candidates.first().map(|first| (*first, Vec::new())))
 }
 
 fn server_config(

@@ -52,8 +52,12 @@ pub(super) fn status(status: &Value) -> String {
     let end = date(status["certificate"]["not_after_unix"].as_u64().unwrap_or_default());
     let _ = writeln!(out, "{} ({}) up {uptime}, {ready}", text(&node["name"]), text(&node["software"]));
     let _ = writeln!(out, "certificate until {end}");
-    let tables = [links(status), channels(status), services(status), targets(status), forwards(status), limits(status)];
-    for table in tables {
+    if let Some(authority) = status["authority"].as_object() {
+        let [issued, denied] = ["certificates_issued", "denied_count"].map(|key| authority[key].to_string());
+        let _ = writeln!(out, "authority: {issued} certificates issued, {denied} on the denylist");
+    }
+    let of_traffic = [links(status), channels(status), services(status), targets(status), forwards(status)];
+    for table in of_traffic.into_iter().chain([limits(status), tokens(status), nodes(status)]) {
         if !table.is_empty() {
             let _ = write!(out, "\n{}", table.text());
         }
@@ -163,6 +167,30 @@ fn limits(status: &Value) -> Table {
         }
     }
     table
+}
+
+/// Tokens of a hub; none elsewhere.
+fn tokens(status: &Value) -> Table {
+    let mut table = Table::new(&["TOKEN", "STATE", "NAME", "USED", "UNTIL"]);
+    for token in list(&status["authority"]["tokens"]) {
+        let used = format!("{}/{}", token["use_count"], token["uses_max"]);
+        let [id, state, name] = ["id", "state", "name"].map(|key| text(&token[key]));
+        table.push([id, state, name, used, until(token)]);
+    }
+    table
+}
+
+/// Nodes with certificates of a hub.
+fn nodes(status: &Value) -> Table {
+    let mut table = Table::new(&["NODE", "STATE", "UNTIL"]);
+    for node in list(&status["authority"]["nodes"]) {
+        table.push([text(&node["name"]), text(&node["state"]), until(node)]);
+    }
+    table
+}
+
+fn until(of: &Value) -> String {
+    date(of["not_after_unix"].as_u64().unwrap_or_default())
 }
 
 fn counters(of: &Value) -> [String; 5] {

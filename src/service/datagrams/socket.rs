@@ -8,12 +8,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{UdpSocket, lookup_host};
 
 use super::DatagramLoss;
+use crate::channel::udp_at;
 use crate::service::endpoint::UdpAddress;
 
 /// A socket at an address, for many clients.
 pub(super) async fn bind(address: &UdpAddress) -> io::Result<UdpSocket> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for candidate in lookup_host((address.host.as_str(), address.port)).await? {
+    let candidates: Vec<_> = lookup_host((address.host.as_str(), address.port)).await?.collect();
+    for candidate in &candidates {
+        // What the service manager has bound there. One socket has all clients.
+        if let Some(socket) = udp_at(*candidate)?.pop() {
+            enlarge_buffers(&socket, LISTENER_BUFFER_BYTES);
+            return UdpSocket::from_std(socket.into());
+        }
+    }
+    for candidate in candidates {
         match bind_at(candidate, LISTENER_BUFFER_BYTES) {
             Ok(socket) => return Ok(socket),
             Err(error) => failed = error,
