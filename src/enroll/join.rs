@@ -110,7 +110,7 @@ impl Join<'_> {
     /// See [`JoinError`].
     pub async fn run(&self) -> Result<Joined, JoinError> {
         let request = CertificateRequest::from_der(self.certificate_request)?;
-        let mut stream = timeout(limits::ENROLL_TIMEOUT, self.connect()).await.unwrap_or_else(|elapsed| {
+        let mut stream = timeout(limits::ENROLL_TIMEOUT, self.reach()).await.unwrap_or_else(|elapsed| {
             Err(JoinError::Unreachable { address: self.address(), reason: elapsed.into() })
         })?;
         // Who answers may have to wait for its disk.
@@ -134,10 +134,19 @@ impl Join<'_> {
         Ok(Joined { node_id, hub, certificate, authority, addresses })
     }
 
+    /// Connects; once more when the connection ends in the handshake, as one to a busy or restarted hub does: nothing was
+    /// asked yet.
+    async fn reach(&self) -> Result<TlsStream<TcpStream>, JoinError> {
+        match self.connect().await {
+            Err(JoinError::Unreachable { reason, .. }) if is_end(&reason) => self.connect().await,
+            other => other,
+        }
+    }
+
     async fn connect(&self) -> Result<TlsStream<TcpStream>, JoinError> {
-        let socket = hub_address::dial(self.host, self.port).await.map_err(|error| self.broken(error))?;
         let config =
             enroll_client_config(*self.token.authority_pin(), Arc::clone(&self.provider), Arc::clone(&self.time))?;
+        let socket = hub_address::dial(self.host, self.port).await.map_err(|error| self.broken(error))?;
         let handshake = TlsConnector::from(config).connect(server_name(), socket).await;
         handshake.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
@@ -202,11 +211,13 @@ const NOT_HERE: &str = "machines do not join at this port; `[enroll]` of the hub
 
 /// The end of a connection in the middle of its handshake says little by itself.
 fn ended(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            let text = format!("it ended the handshake ({error}); machines may not be let in at this port, or not now");
-            io::Error::new(error.kind(), text)
-        }
-        _ => error,
+    if !is_end(&error) {
+        return error;
     }
+    let text = format!("it ended the handshake ({error}); machines may not be let in at this port, or not now");
+    io::Error::new(error.kind(), text)
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

@@ -56,7 +56,7 @@ async fn accept(mut listener: Listener, enrolment: Enrolment) {
 
 /// One connection, from its hello to its answer.
 async fn visit(accepted: Accepted, enrolment: Enrolment) {
-    const TIMEOUT: Duration = limits::FIRST_MESSAGE_TIMEOUT;
+    const TIMEOUT: Duration = limits::ENROLL_TIMEOUT;
     let Accepted { connection, permit, .. } = accepted;
     let peer = connection.info.peer.clone();
     let outcome = match timeout(TIMEOUT, TlsGreeting::read(connection, BytesMut::new())).await {

@@ -42,7 +42,9 @@ pub(super) enum Arrival {
 impl Arrival {
     /// Waits for what tells.
     pub(super) async fn of(connection: Connection) -> Result<Self, ConnectError> {
-        let timeout: Duration = limits::FIRST_MESSAGE_TIMEOUT;
+        // A hello is the beginning of a handshake that is bounded as a whole; a message has to be there sooner.
+        let is_tls = connection.info.kind == ChannelKind::Tls;
+        let timeout: Duration = if is_tls { limits::HANDSHAKE_TIMEOUT } else { limits::FIRST_MESSAGE_TIMEOUT };
         tokio::time::timeout(timeout, Self::look(connection)).await.map_err(|_| ConnectError::TimedOut(timeout))?
     }
 
