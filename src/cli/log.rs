@@ -4,9 +4,11 @@ use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
 
 use super::CliError;
 use crate::config::log::filter;
+use crate::telemetry::LogTap;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -35,9 +37,16 @@ pub(super) struct LogFilter {
     set: SetFilter,
     /// The command line says what is logged, and no configuration changes it.
     is_given: bool,
+    /// Where telemetry gets the events.
+    tap: LogTap,
 }
 
 impl LogFilter {
+    /// Where telemetry gets the events.
+    pub(super) fn tap(&self) -> &LogTap {
+        &self.tap
+    }
+
     /// Logs what a configuration says, unless the command line said something.
     pub(super) fn follow(&self, configured: Option<&str>) {
         if self.is_given {
@@ -61,20 +70,27 @@ pub(super) fn start(args: &LogArgs) -> Result<LogFilter, CliError> {
     let format = args.log_format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
     let has_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(has_colour);
+    let tap = LogTap::default();
     let (set, started): (SetFilter, _) = match format {
         LogFormat::Text => {
             let subscriber = subscriber.with_filter_reloading();
             let handle = subscriber.reload_handle();
-            (Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())), subscriber.try_init())
+            (
+                Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())),
+                subscriber.finish().with(tap.layer()).try_init(),
+            )
         }
         LogFormat::Json => {
             let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
             let handle = subscriber.reload_handle();
-            (Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())), subscriber.try_init())
+            (
+                Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())),
+                subscriber.finish().with(tap.layer()).try_init(),
+            )
         }
     };
     started.map_err(|error| CliError::Runtime(anyhow::anyhow!("logging cannot be set up: {error}")))?;
-    Ok(LogFilter { set, is_given: args.log.is_some() })
+    Ok(LogFilter { set, is_given: args.log.is_some(), tap })
 }
 
 /// What is logged when nobody says anything.

@@ -63,6 +63,7 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let manager = Manager::new();
     let telemetry = Telemetry::new(&config.node.id.to_string(), &config.telemetry);
     let telemetry = telemetry.context("telemetry cannot be set up")?;
+    telemetry.take_logs(filter.tap());
     let started = signals.unless_told(start(config.clone(), telemetry.observer())).await;
     let Started { gateway, enrolment, registrar, tls } = started.ok_or_else(stopped_early)??;
     let gateway = Arc::new(gateway);

@@ -279,7 +279,7 @@ fn renew(old: Option<&RenewConfig>, new: Option<&RenewConfig>, fixed: &mut Vec<S
 
 fn telemetry(old: &Settings, new: &Settings, fixed: &mut Vec<String>) {
     let names = differing!(old, new, resource "resource", histograms "histograms or latency_boundaries_ms",
-        trace_ratio "trace_ratio");
+        trace_ratio "trace_ratio", logs "logs");
     push_all(fixed, "[telemetry]", &names);
     let usual = OtlpSettings::default();
     let (old, new) = (old.otlp.as_ref().unwrap_or(&usual), new.otlp.as_ref().unwrap_or(&usual));

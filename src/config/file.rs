@@ -122,6 +122,7 @@ pub(super) struct Telemetry {
     pub(super) otlp_timeout: Text,
     pub(super) otlp_temporality: Text,
     pub(super) trace_ratio: Option<Spanned<f64>>,
+    pub(super) logs: Option<bool>,
 }
 
 /// `[[listen]]`

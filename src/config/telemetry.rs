@@ -27,7 +27,7 @@ pub(super) fn load(
         problems.check(ratio.span(), outcome)
     });
     let otlp = otlp(keys, base, files, problems);
-    Settings { resource, histograms: histograms(keys, problems), otlp, trace_ratio }
+    Settings { resource, histograms: histograms(keys, problems), otlp, trace_ratio, logs: keys.logs.unwrap_or(false) }
 }
 
 fn histograms(keys: &file::Telemetry, problems: &mut Problems) -> Histograms {

@@ -91,7 +91,7 @@ impl RecordedKeys {
         };
         if label == SUITE_LABEL {
             let number = u16::from_be_bytes(from_hex(secret)?);
-            let suite = self.suites.iter().find(|suite| u16::from(suite.suite.common.suite) == number)?.clone();
+            let suite = *self.suites.iter().find(|suite| u16::from(suite.suite.common.suite) == number)?;
             self.session(id)?.suite = Some(suite);
         } else if let Some(side) = side(traffic_label) {
             let secret = Secret::new(from_hex(secret)?);
@@ -151,7 +151,7 @@ impl RecordedKeys {
             before: None,
             steps: 0,
         };
-        Some(RecordedOpener { suite: suite.clone(), sides: [ratchet(client), ratchet(server)] })
+        Some(RecordedOpener { suite: *suite, sides: [ratchet(client), ratchet(server)] })
     }
 
     /// Opens a packet that `side` sent during the handshake with this client random.

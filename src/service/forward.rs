@@ -268,6 +268,9 @@ impl Shared {
         let opened = tokio::time::timeout(config.session_timeout, opening).await;
         self.peers.report(&NodeEvent::StreamOpened { peer, time: begun.elapsed(), is_open: opened.is_ok(), trace });
         let (send, recv) = opened.map_err(|_| Refusal::NoSession)?;
+        if let Some(traceparent) = &trace {
+            tracing::debug!(service = config.service, %peer, %traceparent, "stream opened");
+        }
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let service = config.service.clone();
         let (source, destination) = (text(source), text(destination));

@@ -304,6 +304,7 @@ impl Shared {
         if let (Some(trace), Some(peers)) = (request.trace, self.peers.get()) {
             let (time, error) = (begun.elapsed(), connected.as_ref().err().map(ToString::to_string));
             let (peer, service) = (&peer.node_id, request.service.as_str());
+            tracing::debug!(service, %peer, traceparent = %trace, error, "target asked for");
             peers.report(&NodeEvent::ServiceConnected { peer, service, time, trace, error });
         }
         match connected {

@@ -44,7 +44,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
 use tokio::task::JoinHandle;
 
-pub use otlp::OtlpError;
+pub use otlp::{LogLayer, LogTap, OtlpError};
 pub use process::ProcessSnapshot;
 pub use prometheus::CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE;
 pub use settings::{Histograms, OtlpSettings, Protocol, Settings};
@@ -81,6 +81,7 @@ struct Shared {
     text: Output,
     otlp: Option<otlp::Exporting>,
     tracing: Option<otlp::Tracing>,
+    logging: Option<otlp::Logging>,
     node: OnceLock<Watched>,
     gateway: Mutex<Weak<Gateway>>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -106,12 +107,14 @@ impl Telemetry {
         };
         let text = Output::new(resource.clone(), Temporality::Cumulative, &text);
         let otlp = otlp::Exporting::new(resource.clone(), settings)?;
-        let tracing = otlp::Tracing::new(resource, settings)?;
+        let tracing = otlp::Tracing::new(resource.clone(), settings)?;
+        let logging = otlp::Logging::new(resource, settings)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(Instant::now())),
             text,
             otlp,
             tracing,
+            logging,
             node: OnceLock::new(),
             gateway: Mutex::new(Weak::new()),
             errors: Mutex::default(),
@@ -140,6 +143,16 @@ impl Telemetry {
         }
         if self.0.shared.tracing.is_some() {
             tasks.push(tokio::spawn(otlp::run_spans(Arc::clone(&self.0.shared))));
+        }
+        if self.0.shared.logging.is_some() {
+            tasks.push(tokio::spawn(otlp::run_logs(Arc::clone(&self.0.shared))));
+        }
+    }
+
+    /// Sends the log events that a tap hands over from now on, if logs are to be sent.
+    pub fn take_logs(&self, tap: &LogTap) {
+        if let Some(logging) = &self.0.shared.logging {
+            logging.take(tap);
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Settings {
     pub otlp: Option<OtlpSettings>,
     /// Share of handshakes, joins and streams that are traced, 0 to 1. Variables may say so, too; else none are.
     pub trace_ratio: Option<f64>,
+    /// Whether log events are sent, too. The variable `OTEL_LOGS_EXPORTER` may say so; else they are not.
+    pub logs: bool,
 }
 
 /// Sort and boundaries of histograms.

@@ -229,6 +229,8 @@ instruments! {
         "Single measurements that found no room before they were read";
     "longhaul.telemetry.span.dropped" Counter "{span}" []
         "Spans that found no room before they were sent";
+    "longhaul.telemetry.log.dropped" Counter "{log_record}" []
+        "Log events that found no room before they were sent";
     "process.cpu.time" Counter "s" ["cpu.mode"]
         "CPU time of the process";
     "process.memory.usage" UpDownCounter "By" []

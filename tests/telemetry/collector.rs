@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -9,6 +11,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceReq
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -20,13 +23,30 @@ use tonic::{Request, Response, Status};
 /// A request, with the headers that came with it.
 type Exported = (Vec<(String, String)>, ExportMetricsServiceRequest);
 
-/// What arrived: metrics, and spans.
+/// What arrived: metrics, spans, and logs.
 #[derive(Clone, Default)]
-pub struct Received(Arc<Mutex<Vec<Exported>>>, Arc<Mutex<Vec<Span>>>);
+pub struct Received(Arc<Mutex<Vec<Exported>>>, Arc<Mutex<Vec<Span>>>, Arc<Mutex<Vec<Logged>>>);
+
+/// The module that an event came from, and the event.
+pub type Logged = (String, LogRecord);
 
 impl Received {
     fn push(&self, headers: Vec<(String, String)>, request: ExportMetricsServiceRequest) {
         self.0.lock().unwrap().push((headers, request));
+    }
+
+    /// All log events.
+    pub fn logs(&self) -> Vec<Logged> {
+        self.2.lock().unwrap().clone()
+    }
+
+    fn push_logs(&self, request: ExportLogsServiceRequest) {
+        let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+        let logged = scopes.flat_map(|logs| {
+            let target = logs.scope.map(|scope| scope.name).unwrap_or_default();
+            logs.log_records.into_iter().map(move |record| (target.clone(), record))
+        });
+        self.2.lock().unwrap().extend(logged);
     }
 
     /// A span of this name.
@@ -99,7 +119,7 @@ fn has(attributes: &[KeyValue], wanted: &[(&str, &str)]) -> bool {
     wanted.iter().all(|(name, value)| attribute(attributes, name).as_deref() == Some(*value))
 }
 
-fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
+pub fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     let found = attributes.iter().find(|attribute| attribute.key == name)?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(value) => Some(value.clone()),
@@ -136,6 +156,17 @@ impl TraceService for Received {
     }
 }
 
+#[tonic::async_trait]
+impl LogsService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.push_logs(request.into_inner());
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
 /// Serves gRPC: where.
 pub async fn grpc() -> (String, Received) {
     let received = Received::default();
@@ -145,6 +176,7 @@ pub async fn grpc() -> (String, Received) {
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let traces = TraceServiceServer::new(received.clone());
     let server = tonic::transport::Server::builder().add_service(service).add_service(traces);
+    let server = server.add_service(LogsServiceServer::new(received.clone()));
     tokio::spawn(server.serve_with_incoming(incoming));
     (endpoint, received)
 }
@@ -168,7 +200,8 @@ async fn answer(stream: TcpStream, received: Received) {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await.unwrap();
-    assert_eq!(line.trim_end(), "POST /v1/metrics HTTP/1.1");
+    let is_logs = line.trim_end() == "POST /v1/logs HTTP/1.1";
+    assert!(is_logs || line.trim_end() == "POST /v1/metrics HTTP/1.1", "{line}");
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -181,7 +214,11 @@ async fn answer(stream: TcpStream, received: Received) {
     assert!(value("host").is_some());
     let mut body = vec![0; value("content-length").unwrap().parse().unwrap()];
     stream.read_exact(&mut body).await.unwrap();
-    received.push(headers, ExportMetricsServiceRequest::decode(&body[..]).unwrap());
+    if is_logs {
+        received.push_logs(ExportLogsServiceRequest::decode(&body[..]).unwrap());
+    } else {
+        received.push(headers, ExportMetricsServiceRequest::decode(&body[..]).unwrap());
+    }
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
 }

@@ -7,6 +7,7 @@
 
 mod collector;
 mod dead;
+mod logs;
 mod otlp;
 mod pair;
 mod shown;

@@ -1,7 +1,8 @@
-//! Metrics and spans by OTLP, to a collector that may be slow or dead: metrics are collected when they are sent, so that
-//! nothing queues up, and spans wait in a queue that is bounded. An export that takes too long is given up, and counted.
+//! Metrics, spans and logs by OTLP, to a collector that may be slow or dead: metrics are collected when they are sent, so that
+//! nothing queues up, and spans and logs wait in queues that are bounded. An export that takes too long is given up, and counted.
 
 mod connect;
+mod logs;
 mod plan;
 mod spans;
 
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
-    MetricExporter, Protocol as WireProtocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    LogExporter, MetricExporter, Protocol as WireProtocol, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -27,6 +29,8 @@ use super::Shared;
 use super::output::Output;
 use super::points::Collected;
 use super::settings::{Histograms, Protocol, Settings};
+pub(super) use logs::Logging;
+pub use logs::{LogLayer, LogTap};
 pub(super) use spans::Tracing;
 
 /// Why metrics cannot be sent as they should.
@@ -151,6 +155,10 @@ pub(super) fn add_outcomes(shared: &Shared, collected: &mut Collected) {
         tracing.outcomes.add_to(collected);
         collected.add("longhaul.telemetry.span.dropped", tracing.dropped() as f64, &[]);
     }
+    if let Some(logging) = &shared.logging {
+        logging.outcomes.add_to(collected);
+        collected.add("longhaul.telemetry.log.dropped", logging.dropped() as f64, &[]);
+    }
 }
 
 /// Sends metrics at intervals. One export at a time: the next one says all that the last one could not.
@@ -175,6 +183,16 @@ pub(super) async fn run_spans(shared: Arc<Shared>) {
     }
 }
 
+/// Sends logs at intervals.
+pub(super) async fn run_logs(shared: Arc<Shared>) {
+    let Some(logging) = &shared.logging else { return };
+    let mut interval = interval(logging.plan.interval);
+    loop {
+        interval.tick().await;
+        logging.export(logging.plan.timeout).await;
+    }
+}
+
 fn interval(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -183,6 +201,9 @@ fn interval(period: Duration) -> tokio::time::Interval {
 
 /// Sends what is left, within a moment.
 pub(super) async fn flush(shared: &Shared) {
+    if let Some(logging) = &shared.logging {
+        logging.export(FLUSH_TIMEOUT.min(logging.plan.timeout)).await;
+    }
     if let Some(tracing) = &shared.tracing {
         tracing.export(FLUSH_TIMEOUT.min(tracing.plan.timeout)).await;
     }
@@ -192,7 +213,7 @@ pub(super) async fn flush(shared: &Shared) {
     }
 }
 
-/// An exporter of one signal: both kinds are built alike, and have no type in common.
+/// An exporter of one signal: all kinds are built alike, and have no type in common.
 macro_rules! build_exporter {
     ($builder:expr, $plan:expr) => {{
         let (builder, plan) = ($builder, $plan);
@@ -233,6 +254,10 @@ fn exporter(plan: &Plan) -> Result<MetricExporter, OtlpError> {
 
 fn span_exporter(plan: &Plan) -> Result<SpanExporter, OtlpError> {
     build_exporter!(SpanExporter::builder(), plan)
+}
+
+fn log_exporter(plan: &Plan) -> Result<LogExporter, OtlpError> {
+    build_exporter!(LogExporter::builder(), plan)
 }
 
 fn metadata(headers: &[(String, String)]) -> Result<MetadataMap, OtlpError> {

@@ -16,6 +16,7 @@ use crate::telemetry::settings::{OtlpSettings, Protocol};
 pub(in crate::telemetry) enum Signal {
     Metrics,
     Traces,
+    Logs,
 }
 
 impl Signal {
@@ -24,6 +25,7 @@ impl Signal {
         match self {
             Self::Metrics => "metrics",
             Self::Traces => "traces",
+            Self::Logs => "logs",
         }
     }
 
@@ -31,6 +33,7 @@ impl Signal {
         match self {
             Self::Metrics => "METRICS",
             Self::Traces => "TRACES",
+            Self::Logs => "LOGS",
         }
     }
 }
@@ -112,6 +115,7 @@ impl Plan {
         let export_timeout = match signal {
             Signal::Metrics => milliseconds("OTEL_METRIC_EXPORT_TIMEOUT")?,
             Signal::Traces => milliseconds("OTEL_BSP_EXPORT_TIMEOUT")?,
+            Signal::Logs => milliseconds("OTEL_BLRP_EXPORT_TIMEOUT")?,
         };
         let of_exporter = of_signal("TIMEOUT");
         let of_exporter =
@@ -120,6 +124,7 @@ impl Plan {
         let interval = match signal {
             Signal::Metrics => settings.interval.or(milliseconds("OTEL_METRIC_EXPORT_INTERVAL")?).unwrap_or(INTERVAL),
             Signal::Traces => milliseconds("OTEL_BSP_SCHEDULE_DELAY")?.unwrap_or(SPAN_INTERVAL),
+            Signal::Logs => milliseconds("OTEL_BLRP_SCHEDULE_DELAY")?.unwrap_or(LOG_INTERVAL),
         };
         let temporality = match (settings.temporality, read("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")) {
             (Some(temporality), _) => temporality,
@@ -180,6 +185,7 @@ fn endpoint(
     let path = match signal {
         Signal::Metrics => "v1/metrics",
         Signal::Traces => "v1/traces",
+        Signal::Logs => "v1/logs",
     };
     format!("{}/{path}", text.trim_end_matches('/')).parse().map_err(|_| wrong())
 }
@@ -231,6 +237,9 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Specification of the batch span processor.
 const SPAN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Specification of the batch log record processor.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
