@@ -124,10 +124,8 @@ impl World {
     }
 
     fn take_message(&mut self, link: usize, side: usize, message: FrameMessage, size: usize) -> Result<(), Broken> {
-        let message = match self.take_of_channel(link, side, message).map_err(Broken::Establish)? {
-            Some(message) => message,
-            None => return Ok(()),
-        };
+        let taken = self.take_of_channel(link, side, message).map_err(Broken::Establish)?;
+        let Some(message) = taken else { return Ok(()) };
         match &mut self.links[link].ends[side].phase {
             Phase::Closed => Ok(()),
             Phase::Establishing | Phase::Resuming if self.returning.is_some() => {

@@ -1,6 +1,7 @@
 //! What somebody sees who records all of a link, from its first byte: neither who talks, nor with which certificate or token.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -104,10 +105,10 @@ async fn carry_datagrams(front: Arc<UdpSocket>, target: SocketAddr, tape: Tape) 
         let datagram = &buffer[..size];
         tape.record(datagram);
         unsealed(datagram, Side::Server, &mut chosen.lock().unwrap(), &tape);
-        if !backs.contains_key(&dialler) {
+        if let Entry::Vacant(vacant) = backs.entry(dialler) {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             back.connect(target).await.unwrap();
-            backs.insert(dialler, Arc::clone(&back));
+            vacant.insert(Arc::clone(&back));
             let (front, tape, chosen) = (Arc::clone(&front), tape.clone(), Arc::clone(&chosen));
             tokio::spawn(async move {
                 let mut buffer = vec![0; 65_536];

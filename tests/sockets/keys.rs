@@ -35,20 +35,24 @@ async fn linked(watched: &Arc<Faults>, change: impl Fn(&mut SessionConfig)) -> (
     (pair, proxy)
 }
 
-/// The channels that ended because of what came on them. A machine that stands still for a moment costs channels, too:
-/// those say nothing here.
+/// The channels that ended because of what came on them. Those that were killed, and those that a machine costs which stands
+/// still for a moment, say nothing here.
 #[derive(Default)]
 struct Faults(Mutex<Vec<LaneEnd>>);
 
 impl Observer for Faults {
     fn on_event(&self, event: &NodeEvent<'_>) {
         if let NodeEvent::LaneEnded { end: end @ (LaneEnd::Closed(code) | LaneEnd::ClosedByPeer(code)), .. } = event
-            && ![CloseCode::LANE_SURPLUS, CloseCode::NO_ERROR].contains(code)
+            && !EXPECTED.contains(code)
         {
             self.0.lock().unwrap().push(*end);
         }
     }
 }
+
+/// What is said of channels that are not needed, that broke, and that joined too late.
+const EXPECTED: [CloseCode; 4] =
+    [CloseCode::NO_ERROR, CloseCode::LANE_SURPLUS, CloseCode::TRANSPORT_ERROR, CloseCode::JOIN_REFUSED];
 
 impl Faults {
     fn all(&self) -> Vec<LaneEnd> {

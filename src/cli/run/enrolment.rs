@@ -167,7 +167,7 @@ async fn write_down_tickets(audit: AuditLog, tickets: Arc<TicketStore>) {
             if count == *told || last.is_some_and(|last| now.duration_since(last) < TICKETS_PAUSE) {
                 continue;
             }
-            let line: AuditEvent<'static> = AuditEvent::TicketsDeclined { reason: *reason, count: count - *told };
+            let line: AuditEvent<'static> = AuditEvent::TicketsDeclined { reason, count: count - *told };
             (*told, *last) = (count, Some(now));
             let audit = Arc::clone(&audit);
             let writing = tokio::task::spawn_blocking(move || audit.append(now_unix(), &line)).await;
