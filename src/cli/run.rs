@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::authority::Followed;
 use self::key_log::KeyLogFile;
 use self::manager::Manager;
 use self::reload::Running;
@@ -69,7 +70,13 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
     let gateway = Arc::new(gateway);
     telemetry.watch(gateway.node());
     telemetry.watch_gateway(&gateway);
-    let settings = admin_settings(&telemetry, registrar, &config);
+    let authority = registrar
+        .zip(config.enroll.as_ref())
+        .map(|(registrar, enroll)| authority::follow(registrar, enroll.directory.join(crate::enroll::files::STATE)));
+    if let Some(authority) = authority.clone() {
+        telemetry.watch_authority(move || authority.counts());
+    }
+    let settings = admin_settings(&telemetry, authority.as_ref());
     let running = Running::new(config, Arc::clone(&gateway), tls, filter, manager.clone());
     let admin = AdminServer::start(Arc::clone(&running), settings).await;
     let _admin = admin.context("[admin] cannot be started")?;
@@ -97,15 +104,12 @@ async fn serve(config: Config, filter: LogFilter) -> Result<(), CliError> {
 }
 
 /// What the operator is shown of the measurements, and of the authority if there is one.
-fn admin_settings(telemetry: &Telemetry, registrar: Option<Arc<Registrar>>, config: &Config) -> AdminSettings {
+fn admin_settings(telemetry: &Telemetry, authority: Option<&Followed>) -> AdminSettings {
     let (metrics, measurements) = (telemetry.clone(), telemetry.clone());
-    let authority = registrar.zip(config.enroll.as_ref()).filter(|_| config.admin.is_some());
-    let authority = authority
-        .map(|(registrar, enroll)| authority::follow(registrar, enroll.directory.join(crate::enroll::files::STATE)));
     AdminSettings {
         metrics: Some(Arc::new(move || Some(metrics.render_prometheus()))),
         measurements: Some(Arc::new(move || serde_json::json!(measurements.snapshot()))),
-        authority,
+        authority: authority.map(Followed::shown),
     }
 }
 

@@ -23,7 +23,7 @@ pub use crate::channel::AddressRange;
 pub use audit::{AuditEvent, AuditLog};
 pub use join::{Join, JoinError, Joined};
 pub use name_pattern::NamePattern;
-pub use overview::{AuthorityState, NodeState, Overview, TokenState};
+pub use overview::{AuthorityCounts, AuthorityState, NodeState, Overview, TokenState};
 pub use point::EnrollPoint;
 pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
 pub use registrar::{Registrar, RegistrarSettings, Visit};

@@ -77,6 +77,19 @@ pub struct NodeState {
     pub not_after_unix: i64,
 }
 
+/// How much an authority has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityCounts {
+    /// Tokens by state: `valid`, `used up`, `expired`, `revoked`.
+    pub tokens: Vec<(&'static str, u64)>,
+    /// Nodes by the state of their newest certificate: `valid`, `expired`, `revoked`.
+    pub nodes: Vec<(&'static str, u64)>,
+    /// Certificates that were ever issued, renewed ones included.
+    pub certificates_issued: u64,
+    /// Nodes, keys and tokens on the denylist.
+    pub denied: u64,
+}
+
 impl Overview {
     /// Reads it. Takes as long as the store does, and longer the more was ever issued.
     ///
@@ -133,6 +146,22 @@ impl Overview {
     }
 }
 
+impl Overview {
+    /// How many tokens and nodes are in which state at a moment, all of them.
+    #[must_use]
+    pub fn counts(&self, now_unix: u64) -> AuthorityCounts {
+        let now = i64::try_from(now_unix).unwrap_or(i64::MAX);
+        let tokens = |wanted| self.tokens.iter().filter(|token| token.state(now_unix) == wanted).count() as u64;
+        let nodes = |wanted| self.newest.iter().filter(|newest| state(newest, now) == wanted).count() as u64;
+        AuthorityCounts {
+            tokens: TOKEN_STATES.into_iter().map(|state| (state, tokens(state))).collect(),
+            nodes: NODE_STATES.into_iter().map(|state| (state, nodes(state))).collect(),
+            certificates_issued: self.issued_count as u64,
+            denied: self.denied_count as u64,
+        }
+    }
+}
+
 fn denies(denial: &Denial, issuance: &Issuance) -> bool {
     match &denial.denied {
         Denied::Node(name) => issuance.name == *name,
@@ -154,13 +183,22 @@ fn token(token: &TokenRecord, state: &'static str) -> TokenState {
 }
 
 fn node(newest: &Newest, now: i64) -> NodeState {
-    let state = match newest {
+    NodeState { name: newest.name.clone(), state: state(newest, now), not_after_unix: newest.not_after_unix }
+}
+
+fn state(newest: &Newest, now: i64) -> &'static str {
+    match newest {
         _ if newest.is_denied => "revoked",
         _ if newest.not_after_unix <= now => "expired",
         _ => "valid",
-    };
-    NodeState { name: newest.name.clone(), state, not_after_unix: newest.not_after_unix }
+    }
 }
+
+/// What a token can be, by [`TokenRecord::state`].
+const TOKEN_STATES: [&str; 4] = ["valid", "used up", "expired", "revoked"];
+
+/// What a node can be.
+const NODE_STATES: [&str; 3] = ["valid", "expired", "revoked"];
 
 /// Rows of a list: what a page shows, and what an answer each second may cost. `longhaul token list` and `node list` have
 /// all of them.
@@ -195,6 +233,7 @@ mod tests {
         let later = overview.at(60);
         assert_eq!(later.tokens[0].id, TokenId::from_bytes([2; 10]).to_string());
         assert_eq!(states(60), ["valid", "expired"]);
+        assert_eq!(overview.counts(60).tokens, [("valid", 1), ("used up", 0), ("expired", 1), ("revoked", 0)]);
         let shown = serde_json::to_string(&later).unwrap();
         assert!(!shown.contains("public_key") && !shown.contains("0707"), "{shown}");
     }
@@ -203,6 +242,7 @@ mod tests {
     fn nodes_that_end_first_come_first_and_long_lists_are_cut() {
         let newest = |end: i64| Newest { name: format!("n{end}"), not_after_unix: end, is_denied: end == 300 };
         let overview = Overview { newest: (1..=300).rev().map(newest).collect(), ..Overview::default() };
+        assert_eq!(overview.counts(100).nodes, [("valid", 199), ("expired", 100), ("revoked", 1)], "all of them count");
         let state = overview.at(100);
         assert_eq!((state.node_count, state.nodes.len()), (300, ROWS_MAX));
         assert_eq!((state.nodes[0].name.as_str(), state.nodes[0].state), ("n101", "valid"));

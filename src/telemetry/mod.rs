@@ -18,6 +18,7 @@
 //! ```
 
 pub mod histogram;
+mod authority;
 mod otlp;
 mod output;
 mod points;
@@ -44,6 +45,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
 use tokio::task::JoinHandle;
 
+pub use authority::Authority;
 pub use otlp::{LogLayer, LogTap, OtlpError};
 pub use process::ProcessSnapshot;
 pub use prometheus::CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE;
@@ -84,8 +86,12 @@ struct Shared {
     logging: Option<otlp::Logging>,
     node: OnceLock<Watched>,
     gateway: Mutex<Weak<Gateway>>,
+    authority: OnceLock<AuthoritySource>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
+
+/// Tells what an authority has, once that is known.
+type AuthoritySource = Box<dyn Fn() -> Option<Authority> + Send + Sync>;
 
 /// The node that is watched.
 struct Watched {
@@ -117,6 +123,7 @@ impl Telemetry {
             logging,
             node: OnceLock::new(),
             gateway: Mutex::new(Weak::new()),
+            authority: OnceLock::new(),
             errors: Mutex::default(),
         });
         Ok(Self(Arc::new(Running { shared, tasks: Mutex::default() })))
@@ -159,6 +166,12 @@ impl Telemetry {
     /// Counts what services and forwards do, as long as the gateway lives.
     pub fn watch_gateway(&self, gateway: &Arc<Gateway>) {
         *lock(&self.0.shared.gateway) = Arc::downgrade(gateway);
+    }
+
+    /// Asks `read` for what the node's authority has, whenever metrics are read: it has to answer at once. Only the first
+    /// authority is watched.
+    pub fn watch_authority(&self, read: impl Fn() -> Option<Authority> + Send + Sync + 'static) {
+        let _ = self.0.shared.authority.set(Box::new(read));
     }
 
     /// Everything that is known now, for JSON.
@@ -212,6 +225,9 @@ impl Shared {
         }
         if let Some(gateway) = lock(&self.gateway).upgrade() {
             collected.add_gateway(&gateway);
+        }
+        if let Some(authority) = self.authority.get().and_then(|read| read()) {
+            collected.add_authority(&authority);
         }
         if let Some(process) = ProcessSnapshot::read() {
             collected.add_process(&process);

@@ -223,6 +223,14 @@ instruments! {
         "Handshakes under way at listeners";
     "longhaul.certificate.expiry" Gauge "s" ["certificate"]
         "When the node's certificate ends, in seconds since 1970";
+    "longhaul.authority.token" UpDownCounter "{token}" ["state"]
+        "Tokens of a hub, by what they are worth: valid, used-up, expired, revoked";
+    "longhaul.authority.node" UpDownCounter "{node}" ["state"]
+        "Nodes of a hub, by their newest certificate: valid, expired, revoked";
+    "longhaul.authority.certificate" UpDownCounter "{certificate}" []
+        "Certificates that a hub has issued in all its life, renewed ones included";
+    "longhaul.authority.denied" UpDownCounter "{entry}" []
+        "Nodes, keys and tokens on a hub's denylist";
     "longhaul.telemetry.export" Counter "{export}" ["signal" "outcome"]
         "Exports to the collector";
     "longhaul.telemetry.dropped" Counter "{sample}" []

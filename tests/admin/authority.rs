@@ -20,12 +20,17 @@ async fn longhaul(arguments: &[&str]) -> String {
     text(output.stdout)
 }
 
-async fn status(port: u16) -> Value {
+async fn answer(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon(stream.read_to_string(&mut answer)).await.unwrap();
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+async fn status(port: u16) -> Value {
+    serde_json::from_str(&answer(port, "/status").await).unwrap()
 }
 
 /// Looks until the authority is as it should be.
@@ -87,6 +92,15 @@ async fn a_hub_shows_tokens_and_certificates_and_no_secrets() {
     let lines = longhaul(&["status", "--admin", &format!("tcp://127.0.0.1:{admin}")]).await;
     assert!(lines.contains("1 on the denylist") && lines.contains("used up") && lines.contains("revoked"), "{lines}");
     assert!(!lines.contains(secret.trim()));
+    let metrics = answer(admin, "/metrics").await;
+    for wanted in [
+        "longhaul_authority_token{state=\"used-up\"} 1",
+        "longhaul_authority_token{state=\"valid\"} 0",
+        "longhaul_authority_node{state=\"revoked\"} 1",
+        "longhaul_authority_denied 1",
+    ] {
+        assert!(metrics.contains(wanted), "{wanted}\n{metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,20 +9,40 @@ use tokio::sync::watch;
 use super::identity::file_stamp;
 use crate::admin::Source;
 use crate::cli::clock::now_unix;
-use crate::enroll::{Overview, Registrar};
+use crate::enroll::{AuthorityCounts, Overview, Registrar};
+use crate::telemetry::Authority;
 
-/// Begins to follow the state at `path`: what it has, whenever it is asked for. `error` stands beside what was read last.
-pub(super) fn follow(registrar: Arc<Registrar>, path: PathBuf) -> Source<serde_json::Value> {
+/// The state of an authority as it was read last.
+#[derive(Clone)]
+pub(super) struct Followed(watch::Receiver<Read>);
+
+/// Begins to follow the state at `path`.
+pub(super) fn follow(registrar: Arc<Registrar>, path: PathBuf) -> Followed {
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(read_changes(registrar, path, sender));
-    Arc::new(move || match &*receiver.borrow() {
-        None => serde_json::Value::Null,
-        Some((overview, error)) => {
-            let mut shown = serde_json::json!(Overview::at(overview, now_unix()));
-            shown["error"] = serde_json::json!(error);
-            shown
-        }
-    })
+    Followed(receiver)
+}
+
+impl Followed {
+    /// What it has, whenever it is asked for. `error` stands beside what was read last.
+    pub(super) fn shown(&self) -> Source<serde_json::Value> {
+        let receiver = self.0.clone();
+        Arc::new(move || match &*receiver.borrow() {
+            None => serde_json::Value::Null,
+            Some((overview, error)) => {
+                let mut shown = serde_json::json!(Overview::at(overview, now_unix()));
+                shown["error"] = serde_json::json!(error);
+                shown
+            }
+        })
+    }
+
+    /// How much it has, once that is known.
+    pub(super) fn counts(&self) -> Option<Authority> {
+        let read = self.0.borrow();
+        let AuthorityCounts { tokens, nodes, certificates_issued, denied } = read.as_ref()?.0.counts(now_unix());
+        Some(Authority { tokens, nodes, certificates_issued, denied })
+    }
 }
 
 type Read = Option<(Overview, Option<String>)>;
