@@ -159,7 +159,11 @@ impl Session {
                 self.limit_idle(now, "blocked signals")?;
                 self.streams.handle_stream_data_blocked(stream_id, limit, now, round_trip)?;
             }
-            Frame::StreamsBlocked { .. } => self.limit_idle(now, "blocked signals")?,
+            Frame::StreamsBlocked { direction, limit } => {
+                if !self.streams.handle_streams_blocked(direction, limit) {
+                    self.limit_idle(now, "blocked signals")?;
+                }
+            }
             Frame::Ping { sequence } => {
                 self.limit_idle(now, "pings")?;
                 self.on_ping(lane_id, sequence, now);

@@ -487,7 +487,6 @@ fn is_worth_repeating(frame: &Frame) -> bool {
             | Frame::Handshake(_)
             | Frame::DataBlocked { .. }
             | Frame::StreamDataBlocked { .. }
-            | Frame::StreamsBlocked { .. }
             // Lost is lost.
             | Frame::Datagram(_)
     )

@@ -66,13 +66,15 @@ pub struct RemoteIds {
     ended: u64,
     maximum: u64,
     concurrent_max: u64,
+    /// The peer waits to open one more.
+    is_blocked: bool,
 }
 
 impl RemoteIds {
     /// No stream opened; the peer may have `concurrent_max` open at once. `side` is the peer's.
     #[must_use]
     pub fn new(side: Side, direction: Direction, concurrent_max: u64) -> Self {
-        Self { side, direction, opened: 0, ended: 0, maximum: concurrent_max, concurrent_max }
+        Self { side, direction, opened: 0, ended: 0, maximum: concurrent_max, concurrent_max, is_blocked: false }
     }
 
     /// Notes that the peer used an id: returns the ids that this opens, or `None` when the peer exceeds its limit.
@@ -90,11 +92,29 @@ impl RemoteIds {
     /// Counts a stream that is over on both sides. Returns the new limit to tell the peer, when it is worth a frame.
     pub fn on_ended(&mut self) -> Option<u64> {
         self.ended += 1;
-        let maximum = self.ended + self.concurrent_max;
-        (maximum - self.maximum >= (self.concurrent_max / 8).max(1)).then(|| {
-            self.maximum = maximum;
-            maximum
-        })
+        let is_worth_it = self.is_blocked || self.unannounced() >= (self.concurrent_max / 8).max(1);
+        is_worth_it.then(|| self.announce())
+    }
+
+    /// The peer waits because of a limit: it is told of the next stream that ends, as others may never end. Returns
+    /// whether that was news, which it is once for each limit, and the new limit if there is one already.
+    pub fn on_blocked(&mut self, limit: u64) -> (bool, Option<u64>) {
+        if limit != self.maximum || self.is_blocked {
+            return (false, None);
+        }
+        self.is_blocked = true;
+        (true, (self.unannounced() > 0).then(|| self.announce()))
+    }
+
+    /// Streams that the peer may open and does not know of.
+    fn unannounced(&self) -> u64 {
+        self.ended + self.concurrent_max - self.maximum
+    }
+
+    fn announce(&mut self) -> u64 {
+        self.is_blocked = false;
+        self.maximum = self.ended + self.concurrent_max;
+        self.maximum
     }
 
     /// Whether the peer has opened a stream.
@@ -117,5 +137,19 @@ mod tests {
         assert!(ids.on_used(StreamId::new(Side::Client, Direction::Bi, 4)).is_none());
         assert_eq!(ids.on_ended(), Some(5));
         assert_eq!(ids.on_used(StreamId::new(Side::Client, Direction::Bi, 4)).map(Iterator::count), Some(2));
+    }
+
+    #[test]
+    fn who_waits_is_told_of_each_stream_that_ends() {
+        let mut ids = RemoteIds::new(Side::Client, Direction::Bi, 80);
+        assert_eq!((ids.on_ended(), ids.on_ended()), (None, None), "nobody waits, and ten are worth a frame");
+        assert_eq!(ids.on_blocked(80), (true, Some(82)));
+        assert_eq!(ids.on_blocked(80), (false, None), "it was sent before the last limit came");
+        assert_eq!(ids.on_ended(), None);
+        assert_eq!(ids.on_blocked(82), (true, Some(83)));
+        assert_eq!(ids.on_blocked(83), (true, None), "none has ended");
+        assert_eq!(ids.on_blocked(83), (false, None), "that is known");
+        assert_eq!(ids.on_ended(), Some(84));
+        assert_eq!(ids.on_ended(), None);
     }
 }

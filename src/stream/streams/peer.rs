@@ -172,6 +172,13 @@ impl Streams {
         Ok(())
     }
 
+    /// The peer waits to open a stream. Returns whether it was news.
+    pub fn handle_streams_blocked(&mut self, direction: Direction, limit: u64) -> bool {
+        let (news, maximum) = self.remote[direction as usize].on_blocked(limit);
+        self.control.extend(maximum.map(|maximum| Frame::MaxStreams { direction, maximum }));
+        news
+    }
+
     /// Takes a credit of streams. Returns whether it was news.
     pub fn handle_max_streams(&mut self, direction: Direction, maximum: u64) -> bool {
         let local = &mut self.local[direction as usize];
