@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::node::{LinkConfig, Node};
-use longhaul::service::{Allow, Endpoint, ForwardConfig, Gateway, ServiceConfig, Services};
+use longhaul::service::{Allow, Endpoint, ForwardConfig, Gateway, ServiceConfig, Services, TargetConfig, Targets};
 use longhaul::telemetry::{OtlpSettings, PROMETHEUS_CONTENT_TYPE, Settings, Telemetry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,10 +34,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [tcp, quic] = far.local_addresses() else { return Err("there are two listeners".into()) };
     let (relay, is_cut) = relay(tcp.clone()).await?;
     let quic = quic.clone();
-    // One service that works, and one whose target is not there.
+    // One service that works, at two targets, and one whose target is not there.
     let nobody: Address = "tcp://127.0.0.1:9".parse()?;
+    let echoes = Targets::new([TargetConfig::new(echo().await?), TargetConfig::new(echo().await?)])?;
     let services = [
-        ServiceConfig::new("echo", echo().await?, Allow::Everyone),
+        ServiceConfig::new("echo", echoes, Allow::Everyone),
         ServiceConfig::new("broken", nobody.clone(), Allow::Everyone),
     ];
     let far = Arc::new(Gateway::start(far, Services::new(services)));
