@@ -21,6 +21,8 @@ mod node;
 mod oracle;
 #[path = "../../tests/simulation/random.rs"]
 mod random;
+#[path = "../../tests/simulation/returning.rs"]
+mod returning;
 #[path = "../../tests/simulation/world.rs"]
 mod world;
 
