@@ -219,11 +219,14 @@ fn check_config(config: &Config) {
     for service in &config.services {
         assert!(own.relative(&service.name).is_ok() && !service.name.contains("://"));
         assert!((1..=1_000_000).contains(&service.connections_max) && !service.connect_timeout.is_zero());
-        if let Target::Address(address) = &service.target {
-            assert!(!matches!(address, Address::Tls { .. }) && !has_port_zero(address));
-        }
-        if let Target::Datagrams(address) = &service.target {
-            assert!(address.port > 0 && service.proxy_protocol.is_none());
+        for target in service.targets.all() {
+            match &target.target {
+                Target::Address(address) => {
+                    assert!(!matches!(address, Address::Tls { .. }) && !has_port_zero(address));
+                }
+                Target::Datagrams(address) => assert!(address.port > 0 && service.proxy_protocol.is_none()),
+                Target::Bench => {}
+            }
         }
         check_datagrams(&service.datagrams);
     }
