@@ -98,6 +98,10 @@ impl Memory {
             ("dc-a.key", own.key_pem.as_bytes().to_vec()),
             ("ca.crt", public(authority.certificate_pem())),
             ("ca.key", authority.key_pem().as_bytes().to_vec()),
+            // Not needed: the key is plain.
+            ("ca.passphrase", b"a passphrase".to_vec()),
+            ("admin.token", vec![b'x'; 32]),
+            ("otlp-headers", b"authorization: Basic YTpi".to_vec()),
             ("dc-b.key", neighbour.key_pem.as_bytes().to_vec()),
             ("old.crt", public(&old.certificate_pem)),
             ("other.crt", public(other.certificate_pem())),
