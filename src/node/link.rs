@@ -191,9 +191,11 @@ impl Supervisor {
         loop {
             let dialler = Arc::clone(&self.dialler);
             let show_early = |session| self.status.send_modify(|status| status.early_session = session);
+            // An end comes first: sessions are closed right after it, and should not be made anew.
             let attempt = tokio::select! {
-                attempt = race::establish(&dialler, &places, failure_count, show_early) => attempt,
+                biased;
                 _ = self.stopped.recv() => return,
+                attempt = race::establish(&dialler, &places, failure_count, show_early) => attempt,
             };
             match attempt {
                 Ok(Won { address, session, events }) => {
@@ -237,16 +239,18 @@ impl Supervisor {
         let mut replaced_at = kept.replaced_at();
         loop {
             tokio::select! {
-                reason = &mut kept.keeping => return Some(reason),
+                biased;
                 _ = self.stopped.recv() => return None,
+                reason = &mut kept.keeping => return Some(reason),
                 Some(_) = draining.join_next(), if !draining.is_empty() => continue,
                 () = sleep_until(replaced_at) => {}
             }
             // Nobody waits for it: there is one that works.
             let attempt = tokio::select! {
-                attempt = race::establish(&dialler, places, failure_count, |_| {}) => attempt,
-                reason = &mut kept.keeping => return Some(reason),
+                biased;
                 _ = self.stopped.recv() => return None,
+                reason = &mut kept.keeping => return Some(reason),
+                attempt = race::establish(&dialler, places, failure_count, |_| {}) => attempt,
             };
             match attempt {
                 Ok(Won { address, session, events }) => {

@@ -210,7 +210,9 @@ async fn what_was_recorded_is_opened_with_the_key_log() {
     assert!(frames(&found, "server", "ack").count() > 0 && frames(&found, "client", "stream_data").count() > 0);
     assert!(found.iter().any(|record| record["kind"] == "sealed_handshake" && record["frames"].is_array()));
     assert!(found.iter().any(|record| record["padding"].as_u64().is_some_and(|padding| padding > 0)));
-    let sessions: BTreeSet<_> = found.iter().map(|record| record["session"].as_str().unwrap()).collect();
+    // Another one may have been begun, where the first one was slow.
+    let carrying = found.iter().filter(|record| record["kind"] == "sealed");
+    let sessions: BTreeSet<_> = carrying.map(|record| record["session"].as_str().unwrap()).collect();
     assert_eq!(sessions.len(), 1, "{sessions:?}");
     assert!(
         found.iter().all(|record| record["side"]
