@@ -111,19 +111,36 @@ async fn a_service_that_is_replay_safe_hears_of_a_returning_peer_at_once() {
     }
     assert_eq!((soon(safe.recv()).await.unwrap(), soon(held.recv()).await.unwrap()), (*b"safe1", *b"held1"));
 
-    way.send_replace(Way::Cut);
-    a.logged("session ended").await;
-    way.send_replace(Way::AnswersHeld);
-    let asked = [tokio::spawn(ask(fronts[0], *b"safe2")), tokio::spawn(ask(fronts[1], *b"held2"))];
-    assert_eq!(&soon(safe.recv()).await.unwrap(), b"safe2");
-    let accepted = b.logged("session accepted").await;
-    let accepted = if accepted["early"] == true { accepted } else { b.logged("session accepted").await };
-    assert_eq!(accepted["early"], true, "{accepted}");
-    assert!(held.try_recv().is_err(), "it was not held");
-    way.send_replace(Way::Open);
-    assert_eq!(&soon(held.recv()).await.unwrap(), b"held2");
-    for asked in asked {
-        assert_eq!(&soon(asked).await.unwrap(), b"there");
+    // Each attempt to dial uses up a ticket. When a busy machine let too many of them fail before the way was open again,
+    // the peer is a stranger, and the next outage has to show it.
+    for _ in 0..ROUNDS_MAX {
+        way.send_replace(Way::Cut);
+        a.logged("session ended").await;
+        way.send_replace(Way::AnswersHeld);
+        let asked = [tokio::spawn(ask(fronts[0], *b"safe2")), tokio::spawn(ask(fronts[1], *b"held2"))];
+        let heard = tokio::time::timeout(EARLY_MAX, safe.recv()).await;
+        if heard.is_ok() {
+            assert!(held.try_recv().is_err(), "it was not held");
+        }
+        way.send_replace(Way::Open);
+        assert_eq!(&soon(held.recv()).await.unwrap(), b"held2");
+        let safe_heard = if let Ok(heard) = &heard { *heard } else { soon(safe.recv()).await };
+        assert_eq!(&safe_heard.unwrap(), b"safe2");
+        for asked in asked {
+            assert_eq!(&soon(asked).await.unwrap(), b"there");
+        }
+        assert!(safe.try_recv().is_err() && held.try_recv().is_err(), "something came twice");
+        if heard.is_ok() {
+            let is_early = |accepted: &serde_json::Value| accepted["early"] == true;
+            while !is_early(&b.logged("session accepted").await) {}
+            return;
+        }
     }
-    assert!(safe.try_recv().is_err() && held.try_recv().is_err(), "something came twice");
+    panic!("no early data arrived");
 }
+
+/// How long early data may take that waits for nothing.
+const EARLY_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Outages of which one has to do.
+const ROUNDS_MAX: usize = 5;

@@ -197,13 +197,14 @@ async fn datagrams_are_lost_with_the_path_and_others_follow() {
         }
     });
     let mut last = None;
-    for _ in 0..50 {
+    for _ in 0..200 {
         let datagram = soon(b.recv()).await.expect("a flow").expect("a datagram");
         let number = u32::from_be_bytes(datagram[..].try_into().expect("a number"));
         assert!(last != Some(number), "each comes once");
         last = Some(number);
     }
-    assert!(last.expect("fifty came") > 60, "half of them were lost, and not sent again");
+    // Fewer are lost where a busy machine sends several in a packet.
+    assert!(last.expect("two hundred came") > 220, "half of them were lost, and not sent again");
     sending.abort();
 }
 
