@@ -63,6 +63,13 @@ impl Session {
         Some(alone.min(channel_since.map_or(since, |channel| channel.max(since)) + timeout))
     }
 
+    /// Whether nothing of a lane's channel has been acknowledged for as long as makes a lane suspect.
+    pub(super) fn is_channel_silent(&self, index: usize, now: Instant) -> bool {
+        let lane = &self.lanes[index];
+        let progress = self.channel_lanes(lane.channel()).map(|lane| lane.last_progress_at).max();
+        progress.is_none_or(|at| at + lane.suspect_timeout() <= now)
+    }
+
     /// Whether a lane may carry shared data: it has room, and holds nothing up, or all that may do.
     pub(super) fn is_usable(&self, lane: &Lane) -> bool {
         let is_prompt = |lane: &Lane| self.is_carrying(lane) && !lane.is_late();

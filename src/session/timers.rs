@@ -136,12 +136,32 @@ impl Session {
     fn suspect_lanes(&mut self, now: Instant) {
         for index in 0..self.lanes.len() {
             if self.suspect_deadline(&self.lanes[index]).is_some_and(|deadline| deadline <= now) {
-                self.lanes[index].state = LaneState::Suspect;
-                self.events.push_back(Event::LaneSuspect(self.lanes[index].id));
+                self.suspect(index);
+                if self.is_channel_silent(index, now) {
+                    self.suspect_idle_siblings(index);
+                }
             }
         }
         self.choose_tier(now);
         self.reinject_suspects();
+    }
+
+    fn suspect(&mut self, index: usize) {
+        self.lanes[index].state = LaneState::Suspect;
+        self.events.push_back(Event::LaneSuspect(self.lanes[index].id));
+    }
+
+    /// Marks the other lanes of a silent channel that have nothing on their way, by which they would be found out, and asks
+    /// them whether they live. Else a short message would be sent on one after the other of them, and wait each time.
+    fn suspect_idle_siblings(&mut self, index: usize) {
+        let channel = self.lanes[index].channel();
+        for sibling in 0..self.lanes.len() {
+            let lane = &self.lanes[sibling];
+            if lane.state == LaneState::Active && lane.channel() == channel && lane.sent.is_empty() {
+                self.suspect(sibling);
+                self.ping(sibling);
+            }
+        }
     }
 
     fn ping_when_silent(&mut self, index: usize, now: Instant) {

@@ -82,6 +82,45 @@ fn a_channel_that_falls_silent_is_found_soon() {
     world.run_until_all_read(Duration::from_secs(30));
 }
 
+/// Lanes that the client has trusted again.
+fn recovered(world: &World) -> usize {
+    world.nodes[CLIENT].events.iter().filter(|(_, event)| matches!(event, Event::LaneRecovered(_))).count()
+}
+
+/// Else each message would be sent on another lane of the same dead connection, and wait there again.
+#[test]
+fn one_message_finds_out_that_a_channel_is_silent() {
+    let mut world = connected(PATH, SessionConfig::default());
+    world.run_for(Duration::from_secs(1));
+    let start = world.now;
+    for link in 0..4 {
+        world.links[link].pipes[CLIENT].black_hole(start);
+    }
+    upload(&mut world, 100);
+    assert!(world.run_until(Duration::from_secs(20), |world| suspected(world).len() == 4));
+    let time = world.now - start;
+    assert!(time < limits::QUIC_SUSPECT_TIMEOUT_MIN * 3 / 2, "{time:?}");
+    world.join(LaneKind::Tcp, PATH).expect("there is room");
+    upload(&mut world, 100);
+    world.run_until_all_read(milliseconds(500));
+}
+
+#[test]
+fn lanes_that_were_suspected_for_their_channel_recover_with_it() {
+    let mut world = connected(PATH, SessionConfig::default());
+    world.run_for(Duration::from_secs(1));
+    let start = world.now;
+    for link in 0..4 {
+        world.links[link].pipes[CLIENT].stall(start, milliseconds(1200));
+    }
+    upload(&mut world, 100);
+    assert!(world.run_until(Duration::from_secs(20), |world| recovered(world) == 4));
+    let time = world.now - start;
+    assert!(time < milliseconds(1200) + PATH.delay * 4, "{time:?}");
+    world.run_until_all_read(milliseconds(500));
+    assert_eq!(world.nodes[CLIENT].session().stats().lanes_lost, 0);
+}
+
 /// What is on its way on a connection may all have to wait behind one lost datagram, at the receiver.
 #[test]
 fn a_connection_has_no_more_on_its_way_than_its_receiver_holds() {
