@@ -5,13 +5,17 @@ use std::sync::Arc;
 use ring::hkdf;
 use rustls::crypto::cipher::{AeadKey, Iv, NONCE_LEN};
 use rustls::quic::{PacketKey, Suite};
+use zeroize::Zeroizing;
 
 use crate::base::{Epoch, Secret, SessionId, Side};
 
-/// Labels of the exporter (RFC 5705 §4). The context is the session id.
-const TRAFFIC_LABEL: &[u8] = b"EXPORTER-longhaul-traffic-v1";
-const JOIN_LABEL: &[u8] = b"EXPORTER-longhaul-join-v1";
-const GUEST_LABEL: &[u8] = b"EXPORTER-longhaul-guest-v1";
+/// Label of the exporter (RFC 5705 §4). The context is the session id.
+const SESSION_LABEL: &[u8] = b"EXPORTER-longhaul-session-v1";
+/// Labels of what is expanded from what the exporter gave.
+const CLIENT_TRAFFIC_LABEL: &[u8] = b"longhaul c traffic";
+const SERVER_TRAFFIC_LABEL: &[u8] = b"longhaul s traffic";
+const JOIN_LABEL: &[u8] = b"longhaul join";
+const GUEST_LABEL: &[u8] = b"longhaul guest";
 
 /// What a finished handshake leaves behind: everything that later keys are derived from.
 #[derive(Clone, Debug)]
@@ -25,23 +29,23 @@ pub struct SessionSecrets {
 impl SessionSecrets {
     /// Draws the secrets from an exporter, which fills a buffer for a label and a context.
     ///
+    /// The exporter is asked once: a draw costs several HMACs with the suite's hash, which is SHA-384 mostly. What it gives
+    /// is expanded to one secret for each purpose, and forgotten.
+    ///
     /// # Errors
     /// What the exporter reports; it fails when the handshake is not complete.
     pub fn from_exporter<E>(
         session_id: SessionId,
-        mut export: impl FnMut(&mut [u8], &[u8], &[u8]) -> Result<(), E>,
+        export: impl FnOnce(&mut [u8], &[u8], &[u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut draw = |label: &[u8], part: u8| {
-            let mut bytes = [0; 32];
-            let mut context = session_id.0.to_vec();
-            context.push(part);
-            export(&mut bytes, label, &context).map(|()| Secret::new(bytes))
-        };
+        let mut exported = Zeroizing::new([0; 32]);
+        export(&mut exported[..], SESSION_LABEL, &session_id.0)?;
+        let secret = |label| Secret::new(expand_label(hkdf::HKDF_SHA256, &exported[..], label));
         Ok(Self {
-            client_traffic: draw(TRAFFIC_LABEL, 0)?,
-            server_traffic: draw(TRAFFIC_LABEL, 1)?,
-            join: draw(JOIN_LABEL, 0)?,
-            guest: draw(GUEST_LABEL, 0)?,
+            client_traffic: secret(CLIENT_TRAFFIC_LABEL),
+            server_traffic: secret(SERVER_TRAFFIC_LABEL),
+            join: secret(JOIN_LABEL),
+            guest: secret(GUEST_LABEL),
         })
     }
 
