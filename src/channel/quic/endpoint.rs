@@ -48,7 +48,7 @@ fn endpoint_on(
     let mut config = reset_key.map_or_else(EndpointConfig::default, |key| EndpointConfig::new(Arc::new(ResetKey(key))));
     config.max_udp_payload_size(payload_bytes_max).map_err(|error| EndpointError::Io(io::Error::other(error)))?;
     let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
-    let socket = Arc::new(Segments::of(socket, options.mtu_offloaded()));
+    let socket = Arc::new(Segments::of(socket, options.mtu_offloaded(), payload_bytes_max));
     Ok(Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))?)
 }
 

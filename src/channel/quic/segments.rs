@@ -1,5 +1,6 @@
 //! A UDP socket that is given no more datagrams in one call than the system takes: with segmentation offload they go to
-//! the kernel as one piece, which is limited like a datagram, and what is larger is lost without a word.
+//! the kernel as one piece, which is limited like a datagram, and what is larger is lost without a word. And one that asks
+//! for no more room to receive than such a piece can fill.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -10,17 +11,24 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-/// A socket, and how many datagrams of the largest size go to it at once.
+/// A socket, and how many datagrams of the largest size go to it, and come from it, at once.
 #[derive(Debug)]
 pub(super) struct Segments {
     inner: Arc<dyn AsyncUdpSocket>,
-    count_max: usize,
+    sent_max: usize,
+    received_max: usize,
 }
 
 impl Segments {
-    pub(super) fn of(inner: Arc<dyn AsyncUdpSocket>, datagram_bytes_max: u16) -> Self {
-        let count_max = (OFFLOAD_BYTES_MAX / usize::from(datagram_bytes_max.max(1))).max(1);
-        Self { inner, count_max }
+    /// Sends datagrams of up to `datagram_bytes_max`, and takes such of up to `payload_bytes_max`.
+    ///
+    /// quinn takes 32 pieces at once, each of up to 64 datagrams of the largest size, although the kernel makes no piece larger
+    /// than the largest datagram: with room for datagrams of 64 KiB that is a buffer of 134 MB for each endpoint, which an
+    /// allocator that fills it with zeros makes resident.
+    pub(super) fn of(inner: Arc<dyn AsyncUdpSocket>, datagram_bytes_max: u16, payload_bytes_max: u16) -> Self {
+        let sent_max = (OFFLOAD_BYTES_MAX / usize::from(datagram_bytes_max.max(1))).max(1);
+        let received_max = PIECE_BYTES_MAX.div_ceil(usize::from(payload_bytes_max.max(1)));
+        Self { inner, sent_max, received_max }
     }
 }
 
@@ -47,11 +55,11 @@ impl AsyncUdpSocket for Segments {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments().min(self.count_max)
+        self.inner.max_transmit_segments().min(self.sent_max)
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        self.inner.max_receive_segments().min(self.received_max)
     }
 
     fn may_fragment(&self) -> bool {
@@ -61,3 +69,6 @@ impl AsyncUdpSocket for Segments {
 
 /// A UDP datagram over IPv4 with the largest head of both.
 const OFFLOAD_BYTES_MAX: usize = 65_535 - 60 - 8;
+
+/// The payload of the largest UDP datagram, which is the longest piece that the kernel puts datagrams together to.
+const PIECE_BYTES_MAX: usize = 65_535 - 8;
