@@ -151,7 +151,7 @@ pub enum AddressError {
         address: String,
     },
     /// The scheme is none of ours.
-    #[error("`{address}` has the scheme `{scheme}`: expected tcp, tls or unix")]
+    #[error("`{address}` has the scheme `{scheme}`: expected tcp, tls, quic or unix")]
     UnknownScheme {
         /// What was given.
         address: String,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ring::hmac;
+use rustls::crypto::CryptoProvider;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
@@ -80,6 +81,7 @@ impl NodeBuilder {
         if !self.listeners.is_empty() && self.tls.guest_token().is_some() {
             return Err(IdentityError::NoCertificate.into());
         }
+        seed_generator(Arc::clone(self.tls.provider()));
         let (sender, accepted) = mpsc::channel(self.config.backlog);
         let registry = Arc::new(Registry::new(self.observer));
         let acceptor = Arc::new(Acceptor {
@@ -115,6 +117,13 @@ impl NodeBuilder {
         let tasks = std::sync::Mutex::new(tasks);
         Ok(Node(Arc::new(Running { tls: self.tls, registry, accepted: Mutex::new(accepted), addresses, tasks })))
     }
+}
+
+/// Lets the provider gather its entropy before the first peer has to wait for it. aws-lc-rs takes 25 to 50 ms for that when a
+/// process asks for the first time, which otherwise is in the middle of a handshake, and a few microseconds later on.
+fn seed_generator(provider: Arc<CryptoProvider>) {
+    // A failure shows in the first handshake, which asks again.
+    drop(tokio::task::spawn_blocking(move || provider.secure_random.fill(&mut [0; 1])));
 }
 
 /// A running node. Clones are the same node; when the last one is dropped, it stops listening.
