@@ -154,8 +154,8 @@ fn what_cannot_be_used_is_refused_and_the_old_identity_stays() {
         let (from, to) = (format!("other/dc-b.{name}"), format!("node/node.{name}"));
         fs::rename(net.hub.path(&from), net.hub.path(&to)).unwrap();
     }
-    let event = node.logged(refused);
-    assert!(event["reason"].as_str().unwrap().contains("unknown issuer"), "{event}");
+    // A look between the two, or at the first file again, finds other reasons.
+    while !node.logged(refused)["reason"].as_str().unwrap().contains("unknown issuer") {}
     talk(&mut connection);
     fs::write(net.hub.path("node/node.crt"), certificate).unwrap();
     fs::write(net.hub.path("node/node.key"), key).unwrap();
