@@ -7,14 +7,15 @@
 //! dialled afresh for each measurement and sends on its early session, on the connected one, or for `running` on a session
 //! that is connected since long: then the time begins when the stream is opened. For `resumed` and `zero-rtt` it has had a
 //! session before, which is closed when the time begins, and sends on the early session of the next one; for `zero-rtt` on
-//! a stream that is replay-safe, as early data. For `joined`, over `tcp://` and `tls://`, the only channel of a session is cut
-//! when the time begins, so that what is sent then goes out with the channel that joins in its place. What is sent is the time at which it
-//! began, so that both sides have to run on one machine. The server leaves certificates in the folder, and prints the
-//! milliseconds of each measurement.
+//! a stream that is replay-safe, as early data. For `joined` the only channel of a session is cut, so that what is sent goes out
+//! with the channel that joins in its place; the time begins with the cut, but over `quic://`, where nothing tells of it and the
+//! session has to find out, with the first packet of the new channel. What is sent is the time at which it began, so that
+//! both sides have to run on one machine. The server leaves certificates in the folder, and prints the milliseconds of each
+//! measurement.
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,11 +27,15 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, ServerConfig};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::Notify;
 
 type Failure = Box<dyn Error + Send + Sync>;
+
+/// That of the program: glibc's fills the buffers of later channels with zeros, and touches each page of them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DOMAIN: &str = "bench";
 
@@ -96,8 +101,9 @@ async fn answer_all(session: Session) -> Result<(), Failure> {
 
 async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failure> {
     let node = Node::builder(settings(folder, "a")?).build().await?;
-    let cut = Arc::new(Notify::new());
-    let address = if after == "joined" { through_relay(&address, Arc::clone(&cut)).await? } else { address };
+    let cut = Arc::new(Cut::default());
+    let address = if after == "joined" { through_relay(&address, folder, Arc::clone(&cut)).await? } else { address };
+    let is_quic = matches!(address, Address::Quic { .. });
     let mut began = SystemTime::now();
     let mut config = LinkConfig::new(NodeId::new(DOMAIN, "b")?, [address]);
     if after == "joined" {
@@ -120,7 +126,16 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
             // Until everything that the beginning has brought is acknowledged.
             tokio::time::sleep(Duration::from_secs(1)).await;
             began = SystemTime::now();
-            cut.notify_waiters();
+            if is_quic {
+                cut.now.notify_one();
+                cut.done.notified().await;
+                // A path that is silent is found out by what is not answered, which nobody has to read.
+                session.open_uni().await?.write_all(b"?").await?;
+                cut.dialled.notified().await;
+                began = SystemTime::now();
+            } else {
+                cut.now.notify_waiters();
+            }
             session
         }
         "resumed" | "zero-rtt" => {
@@ -134,7 +149,8 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
                 if session.id() != first.id() {
                     break session;
                 }
-                tokio::task::yield_now().await;
+                // To ask at once would keep a core busy that the others need.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
         other => return Err(format!("when is {other}?").into()),
@@ -147,32 +163,124 @@ async fn dial(address: Address, folder: &Path, after: &str) -> Result<(), Failur
     Ok(())
 }
 
+// ---- Channels that are cut ----
+
+/// Ends the channels that lead through a relay.
+#[derive(Default)]
+struct Cut {
+    now: Notify,
+    /// A relay of datagrams has cut.
+    done: Notify,
+    /// The first packet of a channel that was dialled after that has come.
+    dialled: Notify,
+}
+
 /// An address on this host that leads to another one. What it carries is cut at each notice.
-async fn through_relay(to: &Address, cut: Arc<Notify>) -> Result<Address, Failure> {
+async fn through_relay(to: &Address, folder: &Path, cut: Arc<Cut>) -> Result<Address, Failure> {
     let (scheme, target) = match to {
         Address::Tcp { host, port } => ("tcp", format!("{host}:{port}")),
         Address::Tls { host, port } => ("tls", format!("{host}:{port}")),
-        other => return Err(format!("nothing cuts {other}: expected tcp:// or tls://").into()),
+        Address::Quic { host, port } => return through_udp_relay(format!("{host}:{port}"), cut).await,
+        Address::Unix { path } => return through_unix_relay(path.clone(), folder, cut),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("{scheme}://{}", listener.local_addr()?).parse()?;
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
+        while let Ok((near, _)) = listener.accept().await {
             let (target, cut) = (target.clone(), Arc::clone(&cut));
             tokio::spawn(async move {
-                let carry = async {
-                    let mut far = TcpStream::connect(target).await?;
-                    near.set_nodelay(true)?;
-                    far.set_nodelay(true)?;
-                    tokio::io::copy_bidirectional(&mut near, &mut far).await
-                };
-                tokio::select! {
-                    // What fails ends the channel, which the measurement then waits for in vain.
-                    _ = carry => {}
-                    () = cut.notified() => {}
-                }
+                let far = TcpStream::connect(target).await?;
+                near.set_nodelay(true)?;
+                far.set_nodelay(true)?;
+                carry(near, far, &cut).await;
+                Ok::<_, std::io::Error>(())
             });
         }
+    });
+    Ok(address)
+}
+
+fn through_unix_relay(target: PathBuf, folder: &Path, cut: Arc<Cut>) -> Result<Address, Failure> {
+    let path = folder.join(format!("relay-{:x}", u128::from_be_bytes(time(SystemTime::now()))));
+    let listener = UnixListener::bind(&path)?;
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (target, cut) = (target.clone(), Arc::clone(&cut));
+            tokio::spawn(async move {
+                carry(near, UnixStream::connect(target).await?, &cut).await;
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    Ok(Address::Unix { path })
+}
+
+/// Carries bytes both ways, until the next cut.
+async fn carry(
+    mut near: impl AsyncRead + AsyncWrite + Unpin,
+    mut far: impl AsyncRead + AsyncWrite + Unpin,
+    cut: &Cut,
+) {
+    tokio::select! {
+        // What fails ends the channel, which the measurement then waits for in vain.
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        () = cut.now.notified() => {}
+    }
+}
+
+/// Loses everything of the connections before a cut. The next one is another one to the server, too: it has a port of its own.
+async fn through_udp_relay(target: String, cut: Arc<Cut>) -> Result<Address, Failure> {
+    // The first bit tells long headers, the next one is always set, and Initials have two zeros then (RFC 9000 §17.2.2).
+    let is_initial = |packet: &[u8]| packet[0] & 0b1111_0000 == 0b1100_0000;
+    let near = UdpSocket::bind("127.0.0.1:0").await?;
+    let address = format!("quic://{}", near.local_addr()?).parse()?;
+    let connect = async move || {
+        let far = UdpSocket::bind("0.0.0.0:0").await?;
+        far.connect(&target).await?;
+        Ok::<_, std::io::Error>(far)
+    };
+    let mut far = connect().await?;
+    tokio::spawn(async move {
+        let (mut outward, mut inward) = (vec![0; 65_535], vec![0; 65_535]);
+        let (mut client, mut is_cut) = (None, false);
+        // Who is served now, and destinations whose packets are those of a connection that was cut.
+        let (mut server_id, mut lost): (Vec<u8>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                biased;
+                () = cut.now.notified() => {
+                    is_cut = true;
+                    cut.done.notify_one();
+                    lost.push(std::mem::take(&mut server_id));
+                }
+                Ok((size, from)) = near.recv_from(&mut outward) => {
+                    let packet = &outward[..size];
+                    if is_cut && is_initial(packet) {
+                        far = connect().await?;
+                        is_cut = false;
+                        cut.dialled.notify_one();
+                    }
+                    let is_lost = lost.iter().any(|id| !id.is_empty() && packet[1..].starts_with(id));
+                    if !is_cut && !is_lost {
+                        client = Some(from);
+                        far.send(packet).await?;
+                    }
+                }
+                Ok(size) = far.recv(&mut inward), if !is_cut => {
+                    let packet = &inward[..size];
+                    if is_initial(packet) {
+                        // Behind flags, version, and the client's id: the id that the client will send to.
+                        let at = 6 + usize::from(packet[5]);
+                        server_id = packet[at + 1..=at + usize::from(packet[at])].to_vec();
+                    }
+                    if let Some(client) = client {
+                        near.send_to(packet, client).await?;
+                    }
+                }
+            }
+        }
+        #[expect(unreachable_code, reason = "the type of what ends it")]
+        Ok::<_, std::io::Error>(())
     });
     Ok(address)
 }
