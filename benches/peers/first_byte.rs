@@ -13,6 +13,8 @@
 //! both sides have to run on one machine. The server leaves certificates in the folder, and prints the milliseconds of each
 //! measurement.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,12 +32,9 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-/// That of the program: glibc's fills the buffers of later channels with zeros, and touches each page of them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DOMAIN: &str = "bench";
 
@@ -216,11 +215,7 @@ fn through_unix_relay(target: PathBuf, folder: &Path, cut: Arc<Cut>) -> Result<A
 }
 
 /// Carries bytes both ways, until the next cut.
-async fn carry(
-    mut near: impl AsyncRead + AsyncWrite + Unpin,
-    mut far: impl AsyncRead + AsyncWrite + Unpin,
-    cut: &Cut,
-) {
+async fn carry(mut near: impl AsyncRead + AsyncWrite + Unpin, mut far: impl AsyncRead + AsyncWrite + Unpin, cut: &Cut) {
     tokio::select! {
         // What fails ends the channel, which the measurement then waits for in vain.
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
@@ -228,61 +223,70 @@ async fn carry(
     }
 }
 
-/// Loses everything of the connections before a cut. The next one is another one to the server, too: it has a port of its own.
+/// Each dial comes from a port of its own, and goes on from another one. A cut loses everything of those before.
 async fn through_udp_relay(target: String, cut: Arc<Cut>) -> Result<Address, Failure> {
-    // The first bit tells long headers, the next one is always set, and Initials have two zeros then (RFC 9000 §17.2.2).
-    let is_initial = |packet: &[u8]| packet[0] & 0b1111_0000 == 0b1100_0000;
-    let near = UdpSocket::bind("127.0.0.1:0").await?;
+    let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
     let address = format!("quic://{}", near.local_addr()?).parse()?;
-    let connect = async move || {
-        let far = UdpSocket::bind("0.0.0.0:0").await?;
-        far.connect(&target).await?;
-        Ok::<_, std::io::Error>(far)
-    };
-    let mut far = connect().await?;
     tokio::spawn(async move {
-        let (mut outward, mut inward) = (vec![0; 65_535], vec![0; 65_535]);
-        let (mut client, mut is_cut) = (None, false);
-        // Who is served now, and destinations whose packets are those of a connection that was cut.
-        let (mut server_id, mut lost): (Vec<u8>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+        let mut packet = vec![0; 65_535];
+        // `None` is one that was cut.
+        let mut flows: HashMap<SocketAddr, Option<Flow>> = HashMap::new();
+        let mut is_cut = false;
         loop {
             tokio::select! {
                 biased;
                 () = cut.now.notified() => {
+                    flows.values_mut().for_each(|flow| *flow = None);
                     is_cut = true;
                     cut.done.notify_one();
-                    lost.push(std::mem::take(&mut server_id));
                 }
-                Ok((size, from)) = near.recv_from(&mut outward) => {
-                    let packet = &outward[..size];
-                    if is_cut && is_initial(packet) {
-                        far = connect().await?;
-                        is_cut = false;
-                        cut.dialled.notify_one();
-                    }
-                    let is_lost = lost.iter().any(|id| !id.is_empty() && packet[1..].starts_with(id));
-                    if !is_cut && !is_lost {
-                        client = Some(from);
-                        far.send(packet).await?;
-                    }
-                }
-                Ok(size) = far.recv(&mut inward), if !is_cut => {
-                    let packet = &inward[..size];
-                    if is_initial(packet) {
-                        // Behind flags, version, and the client's id: the id that the client will send to.
-                        let at = 6 + usize::from(packet[5]);
-                        server_id = packet[at + 1..=at + usize::from(packet[at])].to_vec();
-                    }
-                    if let Some(client) = client {
-                        near.send_to(packet, client).await?;
+                Ok((size, from)) = near.recv_from(&mut packet) => {
+                    let flow = match flows.entry(from) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(vacant) => {
+                            if std::mem::take(&mut is_cut) {
+                                cut.dialled.notify_one();
+                            }
+                            let flow = Flow::begin(&target, Arc::clone(&near), from).await;
+                            vacant.insert(Some(flow.expect("a local port")))
+                        }
+                    };
+                    if let Some(flow) = flow {
+                        // What is lost is sent again.
+                        drop(flow.far.send(&packet[..size]).await);
                     }
                 }
             }
         }
-        #[expect(unreachable_code, reason = "the type of what ends it")]
-        Ok::<_, std::io::Error>(())
     });
     Ok(address)
+}
+
+/// What one port of the client sends.
+struct Flow {
+    far: Arc<UdpSocket>,
+    answers: JoinHandle<()>,
+}
+
+impl Flow {
+    async fn begin(target: &str, near: Arc<UdpSocket>, client: SocketAddr) -> std::io::Result<Self> {
+        let far = Arc::new(UdpSocket::bind("0.0.0.0:0").await?);
+        far.connect(target).await?;
+        let from = Arc::clone(&far);
+        let answers = tokio::spawn(async move {
+            let mut packet = vec![0; 65_535];
+            while let Ok(size) = from.recv(&mut packet).await {
+                drop(near.send_to(&packet[..size], client).await);
+            }
+        });
+        Ok(Self { far, answers })
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.answers.abort();
+    }
 }
 
 fn settings(folder: &Path, name: &str) -> Result<TlsSettings, Failure> {
