@@ -52,6 +52,8 @@ struct Node {
     software: &'static str,
     uptime_seconds: u64,
     memory_max_bytes: u64,
+    /// Whether the keys of sessions are written to a file.
+    key_log: bool,
 }
 
 /// Limits in bytes a second; `null` for none.
@@ -205,6 +207,7 @@ pub(super) fn status<C: Control>(control: &C, monitor: &Monitor, started: Instan
             software: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().as_secs(),
             memory_max_bytes: config.node.memory_bytes_max,
+            key_log: config.key_log_file.is_some(),
         },
         bandwidth_limits: BandwidthStatus {
             node: limits.node.map(Bandwidth::bytes_per_second),

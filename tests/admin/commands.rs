@@ -25,7 +25,7 @@ async fn status_ping_and_diag_show_the_node() {
     let admin = format!("tcp://127.0.0.1:{}", pair.admin_of_a);
     let (_, out, _) = longhaul(&place, &["status", "--json", "--admin", &admin]).await;
     let status: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(status["node"]["name"], "a");
+    assert_eq!((&status["node"]["name"], &status["node"]["key_log"]), (&"a".into(), &false.into()));
     let (code, out, _) = longhaul(&place, &["ping", "b", "--admin", &admin]).await;
     assert!(code == 0 && out.contains("tcp") && out.contains(" ms"), "{out}");
     let (code, _, error) = longhaul(&place, &["ping", "nobody", "--admin", &admin]).await;
@@ -40,6 +40,19 @@ async fn status_ping_and_diag_show_the_node() {
     );
     assert_eq!(longhaul(&place, &["status", "--admin", "tcp://127.0.0.1:1"]).await.0, 5);
     assert_eq!(longhaul(&place, &["status", "--admin", "nonsense"]).await.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_says_that_keys_are_logged() {
+    let place = Place::new();
+    let listen = "[admin]\nlisten = [\"tcp://127.0.0.1:0\"]\n[[listen]]\naddress = \"tcp://127.0.0.1:0\"\n";
+    let mut node = place.start("a", &format!("[log]\nkey_log_file = \"keys\"\n{listen}"));
+    let admin = format!("tcp://127.0.0.1:{}", node.port("admin listening").await);
+    let (_, out, _) = longhaul(&place, &["status", "--admin", &admin]).await;
+    assert!(out.contains("\nKEY LOG IS ON: "), "{out}");
+    let (_, out, _) = longhaul(&place, &["status", "--json", "--admin", &admin]).await;
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["node"]["key_log"], true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! `longhaul dissect` on what a proxy recorded between two programs, with the key log that one of them wrote.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use longhaul::crypto::RecordedKeys;
+use longhaul::crypto::identity::default_provider;
+use longhaul::dissect::{Dissector, Outcome};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -227,8 +230,61 @@ async fn what_was_recorded_is_opened_with_the_key_log() {
     assert_eq!((&summary["closed"], &summary["damaged"]), (&0.into(), &0.into()), "{summary}");
     assert!(summary["opened"].as_u64().unwrap() > 4, "{summary}");
 
+    nothing_else_is_shown_of_changed_captures(&fs::read(folder.join("link.pcap")).unwrap(), &keys);
+
     let text = String::from_utf8(dissect(folder, &["--keys", "keys", "link.pcap"]).await.stdout).unwrap();
     assert!(text.contains("    stream_data  ") && text.contains("packets opened, 0 closed"), "{text}");
+}
+
+/// Frames that a capture shows, as the client's or the server's; `None` when it was refused.
+fn shown(capture: &[u8], keys: &str) -> (HashSet<String>, bool) {
+    let (mut frames, mut message_bytes) = (HashSet::new(), 0);
+    let mut dissector = Dissector::new(RecordedKeys::parse(keys, &default_provider()));
+    let outcome = dissector.capture(capture, &mut |_, record| {
+        message_bytes += record.message_bytes;
+        if let Outcome::Opened { frames: opened, .. } = &record.outcome {
+            frames.extend(opened.iter().map(|frame| format!("{:?} {frame:?}", record.side)));
+        }
+        Ok(())
+    });
+    assert!(message_bytes <= capture.len(), "no message is shown twice");
+    let summary = dissector.finish();
+    assert!(summary.opened_count + summary.closed_count <= summary.message_count);
+    (frames, outcome.is_ok())
+}
+
+/// Bytes that were changed, cut out, or come twice, anywhere in the capture, never panic, and never show a frame that
+/// nobody has sent.
+fn nothing_else_is_shown_of_changed_captures(capture: &[u8], keys: &str) {
+    const SEED: u64 = 7;
+    const CHANGED_CAPTURES: u64 = 60;
+    let (sent, is_whole) = shown(capture, keys);
+    assert!(is_whole && sent.len() > 10);
+    let mut still_shown = 0;
+    for seed in SEED..SEED + CHANGED_CAPTURES {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut below = |end: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % end
+        };
+        let mut changed = capture.to_vec();
+        for _ in 0..1 + below(8) {
+            // What makes it a capture stays as it is, so that the rest is looked at.
+            let at = 24 + below(changed.len() - 24);
+            let end = (at + 1 + below(3000)).min(changed.len());
+            match below(4) {
+                0 => changed[at] ^= 1 << below(8),
+                1 => drop(changed.drain(at..end)),
+                2 => drop(changed.splice(at..at, capture[at.min(capture.len())..end.min(capture.len())].to_vec())),
+                _ => changed.truncate(at.max(capture.len() / 2)),
+            }
+        }
+        let (found, _) = shown(&changed, keys);
+        let others: Vec<_> = found.difference(&sent).collect();
+        assert!(others.is_empty(), "seed {seed}: {others:?}");
+        still_shown += found.len();
+    }
+    assert!(still_shown > sent.len(), "most of them show what came before the change");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,7 +131,8 @@ function showHead(status) {
   if (ready.textContent !== text) ready.textContent = text;
   ready.className = status.ready ? "good" : "bad";
   const hours = (status.node.uptime_seconds / 3600).toFixed(1);
-  byId("facts").textContent = `${status.node.id} · version ${status.node.software} · up ${hours} h`;
+  const keyLog = status.node.key_log ? " · KEY LOG IS ON" : "";
+  byId("facts").textContent = `${status.node.id} · version ${status.node.software} · up ${hours} h${keyLog}`;
 }
 
 function showLinks(status) {

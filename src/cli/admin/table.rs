@@ -52,6 +52,9 @@ pub(super) fn status(status: &Value) -> String {
     let end = date(status["certificate"]["not_after_unix"].as_u64().unwrap_or_default());
     let _ = writeln!(out, "{} ({}) up {uptime}, {ready}", text(&node["name"]), text(&node["software"]));
     let _ = writeln!(out, "certificate until {end}");
+    if node["key_log"] == true {
+        let _ = writeln!(out, "KEY LOG IS ON: whoever reads the file can read everything that sessions carry");
+    }
     if let Some(authority) = status["authority"].as_object() {
         let [issued, denied] = ["certificates_issued", "denied_count"].map(|key| authority[key].to_string());
         let _ = writeln!(out, "authority: {issued} certificates issued, {denied} on the denylist");
