@@ -147,12 +147,8 @@ fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option
     if matches!(&address, Address::Tcp { port: 0, .. } | Address::Tls { port: 0, .. } | Address::Quic { port: 0, .. }) {
         problems.push(Problem::new(format!("{address} cannot be dialled: port 0")).at(item.span()));
     }
-    let default = match address {
-        Address::Tcp { .. } | Address::Tls { .. } => CHANNELS_PER_ADDRESS,
-        // One fills the line, or needs no other.
-        Address::Quic { .. } | Address::Unix { .. } => 1,
-    };
-    let (count, weight) = (typed.count.unwrap_or(default), typed.weight.unwrap_or(1));
+    let usual = LinkAddress::new(address);
+    let (count, weight) = (typed.count.unwrap_or(usual.count), typed.weight.unwrap_or(usual.weight));
     if count == 0 || weight == 0 {
         problems.push(Problem::new("count and weight are at least 1").at(item.span()).help("remove the address"));
     }
@@ -167,7 +163,7 @@ fn address(item: &Spanned<file::LinkAddress>, problems: &mut Problems) -> Option
     }
     let role = typed.role.as_deref().map_or(Ok(LaneRole::Active), role);
     let role = problems.check(item.span(), role)?;
-    Some(LinkAddress { address, count, weight, priority, role })
+    Some(LinkAddress { count, weight, priority, role, ..usual })
 }
 
 fn role(text: &str) -> Result<LaneRole, String> {
@@ -198,7 +194,3 @@ fn bind(text: &str) -> Result<SocketAddr, String> {
         .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 0)))
         .map_err(|_| format!("\"{text}\" is no local address; expected such as \"10.0.0.1\" or \"[fd00::1]:0\""))
 }
-
-/// One TCP connection does not fill a long fat pipe, and clouds cap single flows; more than four take more than their
-/// share of a line with others.
-const CHANNELS_PER_ADDRESS: u32 = 4;

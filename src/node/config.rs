@@ -52,13 +52,18 @@ pub enum Entrances {
 }
 
 impl LinkAddress {
-    /// Channels of a TCP address when nothing else is said.
+    /// Channels of a TCP or TLS address when nothing else is said. One connection does not fill a long fat pipe, and clouds
+    /// cap single flows; more than four take more than their share of a line with others.
     pub const TCP_COUNT: u32 = 4;
 
-    /// The address with its usual count: four TCP or TLS channels, one Unix socket.
+    /// The address with its usual count: four TCP or TLS channels. One QUIC channel, whose lanes do what several TCP
+    /// connections do, fills a line, and one Unix socket needs no other.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        let count = if matches!(address, Address::Unix { .. }) { 1 } else { Self::TCP_COUNT };
+        let count = match address {
+            Address::Tcp { .. } | Address::Tls { .. } => Self::TCP_COUNT,
+            Address::Quic { .. } | Address::Unix { .. } => 1,
+        };
         Self { address, count, weight: 1, priority: 0, role: LaneRole::Active }
     }
 }
@@ -104,5 +109,16 @@ impl LinkConfig {
             backoff_max: Duration::from_secs(10),
             early_data: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_as_many_channels_as_its_kind_needs() {
+        let count = |url: &str| LinkAddress::new(url.parse().unwrap()).count;
+        assert_eq!(["tcp://a:1", "tls://a:1", "quic://a:1", "unix:///a"].map(count), [4, 4, 1, 1]);
     }
 }
