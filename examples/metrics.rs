@@ -2,7 +2,8 @@
 //!
 //! Run with `cargo run --example metrics`: data goes through a link whose TCP channels break for a moment, and some of
 //! what the near node has measured is printed. With two addresses, as in `cargo run --example metrics -- 127.0.0.1:9101
-//! 127.0.0.1:9102`, it goes on until it is ended, and both nodes answer `GET /metrics` there.
+//! 127.0.0.1:9102`, it goes on until it is ended, and both nodes answer `GET /metrics` there. What is limited, checked and
+//! refused is so that each instrument of the dashboard has something to say.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -13,9 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul::channel::{Address, ListenOptions};
-use longhaul::node::{LinkConfig, Node};
-use longhaul::service::{Allow, Endpoint, ForwardConfig, Gateway, ServiceConfig, Services, TargetConfig, Targets};
-use longhaul::telemetry::{OtlpSettings, PROMETHEUS_CONTENT_TYPE, Settings, Telemetry};
+use longhaul::crypto::identity::NodeId;
+use longhaul::node::{BandwidthLimits, LinkConfig, Node};
+use longhaul::service::{
+    Allow, CheckKind, CheckOptions, Endpoint, ForwardConfig, Gateway, ServiceConfig, Services, TargetConfig, Targets,
+};
+use longhaul::telemetry::{Authority, OtlpSettings, PROMETHEUS_CONTENT_TYPE, Settings, Telemetry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -34,16 +38,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [tcp, quic] = far.local_addresses() else { return Err("there are two listeners".into()) };
     let (relay, is_cut) = relay(tcp.clone()).await?;
     let quic = quic.clone();
-    // One service that works, at two targets, and one whose target is not there.
     let nobody: Address = "tcp://127.0.0.1:9".parse()?;
-    let echoes = Targets::new([TargetConfig::new(echo().await?), TargetConfig::new(echo().await?)])?;
-    let services = [
-        ServiceConfig::new("echo", echoes, Allow::Everyone),
-        ServiceConfig::new("broken", nobody.clone(), Allow::Everyone),
-    ];
-    let far = Arc::new(Gateway::start(far, Services::new(services)));
+    let far = Arc::new(Gateway::start(far, Services::new(services(&nobody).await?)));
+    // On its way the data meets the forward's limit, the service's and this one: each has to be lower than the one before, or
+    // nothing would wait for it.
+    let each_peer = Some("8Mbit/s".parse()?);
+    far.node().set_bandwidth_limits(BandwidthLimits { each_peer, ..BandwidthLimits::default() });
     far_telemetry.watch(far.node());
     far_telemetry.watch_gateway(&far);
+    far_telemetry.watch_authority(|| Some(hub()));
 
     // A collector that is not there costs nothing, and is counted.
     let otlp = OtlpSettings {
@@ -57,18 +60,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let near = Arc::new(Gateway::start(near, Services::new([])));
     near_telemetry.watch(near.node());
     near_telemetry.watch_gateway(&near);
-    let peer = "spiffe://example/node/far".parse()?;
+    let peer: NodeId = "spiffe://example/node/far".parse()?;
     // Tests of metrics need both kinds of channels to carry something.
-    let mut link = LinkConfig::new(peer, [relay, quic]);
+    let mut link = LinkConfig::new(peer.clone(), [relay, quic]);
     link.session.scheduler = "round-robin".parse()?;
     near.add_link(near.node().link(link));
     near.add_link(near.node().link(LinkConfig::new("spiffe://example/node/away".parse()?, [nobody])));
     let mut forwards = Vec::new();
-    for service in ["echo", "broken", "unknown"] {
-        let forward =
-            ForwardConfig::new("tcp://127.0.0.1:0".parse::<Address>()?, "spiffe://example/node/far".parse()?, service);
+    for service in ["echo", "broken", "unknown", "single"] {
+        let mut forward = ForwardConfig::new("tcp://127.0.0.1:0".parse::<Address>()?, peer.clone(), service);
+        forward.bandwidth_limit = Some("32Mbit/s".parse()?);
         forwards.push(near.forward(forward).await?.local_address().clone());
     }
+    // The one connection that this service lets a peer have.
+    let _held = hold(&forwards[3]).await?;
 
     let [near_address, far_address] = &shown[..] else {
         for turn in 0..4 {
@@ -93,6 +98,40 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(())
+}
+
+/// One service that works, at two targets and a third that is not there and is left out; one whose only target is checked
+/// and not there; one that lets a peer have one connection.
+async fn services(nobody: &Address) -> Result<[ServiceConfig; 3], Box<dyn Error>> {
+    let targets = [echo().await?, echo().await?, nobody.clone()].map(TargetConfig::new);
+    let mut echoes = ServiceConfig::new("echo", Targets::new(targets)?, Allow::Everyone);
+    echoes.bandwidth_limit = Some("16Mbit/s".parse()?);
+    let mut broken = ServiceConfig::new("broken", nobody.clone(), Allow::Everyone);
+    broken.check = Some(CheckOptions { interval: Duration::from_secs(1), ..CheckOptions::new(CheckKind::Connect) });
+    let mut single = ServiceConfig::new("single", echo().await?, Allow::Everyone);
+    single.connections_per_peer_max = 1;
+    Ok([echoes, broken, single])
+}
+
+/// Numbers as a hub has them. A real one reads them from the state of its authority: `Overview::counts` of `enroll`.
+fn hub() -> Authority {
+    Authority {
+        tokens: vec![("valid", 2), ("used up", 1), ("expired", 0), ("revoked", 1)],
+        nodes: vec![("valid", 2), ("expired", 0), ("revoked", 1)],
+        certificates_issued: 7,
+        denied: 1,
+        events: vec![("certificate-issued", 7), ("enrolment-refused", 1)],
+    }
+}
+
+/// A connection that is open as long as what is returned.
+async fn hold(forward: &Endpoint) -> Result<TcpStream, Box<dyn Error>> {
+    let Endpoint::Stream(Address::Tcp { host, port }) = forward else { return Err("the forward is TCP".into()) };
+    let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+    // The answer tells that the target has it.
+    stream.write_all(&[7]).await?;
+    stream.read_exact(&mut [0]).await?;
+    Ok(stream)
 }
 
 /// Sends a megabyte through the first forward and back, and tries the others, whose connections are closed.
