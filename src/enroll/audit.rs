@@ -1,6 +1,7 @@
 //! The audit log: one JSON object a line, only ever appended. Tokens appear by their ids, secrets not at all. A file that is
 //! full is put aside, and of those a bounded number is kept.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -180,13 +181,19 @@ pub struct AuditLog {
     path: PathBuf,
     turn: Mutex<()>,
     bytes_max: u64,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl AuditLog {
     /// The log at `path`, which is made with the first event.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), turn: Mutex::new(()), bytes_max: limits::AUDIT_FILE_BYTES_MAX }
+        Self {
+            path: path.to_owned(),
+            turn: Mutex::default(),
+            bytes_max: limits::AUDIT_FILE_BYTES_MAX,
+            counts: Mutex::default(),
+        }
     }
 
     /// Appends an event. It has reached the disk when this returns. A file that is full is
@@ -195,7 +202,9 @@ impl AuditLog {
     /// # Errors
     /// If the file cannot be written.
     pub fn append(&self, now_unix: u64, event: &AuditEvent<'_>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&line(now_unix, event)).map_err(io::Error::other)?;
+        let line = line(now_unix, event);
+        let (name, times) = (line.event, 1 + line.suppressed.unwrap_or_default());
+        let mut line = serde_json::to_vec(&line).map_err(io::Error::other)?;
         line.push(b'\n');
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = self.open_in_turn()?;
@@ -206,7 +215,15 @@ impl AuditLog {
         }
         // One write: lines of several processes do not mix.
         file.write_all(&line)?;
-        file.sync_data()
+        file.sync_data()?;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += times;
+        Ok(())
+    }
+
+    /// How often each event happened that this value has written, those included that a later line says were left out.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The files of the log at `path` that are there, oldest first.

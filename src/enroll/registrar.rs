@@ -81,6 +81,14 @@ impl Registrar {
         Overview::read(self.store())
     }
 
+    /// How often machines and guests were let in, or not, since the start, by the name of the event in the audit log; those
+    /// that did not happen are there, too.
+    #[must_use]
+    pub fn event_counts(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.audit.counts();
+        ADMISSION_EVENTS.into_iter().map(|event| (event, counts.get(event).copied().unwrap_or_default())).collect()
+    }
+
     pub(super) fn store(&self) -> &dyn Store {
         &*self.store
     }
@@ -286,6 +294,17 @@ const NOBODYS_KEY: [u8; 32] = {
     key
 };
 
+/// What a registrar writes into the audit log about those who come.
+const ADMISSION_EVENTS: [&str; 7] = [
+    "certificate-issued",
+    "certificate-renewed",
+    "enrolment-refused",
+    "renewal-refused",
+    "guest-admitted",
+    "guest-refused",
+    "token-locked",
+];
+
 /// Lines about refusals in the audit log.
 const REFUSALS_PER_SECOND: u32 = 2;
 const REFUSALS_BURST: u32 = 20;
@@ -443,6 +462,7 @@ mod tests {
         assert!(matches!(answer(&registrar, &right, later), EnrollAnswer::Issued { .. }));
         let audit = hub.audit();
         assert_eq!(audit.matches("token-locked").count(), 1);
+        assert!(registrar.event_counts().contains(&("token-locked", 1)), "{:?}", registrar.event_counts());
         assert!(audit.lines().count() < 30, "strangers cannot fill the disk");
     }
 

@@ -15,6 +15,8 @@ pub struct Authority {
     pub certificates_issued: u64,
     /// Entries of the denylist.
     pub denied: u64,
+    /// Machines and guests that were let in, or not, since the start, by what happened.
+    pub events: Vec<(&'static str, u64)>,
 }
 
 impl Collected {
@@ -28,5 +30,8 @@ impl Collected {
         }
         self.add("longhaul.authority.certificate", authority.certificates_issued as f64, &[]);
         self.add("longhaul.authority.denied", authority.denied as f64, &[]);
+        for (event, count) in &authority.events {
+            self.add("longhaul.authority.event", *count as f64, &[KeyValue::new("event", *event)]);
+        }
     }
 }

@@ -231,6 +231,8 @@ instruments! {
         "Certificates that a hub has issued in all its life, renewed ones included";
     "longhaul.authority.denied" UpDownCounter "{entry}" []
         "Nodes, keys and tokens on a hub's denylist";
+    "longhaul.authority.event" Counter "{event}" ["event"]
+        "Machines and guests that a hub let in or refused: certificate-issued, certificate-renewed, enrolment-refused, renewal-refused, guest-admitted, guest-refused, token-locked";
     "longhaul.telemetry.export" Counter "{export}" ["signal" "outcome"]
         "Exports to the collector";
     "longhaul.telemetry.dropped" Counter "{sample}" []

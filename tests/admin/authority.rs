@@ -98,6 +98,8 @@ async fn a_hub_shows_tokens_and_certificates_and_no_secrets() {
         "longhaul_authority_token{state=\"valid\"} 0",
         "longhaul_authority_node{state=\"revoked\"} 1",
         "longhaul_authority_denied 1",
+        "longhaul_authority_event_total{event=\"certificate-issued\"} 1",
+        "longhaul_authority_event_total{event=\"enrolment-refused\"} 0",
     ] {
         assert!(metrics.contains(wanted), "{wanted}\n{metrics}");
     }

@@ -12,21 +12,24 @@ use crate::cli::clock::now_unix;
 use crate::enroll::{AuthorityCounts, Overview, Registrar};
 use crate::telemetry::Authority;
 
-/// The state of an authority as it was read last.
+/// The state of an authority as it was read last, and what it has done.
 #[derive(Clone)]
-pub(super) struct Followed(watch::Receiver<Read>);
+pub(super) struct Followed {
+    read: watch::Receiver<Read>,
+    registrar: Arc<Registrar>,
+}
 
 /// Begins to follow the state at `path`.
 pub(super) fn follow(registrar: Arc<Registrar>, path: PathBuf) -> Followed {
-    let (sender, receiver) = watch::channel(None);
-    tokio::spawn(read_changes(registrar, path, sender));
-    Followed(receiver)
+    let (sender, read) = watch::channel(None);
+    tokio::spawn(read_changes(Arc::clone(&registrar), path, sender));
+    Followed { read, registrar }
 }
 
 impl Followed {
     /// What it has, whenever it is asked for. `error` stands beside what was read last.
     pub(super) fn shown(&self) -> Source<serde_json::Value> {
-        let receiver = self.0.clone();
+        let receiver = self.read.clone();
         Arc::new(move || match &*receiver.borrow() {
             None => serde_json::Value::Null,
             Some((overview, error)) => {
@@ -39,9 +42,9 @@ impl Followed {
 
     /// How much it has, once that is known.
     pub(super) fn counts(&self) -> Option<Authority> {
-        let read = self.0.borrow();
+        let read = self.read.borrow();
         let AuthorityCounts { tokens, nodes, certificates_issued, denied } = read.as_ref()?.0.counts(now_unix());
-        Some(Authority { tokens, nodes, certificates_issued, denied })
+        Some(Authority { tokens, nodes, certificates_issued, denied, events: self.registrar.event_counts() })
     }
 }
 
