@@ -176,20 +176,30 @@ fn limits(status: &Value) -> Table {
 fn tokens(status: &Value) -> Table {
     let mut table = Table::new(&["TOKEN", "STATE", "NAME", "USED", "UNTIL"]);
     for token in list(&status["authority"]["tokens"]) {
-        let used = format!("{}/{}", token["use_count"], token["uses_max"]);
-        let [id, state, name] = ["id", "state", "name"].map(|key| text(&token[key]));
-        table.push([id, state, name, used, until(token)]);
+        table.push(token_row(token));
     }
     table
+}
+
+/// A token: id, state, name, how often it was used, its end.
+pub(super) fn token_row(token: &Value) -> [String; 5] {
+    let used = format!("{}/{}", token["use_count"], token["uses_max"]);
+    let [id, state, name] = ["id", "state", "name"].map(|key| text(&token[key]));
+    [id, state, name, used, until(token)]
 }
 
 /// Nodes with certificates of a hub.
 fn nodes(status: &Value) -> Table {
     let mut table = Table::new(&["NODE", "STATE", "UNTIL"]);
     for node in list(&status["authority"]["nodes"]) {
-        table.push([text(&node["name"]), text(&node["state"]), until(node)]);
+        table.push(node_row(node));
     }
     table
+}
+
+/// A node by its newest certificate: name, state, its end.
+pub(super) fn node_row(node: &Value) -> [String; 3] {
+    [text(&node["name"]), text(&node["state"]), until(node)]
 }
 
 fn until(of: &Value) -> String {

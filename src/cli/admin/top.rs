@@ -1,4 +1,4 @@
-//! `longhaul top`: links, channels and services on the whole terminal, live.
+//! `longhaul top`: links, channels and services on the whole terminal, live; of a hub also tokens and nodes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Style, Stylize};
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Row, Table};
 use serde_json::Value;
 
-use super::table::{bytes, list, milliseconds, text};
+use super::table::{bytes, list, milliseconds, node_row, text, token_row};
 use super::{NodeArgs, block_on};
 use crate::cli::CliError;
 
@@ -97,17 +97,27 @@ impl View {
 
     fn draw(&self, frame: &mut Frame<'_>) {
         let rows = |key: &str| list(&self.status[key]).len() as u16;
+        let of_hub = |key: &str| match &self.status["authority"] {
+            Value::Null => 0,
+            authority => (list(&authority[key]).len() as u16).min(HUB_ROWS_MAX) + 2,
+        };
         let heights = [
             Constraint::Length(1),
             Constraint::Length(rows("links") + 3),
             Constraint::Min(5),
             Constraint::Length((rows("services") + rows("forwards")).min(12) + 3),
+            // On a low terminal these give way.
+            Constraint::Max(of_hub("tokens")),
+            Constraint::Max(of_hub("nodes")),
         ];
-        let [head, links, channels, services] = Layout::vertical(heights).areas(frame.area());
+        let [head, links, channels, services, tokens, nodes] = Layout::vertical(heights).areas(frame.area());
         frame.render_widget(self.head(), head);
         frame.render_widget(self.links(), links);
         frame.render_widget(self.channels(), channels);
         frame.render_widget(self.services(), services);
+        // Of height 0 where the node is no hub.
+        frame.render_widget(self.tokens(), tokens);
+        frame.render_widget(self.nodes(), nodes);
     }
 
     fn head(&self) -> Line<'static> {
@@ -165,6 +175,37 @@ impl View {
         ];
         table("services and forwards", ["name", "open", "connections", "to peer", "from peer"], rows, widths)
     }
+
+    /// Of a hub: the first ones, which are those that are worth something, and how many there are.
+    fn tokens(&self) -> Table<'static> {
+        let authority = &self.status["authority"];
+        let mut title = vec![Span::from(format!("tokens: {}", authority["token_count"]))];
+        if authority["error"].is_string() {
+            let error = format!("its state cannot be read, and what is shown is old: {}", text(&authority["error"]));
+            title.extend([Span::from("  "), Span::styled(error, emphasis(false))]);
+        }
+        let widths = [
+            Constraint::Length(16),
+            Constraint::Length(8),
+            Constraint::Min(12),
+            Constraint::Length(11),
+            Constraint::Length(20),
+        ];
+        let rows = list(&authority["tokens"]).iter().map(|token| Row::new(token_row(token)));
+        table(title, ["token", "state", "name", "used", "until"], rows, widths)
+    }
+
+    /// Of a hub: the nodes whose certificates end first, and what was issued in all.
+    fn nodes(&self) -> Table<'static> {
+        let authority = &self.status["authority"];
+        let [nodes, issued, denied] =
+            ["node_count", "certificates_issued", "denied_count"].map(|key| authority[key].to_string());
+        let title = format!("nodes: {nodes}  certificates issued: {issued}  on the denylist: {denied}");
+        // Who was revoked was meant to be.
+        let row = |node: &Value| Row::new(node_row(node)).style(emphasis(node["state"] != "expired"));
+        let widths = [Constraint::Min(26), Constraint::Length(8), Constraint::Length(20)];
+        table(title, ["node", "state", "until"], list(&authority["nodes"]).iter().map(row), widths)
+    }
 }
 
 /// Living channels, and those that died lately, by name.
@@ -182,7 +223,7 @@ fn channels(status: &Value) -> Vec<(String, Value)> {
 }
 
 fn table<const N: usize>(
-    title: &'static str,
+    title: impl Into<Line<'static>>,
     head: [&'static str; N],
     rows: impl Iterator<Item = Row<'static>>,
     widths: impl IntoIterator<Item = Constraint>,
@@ -197,3 +238,89 @@ fn emphasis(is_good: bool) -> Style {
 }
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Of tokens and of nodes: links and channels are what the terminal is for. `longhaul status` has more.
+const HUB_ROWS_MAX: u16 = 5;
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a terminal of 100 columns shows, line by line.
+    fn shown(status: Value, height: u16) -> Vec<String> {
+        let mut view = View::default();
+        view.take(status);
+        let mut terminal = Terminal::new(TestBackend::new(100, height)).unwrap();
+        terminal.draw(|frame| view.draw(frame)).unwrap();
+        let cells = terminal.backend().buffer().content();
+        cells.chunks(100).map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect()).collect()
+    }
+
+    fn has(shown: &[String], words: &[&str]) -> bool {
+        shown.iter().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+
+    fn node() -> Value {
+        json!({ "node": { "name": "hub" }, "ready": true, "links": [{ "peer": "dc-b", "state": "up" }], "authority": null })
+    }
+
+    fn hub() -> Value {
+        let token = |number: usize| {
+            json!({
+                "id": format!("TOKEN{number}"), "state": if number == 0 { "valid" } else { "used up" }, "name": "dc-*",
+                "use_count": 1, "uses_max": 3, "not_after_unix": 1_800_000_000,
+            })
+        };
+        let node_of =
+            |name: &str, state: &str| json!({ "name": name, "state": state, "not_after_unix": 1_800_003_600 });
+        let mut status = node();
+        status["authority"] = json!({
+            "tokens": (0..7).map(token).collect::<Vec<_>>(), "token_count": 7, "node_count": 2,
+            "nodes": [node_of("dc-b", "valid"), node_of("dc-c", "expired")],
+            "certificates_issued": 9, "denied_count": 1, "denylist_version": 4, "error": null,
+        });
+        status
+    }
+
+    #[test]
+    fn a_hub_shows_its_tokens_nodes_and_certificates() {
+        let shown = shown(hub(), 30);
+        assert!(has(&shown, &["tokens: 7"]), "{shown:#?}");
+        assert!(has(&shown, &["TOKEN0", "valid", "dc-*", "1/3", "2027-01-15"]), "{shown:#?}");
+        assert!(has(&shown, &["nodes: 2", "certificates issued: 9", "on the denylist: 1"]), "{shown:#?}");
+        assert!(has(&shown, &["dc-c", "expired", "2027-01-15"]), "{shown:#?}");
+        // The first ones only: links have their place, too.
+        assert!(has(&shown, &["TOKEN4"]) && !has(&shown, &["TOKEN5"]), "{shown:#?}");
+        assert!(has(&shown, &["dc-b", "up"]), "{shown:#?}");
+    }
+
+    #[test]
+    fn links_and_services_keep_their_place_on_a_low_terminal() {
+        let mut status = hub();
+        status["links"] = (0..3).map(|number| json!({ "peer": format!("peer{number}"), "state": "down" })).collect();
+        status["services"] = json!([{ "name": "web", "open": 0, "connections": 5 }]);
+        let shown = shown(status, 20);
+        assert!(["peer0", "peer1", "peer2", "service web"].iter().all(|word| has(&shown, &[word])), "{shown:#?}");
+        let lines = shown.iter().skip_while(|line| !line.starts_with("channels")).take(5);
+        assert!(lines.skip(1).all(|line| !line.contains("──")), "{shown:#?}");
+    }
+
+    #[test]
+    fn state_of_a_hub_that_cannot_be_read_is_said_to_be_old() {
+        let mut status = hub();
+        status["authority"]["error"] = "disk\u{1b}[2J is gone".into();
+        let shown = shown(status, 30);
+        assert!(has(&shown, &["tokens: 7", "what is shown is old: disk [2J is gone"]), "{shown:#?}");
+    }
+
+    #[test]
+    fn a_node_that_is_no_hub_shows_no_tokens() {
+        let shown = shown(node(), 30);
+        assert!(has(&shown, &["services and forwards"]), "{shown:#?}");
+        assert!(!has(&shown, &["tokens"]) && !has(&shown, &["nodes"]), "{shown:#?}");
+    }
+}
