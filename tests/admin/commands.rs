@@ -55,6 +55,32 @@ async fn status_says_that_keys_are_logged() {
     assert_eq!(status["node"]["key_log"], true);
 }
 
+/// The admin socket as a service: its policy says which nodes may administer this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_administered_by_those_whom_a_service_allows() {
+    let place = Place::new();
+    let path = |name: &str| format!("unix://{}", place.path(name).display());
+    let service = |name: &str, allow: &str| {
+        format!("[[service]]\nname = \"{name}\"\ntarget = \"{}\"\nallow = [\"{allow}\"]\n", path("b.sock"))
+    };
+    let listen = format!("[admin]\nlisten = [\"{}\"]\n[[listen]]\naddress = \"tcp://127.0.0.1:0\"\n", path("b.sock"));
+    let sections = format!("{listen}{}{}", service("admin", "node:a"), service("others", "role:operator"));
+    let mut b = place.start("b", &sections);
+    let port = b.port("listening").await;
+    let forward = |name: &str, service: &str| {
+        format!("[[forward]]\nlisten = \"{}\"\npeer = \"b\"\nservice = \"{service}\"\n", path(name))
+    };
+    let link = format!("[[link]]\npeer = \"b\"\naddresses = [\"tcp://127.0.0.1:{port}\"]\n");
+    let mut a = place.start("a", &format!("{link}{}{}", forward("far", "admin"), forward("closed", "others")));
+    a.logged("session connected").await;
+    let (code, out, error) = longhaul(&place, &["status", "--admin", &path("far")]).await;
+    assert!(code == 0 && out.starts_with("b ("), "{out}{error}");
+    let (code, out, _) = longhaul(&place, &["reload", "--admin", &path("far")]).await;
+    assert_eq!((code, out.as_str()), (0, "reloaded: nothing has changed\n"));
+    let (code, out, _) = longhaul(&place, &["status", "--admin", &path("closed")]).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reload_returns_when_it_is_done() {
     let place = Place::new();
