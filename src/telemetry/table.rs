@@ -289,7 +289,7 @@ mod tests {
         ];
         for instrument in INSTRUMENTS {
             for attribute in instrument.attributes {
-                let is_known = BOUNDED.contains(attribute) || ["certificate", "signal"].contains(attribute);
+                let is_known = BOUNDED.contains(attribute) || ["certificate", "signal", "event"].contains(attribute);
                 assert!(is_known, "{}: {attribute} is not known to be bounded", instrument.name);
             }
         }
