@@ -182,6 +182,20 @@ pub struct Issuance {
     pub anchors_sha256: Option<Vec<u8>>,
 }
 
+impl Issuance {
+    /// Its row in the state, which `replaces` of the next one names.
+    #[must_use]
+    pub fn row(&self) -> Vec<u8> {
+        issuance_key(self.token_id, &self.request_sha256)
+    }
+}
+
+/// The row of what a token, or an operator, was asked to issue.
+pub(super) fn issuance_key(token_id: Option<TokenId>, request_sha256: &[u8; 32]) -> Vec<u8> {
+    let id = token_id.map_or([0; TokenId::BYTES], |id| *id.as_bytes());
+    [&id[..], request_sha256].concat()
+}
+
 /// What is denied: never a certificate by its hash, of which one key can have many (ECDSA signatures are malleable).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Denied {

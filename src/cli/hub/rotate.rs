@@ -2,6 +2,7 @@
 //!
 //! Each step can be given again after an end in its middle: what makes a step complete is written last.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -189,9 +190,14 @@ impl Place<'_> {
 /// Of each node the newest certificate, if it holds yet.
 fn newest(all: Vec<Issuance>) -> Vec<Issuance> {
     let now = i64::try_from(now_unix()).unwrap_or(i64::MAX);
-    let mut newest = std::collections::BTreeMap::<String, Issuance>::new();
-    for issuance in all.into_iter().filter(|issuance| issuance.not_after_unix > now && issuance.certificate.is_some()) {
-        let age = |issuance: &Issuance| (issuance.reserved_unix, issuance.not_after_unix);
+    let issued = all.into_iter().filter(|issuance| issuance.not_after_unix > now && issuance.certificate.is_some());
+    let issued: Vec<_> = issued.collect();
+    let replaced: HashSet<_> = issued.iter().filter_map(|issuance| issuance.replaces.clone()).collect();
+    // Several may be of the same second: then it is the one that no other has replaced.
+    let age =
+        |issuance: &Issuance| (issuance.reserved_unix, !replaced.contains(&issuance.row()), issuance.not_after_unix);
+    let mut newest = BTreeMap::<String, Issuance>::new();
+    for issuance in issued {
         match newest.get(&issuance.name) {
             Some(known) if age(known) >= age(&issuance) => {}
             _ => drop(newest.insert(issuance.name.clone(), issuance)),
@@ -218,3 +224,34 @@ const ANCHORS: &str = files::AUTHORITY_CERTIFICATE;
 /// The next authority until it is the one.
 const NEXT_CERTIFICATE: &str = "next.crt";
 const NEXT_KEY: &str = "next.key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_renewals_within_a_second_the_last_one_counts() {
+        let issuance = |request: u8, replaces: Option<Vec<u8>>| Issuance {
+            token_id: None,
+            request_sha256: [request; 32],
+            spki_sha256: [request; 32],
+            name: "dc-b".to_owned(),
+            roles: Vec::new(),
+            address: None,
+            serial: [request; 16],
+            reserved_unix: now_unix(),
+            not_before_unix: 0,
+            not_after_unix: i64::MAX,
+            certificate: Some(Vec::new()),
+            replaces,
+            anchors_sha256: None,
+        };
+        let first = issuance(9, None);
+        let second = issuance(5, Some(first.row()));
+        let third = issuance(7, Some(second.row()));
+        let all = [first, second, third.clone()];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            assert_eq!(newest(order.map(|index| all[index].clone()).into()), [third.clone()], "{order:?}");
+        }
+    }
+}

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use super::{Ask, DenylistRecord, GuestAsk, RenewAsk, Store, StoreError};
 use crate::base::limits;
 use crate::crypto::token::TokenId;
+use crate::enroll::records::issuance_key;
 use crate::enroll::{Denial, Denied, Issuance, NamePattern, Refusal, TokenRecord};
 
 /// The state in a file.
@@ -483,11 +484,6 @@ fn denylist_version(transaction: &ReadTransaction) -> Result<u64, Failure> {
 }
 
 /// The token's id, zeroes without one, and the hash of the request.
-fn issuance_key(token_id: Option<TokenId>, request_sha256: &[u8; 32]) -> Vec<u8> {
-    let id = token_id.map_or([0; TokenId::BYTES], |id| *id.as_bytes());
-    [&id[..], request_sha256].concat()
-}
-
 fn unix(now: u64) -> i64 {
     i64::try_from(now).unwrap_or(i64::MAX)
 }
