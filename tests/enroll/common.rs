@@ -148,12 +148,25 @@ impl Running {
 
     /// Waits for a log line with this message.
     pub(crate) fn logged(&mut self, message: &str) -> serde_json::Value {
+        self.logged_any(&[message])
+    }
+
+    /// Waits until all of these were logged, in whatever order.
+    pub(crate) fn logged_all(&mut self, messages: &[&str]) {
+        let mut missing = messages.to_vec();
+        while !missing.is_empty() {
+            let event = self.logged_any(&missing);
+            missing.retain(|message| event["message"] != *message);
+        }
+    }
+
+    fn logged_any(&mut self, messages: &[&str]) -> serde_json::Value {
         let mut seen = String::new();
         loop {
             let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "the program ended before {message:?}:\n{seen}");
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the program ended before {messages:?}:\n{seen}");
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if event["message"] == message {
+            if messages.iter().any(|message| event["message"] == *message) {
                 return event;
             }
             seen.push_str(&line);
