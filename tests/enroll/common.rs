@@ -4,8 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use longhaul::crypto::token::JoinToken;
 use longhaul::enroll::TokenRecord;
@@ -19,10 +21,14 @@ pub(crate) struct Hub {
     running: Option<Running>,
 }
 
+/// No test waits longer for a line of a log.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// `longhaul run`, killed when it is dropped.
 pub(crate) struct Running {
     process: Child,
-    log: BufReader<ChildStderr>,
+    /// Its lines, taken from the pipe by a thread: the program never waits for a test, nor a test for ever.
+    log: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Hub {
@@ -142,8 +148,10 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(process.stderr.take().unwrap());
-        Self { process, log }
+        let (sender, log) = mpsc::channel();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { process, log: Mutex::new(log) }
     }
 
     /// Waits for a log line with this message.
@@ -163,13 +171,16 @@ impl Running {
     fn logged_any(&mut self, messages: &[&str]) -> serde_json::Value {
         let mut seen = String::new();
         loop {
-            let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "the program ended before {messages:?}:\n{seen}");
+            let line = match self.log.get_mut().unwrap().recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(error) => panic!("{messages:?} was not logged ({error}):\n{seen}"),
+            };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if messages.iter().any(|message| event["message"] == *message) {
                 return event;
             }
             seen.push_str(&line);
+            seen.push('\n');
         }
     }
 
