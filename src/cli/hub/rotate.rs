@@ -251,7 +251,7 @@ mod tests {
         let third = issuance(7, Some(second.row()));
         let all = [first, second, third.clone()];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            assert_eq!(newest(order.map(|index| all[index].clone()).into()), [third.clone()], "{order:?}");
+            assert_eq!(newest(order.map(|index| all[index].clone()).into()), std::slice::from_ref(&third), "{order:?}");
         }
     }
 }
