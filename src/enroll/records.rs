@@ -190,7 +190,7 @@ impl Issuance {
     }
 }
 
-/// The row of what a token, or an operator, was asked to issue.
+/// The row of what was asked for: the token's id, zeroes without one, and the hash of the request.
 pub(super) fn issuance_key(token_id: Option<TokenId>, request_sha256: &[u8; 32]) -> Vec<u8> {
     let id = token_id.map_or([0; TokenId::BYTES], |id| *id.as_bytes());
     [&id[..], request_sha256].concat()

@@ -236,7 +236,7 @@ async fn what_was_recorded_is_opened_with_the_key_log() {
     assert!(text.contains("    stream_data  ") && text.contains("packets opened, 0 closed"), "{text}");
 }
 
-/// Frames that a capture shows, as the client's or the server's; `None` when it was refused.
+/// Frames that a capture shows, as the client's or the server's, and whether it was read to its end.
 fn shown(capture: &[u8], keys: &str) -> (HashSet<String>, bool) {
     let (mut frames, mut message_bytes) = (HashSet::new(), 0);
     let mut dissector = Dissector::new(RecordedKeys::parse(keys, &default_provider()));

@@ -483,7 +483,6 @@ fn denylist_version(transaction: &ReadTransaction) -> Result<u64, Failure> {
     Ok(transaction.open_table(META)?.get(DENYLIST_VERSION)?.map_or(0, |value| value.value()))
 }
 
-/// The token's id, zeroes without one, and the hash of the request.
 fn unix(now: u64) -> i64 {
     i64::try_from(now).unwrap_or(i64::MAX)
 }
