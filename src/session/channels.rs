@@ -53,21 +53,24 @@ impl Session {
         if !lane.is_healthy() {
             return None;
         }
-        let (since, oldest) = (lane.unacknowledged_since()?, lane.sent.front()?);
-        let timeout = lane.suspect_timeout() + oldest.time;
+        let (since, timeout) = (lane.unacknowledged_since()?, lane.patience()?);
         if lane.setup.channel.is_none() && self.channel_lanes(lane.id).nth(1).is_none() {
             return Some(since + timeout);
         }
-        let channel_since = self.channel_lanes(lane.channel()).map(|lane| lane.last_progress_at).max();
+        let channel_since = self.channel_progress_at(lane.channel());
         let alone = since + timeout.max(limits::LANE_REPAIR_TIMEOUT);
         Some(alone.min(channel_since.map_or(since, |channel| channel.max(since)) + timeout))
     }
 
-    /// Whether nothing of a lane's channel has been acknowledged for as long as makes a lane suspect.
-    pub(super) fn is_channel_silent(&self, index: usize, now: Instant) -> bool {
-        let lane = &self.lanes[index];
-        let progress = self.channel_lanes(lane.channel()).map(|lane| lane.last_progress_at).max();
-        progress.is_none_or(|at| at + lane.suspect_timeout() <= now)
+    /// Whether nothing of a lane's channel has been acknowledged for as long as makes the lane suspect.
+    pub(super) fn is_channel_silent(&self, lane: &Lane, now: Instant) -> bool {
+        let silent_from = self.channel_progress_at(lane.channel()).zip(lane.patience()).map(|(at, time)| at + time);
+        silent_from.is_some_and(|from| from <= now)
+    }
+
+    /// When something of a channel was acknowledged last.
+    fn channel_progress_at(&self, channel: LaneId) -> Option<Instant> {
+        self.channel_lanes(channel).map(|lane| lane.last_progress_at).max()
     }
 
     /// Whether a lane may carry shared data: it has room, and holds nothing up, or all that may do.

@@ -276,6 +276,12 @@ impl Lane {
         if is_quic { timeout.max(limits::QUIC_SUSPECT_TIMEOUT_MIN) } else { timeout }
     }
 
+    /// How long the oldest packet on its way may stay unacknowledged: what the path explains, and the time that the packet
+    /// itself takes.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        Some(self.suspect_timeout() + self.sent.front()?.time)
+    }
+
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
         Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
     }

@@ -137,7 +137,7 @@ impl Session {
         for index in 0..self.lanes.len() {
             if self.suspect_deadline(&self.lanes[index]).is_some_and(|deadline| deadline <= now) {
                 self.suspect(index);
-                if self.is_channel_silent(index, now) {
+                if self.is_channel_silent(&self.lanes[index], now) {
                     self.suspect_idle_siblings(index);
                 }
             }

@@ -72,3 +72,23 @@ const OFFLOAD_BYTES_MAX: usize = 65_535 - 60 - 8;
 
 /// The payload of the largest UDP datagram, which is the longest piece that the kernel puts datagrams together to.
 const PIECE_BYTES_MAX: usize = 65_535 - 8;
+
+#[cfg(test)]
+mod tests {
+    use quinn::{Runtime, TokioRuntime};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn there_is_room_for_the_longest_piece_and_hardly_for_more() {
+        for payload_bytes_max in [1200_u16, 1472, 8972, 65_002, 65_527] {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let socket = TokioRuntime.wrap_udp_socket(socket).unwrap();
+            let most = socket.max_receive_segments();
+            let socket = Segments::of(socket, payload_bytes_max, payload_bytes_max);
+            let (count, bytes) = (socket.max_receive_segments(), usize::from(payload_bytes_max));
+            assert!(count == most || count * bytes >= PIECE_BYTES_MAX, "{payload_bytes_max}: {count}");
+            assert!(count * bytes < PIECE_BYTES_MAX + bytes, "{payload_bytes_max}: {count}");
+        }
+    }
+}
