@@ -25,7 +25,7 @@ pub use join::{Join, JoinError, Joined};
 pub use name_pattern::NamePattern;
 pub use overview::{AuthorityCounts, AuthorityState, NodeState, Overview, TokenState};
 pub use point::EnrollPoint;
-pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord};
+pub use records::{Denial, Denied, Issuance, Refusal, Role, TokenRecord, newest_of_each};
 pub use registrar::{Registrar, RegistrarSettings, Visit};
 pub use renew::{RenewError, Renewal, Renewed};
 pub use renewing::RenewVisit;

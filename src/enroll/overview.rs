@@ -3,12 +3,10 @@
 //! Read from the store in one go, and shown as of any moment after it: what has expired since is expired. No secret is in
 //! the store, and no key is shown.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::store::{Store, StoreError};
-use super::{Denial, Denied, Issuance, TokenRecord};
+use super::{Denial, Denied, Issuance, TokenRecord, newest_of_each};
 
 /// What the store had.
 #[derive(Clone, Debug, Default)]
@@ -97,26 +95,16 @@ impl Overview {
     /// [`StoreError`].
     pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let denials = store.denials()?;
-        let (mut newest, mut issued_count) = (BTreeMap::new(), 0);
-        for issuance in store.issuances()? {
-            if issuance.certificate.is_none() {
-                continue;
-            }
-            issued_count += 1;
-            let age = (issuance.reserved_unix, issuance.not_after_unix);
-            let found = Newest {
-                is_denied: denials.iter().any(|denial| denies(denial, &issuance)),
-                not_after_unix: issuance.not_after_unix,
-                name: issuance.name.clone(),
-            };
-            let place = newest.entry(issuance.name).or_insert_with(|| (age, found.clone()));
-            if place.0 < age {
-                *place = (age, found);
-            }
-        }
+        let issuances = store.issuances()?;
+        let issued_count = issuances.iter().filter(|issuance| issuance.certificate.is_some()).count();
+        let newest = newest_of_each(issuances).into_iter().map(|issuance| Newest {
+            is_denied: denials.iter().any(|denial| denies(denial, &issuance)),
+            not_after_unix: issuance.not_after_unix,
+            name: issuance.name,
+        });
         Ok(Self {
             tokens: store.tokens()?,
-            newest: newest.into_values().map(|(_, newest)| newest).collect(),
+            newest: newest.collect(),
             issued_count,
             denied_count: denials.len(),
             denylist_version: store.denylist_version()?,

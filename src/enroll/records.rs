@@ -1,6 +1,7 @@
 //! What the authority remembers: tokens, certificates reserved and issued, and who is denied. And the one place that
 //! decides, from a token's row, whether somebody may have a certificate.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -188,6 +189,23 @@ impl Issuance {
     pub fn row(&self) -> Vec<u8> {
         issuance_key(self.token_id, &self.request_sha256)
     }
+}
+
+/// Of each node the newest certificate that was issued, by name.
+pub fn newest_of_each(all: impl IntoIterator<Item = Issuance>) -> Vec<Issuance> {
+    let issued: Vec<_> = all.into_iter().filter(|issuance| issuance.certificate.is_some()).collect();
+    let replaced: HashSet<_> = issued.iter().filter_map(|issuance| issuance.replaces.clone()).collect();
+    // Several may be of the same second: then it is the one that no other has replaced.
+    let age =
+        |issuance: &Issuance| (issuance.reserved_unix, !replaced.contains(&issuance.row()), issuance.not_after_unix);
+    let mut newest = BTreeMap::<String, Issuance>::new();
+    for issuance in issued {
+        match newest.get(&issuance.name) {
+            Some(known) if age(known) >= age(&issuance) => {}
+            _ => drop(newest.insert(issuance.name.clone(), issuance)),
+        }
+    }
+    newest.into_values().collect()
 }
 
 /// The row of what was asked for: the token's id, zeroes without one, and the hash of the request.
@@ -379,5 +397,35 @@ mod tests {
             assert!(bad.parse::<Denied>().is_err(), "{bad}");
         }
         assert!("a b".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn of_renewals_within_a_second_the_last_one_counts() {
+        let issuance = |request: u8, replaces: Option<Vec<u8>>| Issuance {
+            token_id: None,
+            request_sha256: [request; 32],
+            spki_sha256: [request; 32],
+            name: "dc-b".to_owned(),
+            roles: Vec::new(),
+            address: None,
+            serial: [request; 16],
+            reserved_unix: 1_800_000_000,
+            not_before_unix: 0,
+            not_after_unix: i64::MAX,
+            certificate: Some(Vec::new()),
+            replaces,
+            anchors_sha256: None,
+        };
+        let first = issuance(9, None);
+        let second = issuance(5, Some(first.row()));
+        let third = issuance(7, Some(second.row()));
+        let all = [first, second, third.clone()];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            assert_eq!(
+                newest_of_each(order.map(|index| all[index].clone())),
+                std::slice::from_ref(&third),
+                "{order:?}"
+            );
+        }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Each step can be given again after an end in its middle: what makes a step complete is written last.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -25,7 +24,7 @@ use crate::config::secret_file::{read_private, read_public};
 use crate::config::{IdentityFiles, SystemFiles};
 use crate::crypto::identity::{PeerVerifier, Trust, TrustAnchors, default_provider};
 use crate::enroll::store::Store;
-use crate::enroll::{AuditEvent, Issuance, files};
+use crate::enroll::{AuditEvent, Issuance, files, newest_of_each};
 use crate::issue::{CertificateAuthority, KeyType, Validity};
 
 /// Arguments of `longhaul hub rotate`.
@@ -187,23 +186,10 @@ impl Place<'_> {
     }
 }
 
-/// Of each node the newest certificate, if it holds yet.
+/// Of each node the newest certificate that holds yet.
 fn newest(all: Vec<Issuance>) -> Vec<Issuance> {
     let now = i64::try_from(now_unix()).unwrap_or(i64::MAX);
-    let issued = all.into_iter().filter(|issuance| issuance.not_after_unix > now && issuance.certificate.is_some());
-    let issued: Vec<_> = issued.collect();
-    let replaced: HashSet<_> = issued.iter().filter_map(|issuance| issuance.replaces.clone()).collect();
-    // Several may be of the same second: then it is the one that no other has replaced.
-    let age =
-        |issuance: &Issuance| (issuance.reserved_unix, !replaced.contains(&issuance.row()), issuance.not_after_unix);
-    let mut newest = BTreeMap::<String, Issuance>::new();
-    for issuance in issued {
-        match newest.get(&issuance.name) {
-            Some(known) if age(known) >= age(&issuance) => {}
-            _ => drop(newest.insert(issuance.name.clone(), issuance)),
-        }
-    }
-    newest.into_values().collect()
+    newest_of_each(all.into_iter().filter(|issuance| issuance.not_after_unix > now))
 }
 
 fn refuse_for<'a>(nodes: impl Iterator<Item = &'a Issuance>, why: &str, is_forced: bool) -> anyhow::Result<()> {
@@ -224,34 +210,3 @@ const ANCHORS: &str = files::AUTHORITY_CERTIFICATE;
 /// The next authority until it is the one.
 const NEXT_CERTIFICATE: &str = "next.crt";
 const NEXT_KEY: &str = "next.key";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_renewals_within_a_second_the_last_one_counts() {
-        let issuance = |request: u8, replaces: Option<Vec<u8>>| Issuance {
-            token_id: None,
-            request_sha256: [request; 32],
-            spki_sha256: [request; 32],
-            name: "dc-b".to_owned(),
-            roles: Vec::new(),
-            address: None,
-            serial: [request; 16],
-            reserved_unix: now_unix(),
-            not_before_unix: 0,
-            not_after_unix: i64::MAX,
-            certificate: Some(Vec::new()),
-            replaces,
-            anchors_sha256: None,
-        };
-        let first = issuance(9, None);
-        let second = issuance(5, Some(first.row()));
-        let third = issuance(7, Some(second.row()));
-        let all = [first, second, third.clone()];
-        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            assert_eq!(newest(order.map(|index| all[index].clone()).into()), std::slice::from_ref(&third), "{order:?}");
-        }
-    }
-}
