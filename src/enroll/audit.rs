@@ -140,6 +140,25 @@ pub enum AuditEvent<'a> {
     },
 }
 
+const CERTIFICATE_ISSUED: &str = "certificate-issued";
+const CERTIFICATE_RENEWED: &str = "certificate-renewed";
+const ENROLMENT_REFUSED: &str = "enrolment-refused";
+const RENEWAL_REFUSED: &str = "renewal-refused";
+const GUEST_ADMITTED: &str = "guest-admitted";
+const GUEST_REFUSED: &str = "guest-refused";
+const TOKEN_LOCKED: &str = "token-locked";
+
+/// What the audit log says of those who come to be let in.
+pub(super) const ADMISSION_EVENTS: [&str; 7] = [
+    CERTIFICATE_ISSUED,
+    CERTIFICATE_RENEWED,
+    ENROLMENT_REFUSED,
+    RENEWAL_REFUSED,
+    GUEST_ADMITTED,
+    GUEST_REFUSED,
+    TOKEN_LOCKED,
+];
+
 /// A line: the same fields for every event, as far as they say something.
 #[derive(Debug, Default, Serialize)]
 struct Line<'a> {
@@ -307,10 +326,10 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
         },
         AuditEvent::TokenRevoked(id) => Line { event: "token-revoked", token: Some(id.to_string()), ..line },
         AuditEvent::TokenLocked { token_id, address } => {
-            Line { event: "token-locked", token: Some(token_id.to_string()), address: Some(*address), ..line }
+            Line { event: TOKEN_LOCKED, token: Some(token_id.to_string()), address: Some(*address), ..line }
         }
         AuditEvent::CertificateIssued { token_id, name, address, serial, not_after_unix } => Line {
-            event: "certificate-issued",
+            event: CERTIFICATE_ISSUED,
             token: Some(token_id.to_string()),
             name: Some((*name).to_owned()),
             address: Some(*address),
@@ -319,7 +338,7 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             ..line
         },
         AuditEvent::CertificateRenewed { token_id, name, address, serial, not_after_unix } => Line {
-            event: "certificate-renewed",
+            event: CERTIFICATE_RENEWED,
             token: token_id.map(|id| id.to_string()),
             name: Some((*name).to_owned()),
             address: *address,
@@ -328,7 +347,7 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             ..line
         },
         AuditEvent::RenewalRefused { name, address, reason, suppressed_count } => Line {
-            event: "renewal-refused",
+            event: RENEWAL_REFUSED,
             name: Some((*name).to_owned()),
             address: *address,
             reason: Some(reason.to_string()),
@@ -336,14 +355,14 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
             ..line
         },
         AuditEvent::GuestAdmitted { token_id, name, address } => Line {
-            event: "guest-admitted",
+            event: GUEST_ADMITTED,
             token: Some(token_id.to_string()),
             name: Some((*name).to_owned()),
             address: Some(*address),
             ..line
         },
         AuditEvent::GuestRefused { token_id, address, reason, suppressed_count } => Line {
-            event: "guest-refused",
+            event: GUEST_REFUSED,
             token: Some(token_id.to_string()),
             address: Some(*address),
             reason: Some(reason.to_string()),
@@ -371,7 +390,7 @@ fn line<'a>(now_unix: u64, event: &AuditEvent<'a>) -> Line<'a> {
         AuditEvent::Denied(denied) => Line { event: "revoked", denied: Some(denied.to_string()), ..line },
         AuditEvent::Allowed(denied) => Line { event: "unrevoked", denied: Some(denied.to_string()), ..line },
         AuditEvent::EnrolmentRefused { token_id, address, reason, suppressed_count } => Line {
-            event: "enrolment-refused",
+            event: ENROLMENT_REFUSED,
             token: token_id.map(|id| id.to_string()),
             address: Some(*address),
             reason: Some(reason.to_string()),

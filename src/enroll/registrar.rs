@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::audit::ADMISSION_EVENTS;
 use super::store::{Ask, Store, StoreError};
 use super::throttle::Throttle;
 use super::{AuditEvent, AuditLog, Issuance, Overview, Refusal};
@@ -293,17 +294,6 @@ const NOBODYS_KEY: [u8; 32] = {
     key[0] = 0x58;
     key
 };
-
-/// What a registrar writes into the audit log about those who come.
-const ADMISSION_EVENTS: [&str; 7] = [
-    "certificate-issued",
-    "certificate-renewed",
-    "enrolment-refused",
-    "renewal-refused",
-    "guest-admitted",
-    "guest-refused",
-    "token-locked",
-];
 
 /// Lines about refusals in the audit log.
 const REFUSALS_PER_SECOND: u32 = 2;
