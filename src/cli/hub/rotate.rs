@@ -175,7 +175,9 @@ impl Place<'_> {
     }
 
     fn next(&self) -> Result<CertificateAuthority, CliError> {
-        let missing = || format!("there is no next authority in {}; make it: begin", self.directory.display());
+        let missing = || {
+            format!("there is no next authority in {}; make it by: longhaul hub rotate begin", self.directory.display())
+        };
         let certificate = read_public(&self.path(NEXT_CERTIFICATE)).with_context(missing)?;
         let key = read_private(&self.path(NEXT_KEY)).with_context(missing)?;
         decrypt(&certificate, &key, Some(self.passphrase))
