@@ -51,6 +51,10 @@ impl SendWindow {
 /// What a line may carry that a window has to be large enough for without a second wait: 1 Gbit/s.
 const FAST_BYTES_PER_SECOND: f64 = 125e6;
 
+/// Of a window, the part behind a gap from which on it grows. A sender that doubles its rate each round trip has sent as much
+/// again when it hears of that, and what follows a gap waits for more than one: this reaches it in time.
+const GAP_SHARE: u64 = 4;
+
 /// What we let the peer send.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveWindow {
@@ -120,9 +124,23 @@ impl ReceiveWindow {
     /// Where lanes lose packets, most of a window waits behind a gap, and half of it is used up too seldom for
     /// [`poll_update`](Self::poll_update) to see that.
     pub fn on_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) -> Option<u64> {
-        let needed = (FAST_BYTES_PER_SECOND * 2.0 * round_trip.as_secs_f64()) as u64;
         let grows = limit >= self.resized_at && self.window < self.window_max;
-        grows.then(|| self.grow(needed.max(self.window * 4), now))
+        grows.then(|| self.grow(needed_bytes(round_trip).max(self.window * 4), now))
+    }
+
+    /// So many bytes wait behind what is missing. The window should not be used up before that is repaired, which the peer
+    /// would say a round trip too late: it doubles in advance, or grows at once to what a fast line of that round trip needs.
+    /// A new credit to tell the peer, if there is one.
+    pub fn on_gap(&mut self, waiting: u64, now: Instant, round_trip: Duration) -> Option<u64> {
+        let grows = waiting > self.window / GAP_SHARE && self.window < self.window_max;
+        grows.then(|| self.grow(needed_bytes(round_trip).max(self.window * 2), now))
+    }
+
+    /// One of several that share this window has grown to `window`: this one should have room for it and others beside it. A
+    /// new credit to tell the peer, if there is one.
+    pub fn make_room_for(&mut self, window: u64, now: Instant) -> Option<u64> {
+        let wanted = window.saturating_add(window / 2).min(self.window_max);
+        (wanted > self.window).then(|| self.grow(wanted, now))
     }
 
     fn grow(&mut self, window: u64, now: Instant) -> u64 {
@@ -132,6 +150,11 @@ impl ReceiveWindow {
         self.resized_at = self.maximum;
         self.maximum
     }
+}
+
+/// A window that a fast line of this round trip does not use up.
+fn needed_bytes(round_trip: Duration) -> u64 {
+    (FAST_BYTES_PER_SECOND * 2.0 * round_trip.as_secs_f64()) as u64
 }
 
 #[cfg(test)]
@@ -188,6 +211,31 @@ mod tests {
         let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
         let round_trip = Duration::from_millis(150);
         assert_eq!(window.on_blocked(1 << 20, Instant::now(), round_trip), Some(37_500_000));
+    }
+
+    #[test]
+    fn a_window_grows_before_what_waits_behind_a_gap_has_used_it_up() {
+        let (now, long, short) = (Instant::now(), Duration::from_millis(150), Duration::from_millis(1));
+        let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
+        assert_eq!(window.on_gap(1 << 18, now, long), None, "it is not much yet");
+        assert_eq!(window.on_gap((1 << 18) + 1, now, long), Some(37_500_000));
+        assert_eq!(window.on_gap((1 << 18) + 1, now, long), None, "of the grown window that is little");
+        assert_eq!(window.on_gap(10_000_000, now, long), Some(75_000_000));
+        let mut window = ReceiveWindow::new(1 << 20, 3 << 20);
+        assert_eq!(window.on_gap(1 << 20, now, short), Some(2 << 20));
+        assert_eq!(window.on_gap(1 << 20, now, short), Some(3 << 20));
+        assert_eq!(window.on_gap(3 << 20, now, short), None, "it is as large as it may be");
+    }
+
+    #[test]
+    fn a_shared_window_makes_room_for_one_that_grows_and_others() {
+        let now = Instant::now();
+        let mut window = ReceiveWindow::new(16 << 20, 192 << 20);
+        window.consume(100);
+        assert_eq!(window.make_room_for(8 << 20, now), None, "it has it");
+        assert_eq!(window.make_room_for(32 << 20, now), Some(100 + (48 << 20)));
+        assert_eq!(window.make_room_for(u64::MAX, now), Some(100 + (192 << 20)));
+        assert_eq!(window.make_room_for(u64::MAX, now), None);
     }
 
     #[test]

@@ -59,6 +59,12 @@ impl ReceiveBuffer {
         self.highest
     }
 
+    /// One past the last byte in order.
+    #[must_use]
+    pub fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
     /// Bytes that can be taken now.
     #[must_use]
     pub fn ready_bytes(&self) -> u64 {

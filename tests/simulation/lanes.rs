@@ -388,3 +388,18 @@ fn window_grows_while_lanes_repair_their_losses() {
     assert!(second_half > 7 * MEGABYTE, "{second_half}");
     world.run_until_all_read(Duration::from_secs(20));
 }
+
+#[test]
+fn a_loss_at_the_beginning_does_not_use_up_the_window() {
+    let path = Path { delay: milliseconds(75), bytes_per_second: 1_000_000, buffer_bytes: 128 * 1024 };
+    let mut world = World::connected(1, 4, path);
+    send(&mut world, 20 * MEGABYTE);
+    // What a lane repairs for two round trips holds up what the others bring.
+    world.run_for(milliseconds(100));
+    let now = world.now;
+    world.links[0].pipes[CLIENT].stall(now, milliseconds(300));
+    world.run_for(milliseconds(1500));
+    let read = world.oracle.read_bytes();
+    assert!(read > 4 * MEGABYTE, "{read}");
+    world.run_until_all_read(Duration::from_secs(20));
+}

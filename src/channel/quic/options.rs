@@ -123,8 +123,9 @@ pub enum RetryPolicy {
     Never,
 }
 
-/// RFC 9002 §7.2.
-const INITIAL_WINDOW_BYTES: u64 = 14_720;
+/// Forty datagrams: what the four TCP connections of a link begin with (RFC 6928), of which one QUIC channel takes the place.
+/// They are spread over a round trip. RFC 9002 §7.2 recommends ten for what may not stand for several.
+const INITIAL_WINDOW_BYTES: u64 = 4 * 14_720;
 
 /// RFC 9002 §6.2.2.
 const INITIAL_RTT: Duration = Duration::from_millis(333);

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{StreamFault, StreamNotice, Streams};
+use super::{Receiving, StreamFault, StreamNotice, Streams};
 use crate::base::{Direction, StreamCode, StreamId};
 use crate::stream::Priority;
 use crate::wire::{Frame, StreamData};
 
-/// An application that has more than this part of a window to take is slow: a larger one would not help.
+/// An application that has more than this part of a window to take is slow.
 const UNTAKEN_SHARE: u64 = 4;
 
 impl Streams {
@@ -35,6 +35,13 @@ impl Streams {
             .buffer
             .insert(frame.offset, &frame.data.to_bytes(), frame.fin)
             .map_err(|error| StreamFault::Receive { id, error })?;
+        let grown = if is_wanted { receiving.grow_behind_gap(now, round_trip) } else { None };
+        let window = receiving.window.window();
+        if let Some(maximum) = grown {
+            self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
+            let shared = self.receive_window.make_room_for(window, now);
+            self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
+        }
         if is_wanted {
             if news {
                 self.notices.push_back(StreamNotice::Readable(id));
@@ -164,7 +171,7 @@ impl Streams {
             return Ok(());
         };
         if !receiving.is_stopped
-            && receiving.buffer.ready_bytes() <= receiving.window.window() / UNTAKEN_SHARE
+            && !receiving.is_untaken()
             && let Some(maximum) = receiving.window.on_blocked(limit, now, round_trip)
         {
             self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
@@ -189,5 +196,18 @@ impl Streams {
             self.notices.push_back(StreamNotice::Available(direction));
         }
         news
+    }
+}
+
+impl Receiving {
+    /// Whether the application is slow to take what has arrived: a larger window would not help.
+    fn is_untaken(&self) -> bool {
+        self.buffer.ready_bytes() > self.window.window() / UNTAKEN_SHARE
+    }
+
+    /// Grows the window when much waits behind what is missing. A new credit to tell the peer.
+    fn grow_behind_gap(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
+        let waiting = self.buffer.highest() - self.buffer.contiguous();
+        if waiting == 0 || self.is_untaken() { None } else { self.window.on_gap(waiting, now, round_trip) }
     }
 }
