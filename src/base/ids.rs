@@ -1,6 +1,11 @@
 //! Newtypes for everything that is counted or named on the wire, so that one cannot pass for another.
 
+use std::collections::HashMap;
 use std::fmt;
+
+/// A map by ids. They are given in order, so a peer cannot choose them to fall on one another, and a hash that would stand
+/// that takes ten times longer: several maps are asked for each packet.
+pub type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Which side of a session a node is: the client dialled the first channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

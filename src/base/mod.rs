@@ -16,7 +16,7 @@ mod share;
 pub use bandwidth::Bandwidth;
 pub use codes::{CloseCode, StreamCode};
 pub use entropy::{Entropy, SystemEntropy};
-pub use ids::{Direction, Epoch, LaneId, PacketNumber, SessionId, Side, StreamId};
+pub use ids::{Direction, Epoch, IdMap, LaneId, PacketNumber, SessionId, Side, StreamId};
 pub use pace::{Pacer, VirtualQueue};
 pub use ranges::RangeSet;
 pub use rate::TokenBucket;

@@ -3,7 +3,6 @@
 //! All changes go through [`Shared::with`]: it drains the session's outputs after each one, and wakes whom they
 //! concern after the lock is released.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::error::SessionError;
 use super::observer::{NodeEvent, Observer};
-use crate::base::{Direction, LaneId, StreamId};
+use crate::base::{Direction, IdMap, LaneId, StreamId};
 use crate::channel::AbortHandle;
 use crate::crypto::identity::{NodeId, PeerIdentity};
 use crate::session::{CloseReason, EstablishError, Event, LaneState, Session};
@@ -73,14 +72,14 @@ pub(super) enum Wait {
 /// What is behind the lock.
 pub(super) struct Inner {
     pub(super) session: Session,
-    waiting: HashMap<Wait, Waker>,
+    waiting: IdMap<Wait, Waker>,
     accepting: [Vec<Waker>; 2],
     opening: [Vec<Waker>; 2],
     /// Wait for the session to be connected, or to fail.
     connecting: Vec<Waker>,
     ending: Vec<Waker>,
     due: Vec<Waker>,
-    lanes: HashMap<LaneId, LaneControl>,
+    lanes: IdMap<LaneId, LaneControl>,
     /// When the timer task wakes.
     armed: Option<Instant>,
     listener: Option<mpsc::UnboundedSender<LaneEvent>>,
@@ -114,13 +113,13 @@ impl Shared {
         }
         let inner = Inner {
             session,
-            waiting: HashMap::new(),
+            waiting: IdMap::default(),
             accepting: Default::default(),
             opening: Default::default(),
             connecting: Vec::new(),
             ending: Vec::new(),
             due: Vec::new(),
-            lanes: HashMap::new(),
+            lanes: IdMap::default(),
             armed: None,
             listener,
             closed: None,

@@ -88,7 +88,8 @@ impl Session {
             }
             State::Connecting | State::Connected => {
                 self.on_running(now);
-                self.gather(now, index, &mut copied)
+                // Asked after each packet, when there is mostly no other one.
+                if self.has_nothing_for(index, now) { Vec::new() } else { self.gather(now, index, &mut copied) }
             }
         };
         if frames.is_empty() {
@@ -335,12 +336,24 @@ impl Session {
         Some(self.streams.unsent_bytes() + self.streams.unsent_datagram_bytes()).filter(|bytes| *bytes < ENDLESS)
     }
 
+    /// Whether no packet can be made for a lane, whatever scheduler and limits say.
+    fn has_nothing_for(&self, index: usize, now: Instant) -> bool {
+        let lane = &self.lanes[index];
+        let is_idle = !self.streams.has_ready() && !self.streams.has_datagrams() && !self.streams.has_control();
+        let is_shared_idle = is_idle && self.control.is_empty() && !self.has_acks_of_others();
+        is_shared_idle && !lane.has_own_work(now) && !self.is_express(lane.id)
+    }
+
+    fn has_acks_of_others(&self) -> bool {
+        self.lanes.iter().any(Lane::is_acknowledged_by_others)
+    }
+
     /// Whether there is something that any lane may send.
     pub(super) fn has_shared_work(&self) -> bool {
         !self.control.is_empty()
             || self.streams.has_control()
             || (!self.throttle.holds_lanes() && (self.streams.has_ready() || self.has_datagrams_for_lanes()))
-            || self.lanes.iter().any(Lane::is_acknowledged_by_others)
+            || self.has_acks_of_others()
     }
 
     /// Wakes the waiting lane that should carry what there is.

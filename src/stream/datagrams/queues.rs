@@ -1,11 +1,11 @@
 //! A queue for each flow, bounded each and together. When there is no room the oldest goes: of the flow itself, or of
 //! the one that holds the most, so that a flood on one flow takes nothing from the others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::{StreamId, limits};
+use crate::base::{IdMap, StreamId, limits};
 
 /// What can be queued.
 pub(super) trait Queued {
@@ -38,14 +38,14 @@ struct Queue<T> {
 /// Queues of datagrams by flow.
 #[derive(Debug)]
 pub(super) struct Queues<T> {
-    flows: HashMap<StreamId, Queue<T>>,
+    flows: IdMap<StreamId, Queue<T>>,
     cost: usize,
     count: usize,
 }
 
 impl<T> Default for Queues<T> {
     fn default() -> Self {
-        Self { flows: HashMap::new(), cost: 0, count: 0 }
+        Self { flows: IdMap::default(), cost: 0, count: 0 }
     }
 }
 

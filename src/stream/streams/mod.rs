@@ -7,7 +7,7 @@ mod datagrams;
 mod output;
 mod peer;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::id_allocator::{LocalIds, RemoteIds};
 use super::priority::{Priority, ReadyQueue};
 use super::receive::{ReceiveBuffer, ReceiveError};
 use super::send::SendBuffer;
-use crate::base::{CloseCode, Direction, Side, StreamCode, StreamId, limits};
+use crate::base::{CloseCode, Direction, IdMap, Side, StreamCode, StreamId, limits};
 use crate::wire::Frame;
 
 /// Sizes of windows and counts of streams.
@@ -200,7 +200,7 @@ pub struct Streams {
     side: Side,
     config: StreamsConfig,
     peer_stream_window: u64,
-    streams: HashMap<StreamId, Stream>,
+    streams: IdMap<StreamId, Stream>,
     local: [LocalIds; 2],
     remote: [RemoteIds; 2],
     unaccepted: [VecDeque<StreamId>; 2],
@@ -230,7 +230,7 @@ impl Streams {
         Self {
             side,
             peer_stream_window: 0,
-            streams: HashMap::new(),
+            streams: IdMap::default(),
             local: [LocalIds::new(side, Direction::Bi, 0), LocalIds::new(side, Direction::Uni, 0)],
             remote: [remote(Direction::Bi), remote(Direction::Uni)],
             unaccepted: [VecDeque::new(), VecDeque::new()],
