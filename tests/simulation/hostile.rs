@@ -65,9 +65,24 @@ fn repeated(frame: &Frame, count: usize) -> Vec<Frame> {
 fn data_past_the_window_of_a_stream() {
     let window = limits::STREAM_WINDOW_BYTES;
     let mut world = connected();
-    inject(&mut world, SERVER, vec![data(client_stream(0), window - 10, 10, false)]);
+    // A gap would have the window grow.
+    inject(&mut world, SERVER, vec![data(client_stream(0), 0, window as usize, false)]);
     assert!(is_well(&mut world, SERVER), "the last byte of the window may come");
     inject(&mut world, SERVER, vec![data(client_stream(0), window, 1, false)]);
+    assert_eq!(code_sent(&mut world, SERVER), Some(CloseCode::FLOW_CONTROL_ERROR));
+}
+
+#[test]
+fn data_past_the_largest_window_of_a_stream() {
+    let mut world = connected();
+    // Nothing arrives in order, and the window grows for what seems to wait behind a loss, to its end.
+    let mut last = limits::STREAM_WINDOW_BYTES - 1;
+    while last < limits::STREAM_WINDOW_BYTES_MAX {
+        inject(&mut world, SERVER, vec![data(client_stream(0), last, 1, false)]);
+        assert!(is_well(&mut world, SERVER), "{last} is in the window");
+        last = last * 2 + 1;
+    }
+    inject(&mut world, SERVER, vec![data(client_stream(0), limits::STREAM_WINDOW_BYTES_MAX, 1, false)]);
     assert_eq!(code_sent(&mut world, SERVER), Some(CloseCode::FLOW_CONTROL_ERROR));
 }
 

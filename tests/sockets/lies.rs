@@ -104,11 +104,14 @@ fn ack(lane: u32, next: u64) -> Frame {
 async fn a_peer_that_exceeds_its_credit_loses_its_session() {
     let mut stage = Stage::new().await;
     let (window, code) = (limits::STREAM_WINDOW_BYTES, CloseCode::FLOW_CONTROL_ERROR);
+    // All of a window, piece by piece: for what is missing in front of something it would grow.
+    const PIECE: usize = 32 * 1024;
+    let whole = |index| (0..window).step_by(PIECE).map(move |offset| vec![data(uni(index), offset, PIECE, false)]);
     // The last byte of the window may come, and the one behind it may not.
-    stage.lie(&[vec![data(uni(0), window - 1, 1, false)], vec![data(uni(0), window, 1, false)]], code).await;
+    stage.lie(&whole(0).chain([vec![data(uni(0), window, 1, false)]]).collect::<Vec<_>>(), code).await;
     let streams = limits::SESSION_WINDOW_BYTES / window;
-    let full = (0..streams).map(|index| data(uni(index), window - 1, 1, false)).collect();
-    stage.lie(&[full, vec![data(uni(streams), 0, 1, false)]], code).await;
+    let past = vec![data(uni(streams), 0, 1, false)];
+    stage.lie(&(0..streams).flat_map(whole).chain([past]).collect::<Vec<_>>(), code).await;
     stage.lie(&[vec![data(uni(limits::STREAMS_MAX), 0, 1, false)]], code).await;
     let reset = Frame::StreamReset { stream_id: uni(0), code: StreamCode(0), final_size: window + 1 };
     stage.lie(&[vec![reset]], code).await;
