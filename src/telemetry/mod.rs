@@ -88,6 +88,8 @@ struct Shared {
     gateway: Mutex<Weak<Gateway>>,
     authority: OnceLock<AuthoritySource>,
     errors: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Held for reading while something is exported, which has been taken from where it waited.
+    exports: tokio::sync::RwLock<()>,
 }
 
 /// Tells what an authority has, once that is known.
@@ -125,6 +127,7 @@ impl Telemetry {
             gateway: Mutex::new(Weak::new()),
             authority: OnceLock::new(),
             errors: Mutex::default(),
+            exports: tokio::sync::RwLock::default(),
         });
         Ok(Self(Arc::new(Running { shared, tasks: Mutex::default() })))
     }
@@ -190,7 +193,9 @@ impl Telemetry {
 
     /// Sends what was not sent yet, within a moment. To be called when the node has ended.
     pub async fn shutdown(&self) {
+        let no_export = otlp::wait_for_exports(&self.0.shared).await;
         lock(&self.0.tasks).drain(..).for_each(|task| task.abort());
+        drop(no_export);
         otlp::flush(&self.0.shared).await;
     }
 }

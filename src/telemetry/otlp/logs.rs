@@ -245,8 +245,59 @@ const BATCH_RECORDS_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
+    use crate::telemetry::{OtlpSettings, Protocol, Telemetry, lock};
     use crate::wire::TraceContext;
+
+    /// Answers requests, and notes what they say.
+    async fn collect(mut stream: TcpStream, received: Arc<Mutex<Vec<u8>>>) {
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            received.lock().unwrap().extend_from_slice(&buffer[..count]);
+            // Requests this short come at once, or as head and body, of which the second is answered.
+            if !buffer[..count].starts_with(b"POST") || !buffer[..count].ends_with(b"\r\n\r\n") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_when_a_node_ends_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let otlp = OtlpSettings {
+            endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+            protocol: Some(Protocol::HttpProtobuf),
+            interval: Some(Duration::ZERO),
+            ..OtlpSettings::default()
+        };
+        let tap = LogTap::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(tap.layer()));
+        let settings = Settings { otlp: Some(otlp), logs: true, ..Settings::default() };
+        let telemetry = Telemetry::new("spiffe://test/node/a", &settings).unwrap();
+        telemetry.take_logs(&tap);
+        tracing::warn!(target: "application", "last words");
+        let shared = Arc::clone(&telemetry.0.shared);
+        lock(&telemetry.0.tasks).push(tokio::spawn(super::super::run_logs(shared)));
+        let queue = Arc::clone(&telemetry.0.shared.logging.as_ref().unwrap().queue);
+        // Taken, and not yet sent: nobody has answered the connection.
+        while !queue.waiting.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&received);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(collect(stream, Arc::clone(&kept)));
+            }
+        });
+        telemetry.shutdown().await;
+        let received = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+        assert!(received.contains("last words"), "{received:.200}");
+    }
 
     #[test]
     fn events_of_exporters_are_told_from_others() {

@@ -20,6 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use tokio::sync::RwLockWriteGuard;
 use tokio::time::error::Elapsed;
 use tonic::metadata::MetadataMap;
 
@@ -167,6 +168,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut interval = interval(exporting.plan.interval);
     loop {
         interval.tick().await;
+        let _export = shared.exports.read().await;
         if let Some(metrics) = shared.collect(&exporting.output) {
             exporting.export(&metrics, exporting.plan.timeout).await;
         }
@@ -179,6 +181,7 @@ pub(super) async fn run_spans(shared: Arc<Shared>) {
     let mut interval = interval(tracing.plan.interval);
     loop {
         interval.tick().await;
+        let _export = shared.exports.read().await;
         tracing.export(tracing.plan.timeout).await;
     }
 }
@@ -189,6 +192,7 @@ pub(super) async fn run_logs(shared: Arc<Shared>) {
     let mut interval = interval(logging.plan.interval);
     loop {
         interval.tick().await;
+        let _export = shared.exports.read().await;
         logging.export(logging.plan.timeout).await;
     }
 }
@@ -197,6 +201,12 @@ fn interval(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
+}
+
+/// Waits for a moment until nothing is being exported, and lets nothing begin: an export that is ended takes along what it
+/// has taken from where it waited.
+pub(super) async fn wait_for_exports(shared: &Shared) -> Option<RwLockWriteGuard<'_, ()>> {
+    tokio::time::timeout(FLUSH_TIMEOUT, shared.exports.write()).await.ok()
 }
 
 /// Sends what is left, within a moment.
