@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-/// A map by ids. They are given in order, so a peer cannot choose them to fall on one another, and a hash that would stand
-/// that takes ten times longer: several maps are asked for each packet.
-pub type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+/// A map by ids, with a hash that is cheap, as several maps are asked for each packet. A peer can hardly choose ids that fall
+/// on one another: they are given in order or within small limits, and each map has a seed of its own.
+pub(crate) type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Which side of a session a node is: the client dialled the first channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -35,16 +35,14 @@ impl Streams {
             .buffer
             .insert(frame.offset, &frame.data.to_bytes(), frame.fin)
             .map_err(|error| StreamFault::Receive { id, error })?;
-        let grown = if is_wanted { receiving.grow_behind_gap(now, round_trip) } else { None };
-        let window = receiving.window.window();
-        if let Some(maximum) = grown {
-            self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
-            let shared = self.receive_window.make_room_for(window, now);
-            self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
-        }
         if is_wanted {
             if news {
                 self.notices.push_back(StreamNotice::Readable(id));
+            }
+            if let Some(maximum) = receiving.grow_behind_gap(now, round_trip) {
+                self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
+                let shared = self.receive_window.make_room_for(receiving.window.window(), now);
+                self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
             }
         } else {
             receiving.buffer.clear();

@@ -249,6 +249,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tracing_subscriber::layer::SubscriberExt;
 
+    use super::super::run_logs;
     use super::*;
     use crate::telemetry::{OtlpSettings, Protocol, Telemetry, lock};
     use crate::wire::TraceContext;
@@ -281,12 +282,15 @@ mod tests {
         telemetry.take_logs(&tap);
         tracing::warn!(target: "application", "last words");
         let shared = Arc::clone(&telemetry.0.shared);
-        lock(&telemetry.0.tasks).push(tokio::spawn(super::super::run_logs(shared)));
+        lock(&telemetry.0.tasks).push(tokio::spawn(run_logs(shared)));
         let queue = Arc::clone(&telemetry.0.shared.logging.as_ref().unwrap().queue);
         // Taken, and not yet sent: nobody has answered the connection.
-        while !queue.waiting.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let taken = async {
+            while !queue.waiting.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), taken).await.expect("an export begins");
         let received = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&received);
         tokio::spawn(async move {

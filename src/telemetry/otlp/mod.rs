@@ -282,5 +282,5 @@ fn metadata(headers: &[(String, String)]) -> Result<MetadataMap, OtlpError> {
     Ok(MetadataMap::from_headers(map))
 }
 
-/// A node that ends waits for its last word no longer than this.
+/// A node that ends waits no longer than this for what is being exported, and for the last word of each signal.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
