@@ -213,6 +213,11 @@ pub const QUIC_REORDER_BYTES_MAX: usize = 64 << 20;
 /// again and again, and each repair takes a round trip. Beyond it the peer does not read the lane.
 pub const LANE_REPAIR_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the word of a transport, that its peer acknowledges packets, stands in for the session's own acknowledgements. A
+/// burst of 64 KiB that a line of 100 kbit/s has lost takes 5 s to be sent again, and a transport begins that slowly. A peer whose
+/// transport alone works is found after this time.
+pub const TRANSPORT_WORD_MAX: Duration = Duration::from_secs(20);
+
 /// Shortest time without an acknowledgement after which a lane is dead, when data waits for one.
 pub const DEAD_TIMEOUT_MIN: Duration = Duration::from_secs(6);
 

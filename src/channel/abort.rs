@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
@@ -44,6 +44,12 @@ impl AbortHandle {
             Target::Quic(lane) => quic(lane),
             Target::Unix(_) => None,
         }
+    }
+
+    /// When the transport's peer acknowledged anything last, where the transport tells without being asked for more: of
+    /// QUIC.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.looked_at_by(|_| None, WeakQuicIo::heard_at)
     }
 
     /// Shuts both directions down at once: the halves end, the other end sees the end of the stream after what was

@@ -76,6 +76,8 @@ pub(super) struct PathMeter(Mutex<Collected>);
 struct Collected {
     round_trips: Vec<Duration>,
     newest_at: Option<Instant>,
+    /// When the peer acknowledged anything last.
+    heard_at: Option<Instant>,
 }
 
 impl PathMeter {
@@ -84,8 +86,14 @@ impl PathMeter {
         std::mem::take(&mut self.lock().round_trips)
     }
 
+    /// When the peer acknowledged anything last.
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.lock().heard_at
+    }
+
     fn collect(&self, rtt: Duration, now: Instant) {
         let mut collected = self.lock();
+        collected.heard_at = Some(now);
         let is_due = collected.newest_at.is_none_or(|at| now.saturating_duration_since(at) >= SAMPLE_INTERVAL);
         if is_due && collected.round_trips.len() < SAMPLES_MAX {
             collected.round_trips.push(rtt);

@@ -196,6 +196,7 @@ impl Shared {
                 }
             }
             self.with(|inner| {
+                inner.hear_transports();
                 inner.session.handle_timeout(Instant::now());
                 inner.armed = inner.session.next_timeout();
             });
@@ -271,6 +272,15 @@ impl Inner {
     pub(super) fn channel_aborts(&self) -> Vec<(LaneId, AbortHandle)> {
         let firsts = self.lanes.iter().filter(|(id, _)| self.session.channel_of(**id) == Some(**id));
         firsts.map(|(id, control)| (*id, control.abort.clone())).collect()
+    }
+
+    /// Tells the session what the transports under its channels have heard.
+    fn hear_transports(&mut self) {
+        for (lane, control) in &self.lanes {
+            if let (Some(channel), Some(at)) = (self.session.channel_of(*lane), control.abort.heard_at()) {
+                self.session.handle_transport_word(channel, at);
+            }
+        }
     }
 
     /// Registers the tasks of a lane.

@@ -65,8 +65,10 @@ impl Session {
         }
         let interval = lane.round_trip.rate_interval();
         self.rate_mut(index).on_delivered(now, delivered, interval);
+        self.overtake_siblings(index, now);
         let lane = &mut self.lanes[index];
         lane.last_progress_at = now;
+        lane.overtaken_at = None;
         lane.has_grace = true;
         lane.is_pinged &= !lane.sent.is_empty();
         if lane.state == LaneState::Suspect {

@@ -48,23 +48,53 @@ impl Session {
         carrying.filter_map(|lane| lane.rate.bytes_per_second()).fold(0.0, f64::max)
     }
 
-    /// When a lane is suspect unless something of it is acknowledged: sooner when nothing of its channel is, either.
+    /// Takes the word of the transport under a channel, that its peer acknowledged packets at that time. A transport that
+    /// repairs losses tells nothing of what it holds back meanwhile, and on a slow path repairs take their time: that is no
+    /// reason to give up a path that works.
+    pub fn handle_transport_word(&mut self, channel: LaneId, heard_at: Instant) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.channel() == channel) {
+            lane.transport_heard_at = lane.transport_heard_at.max(Some(heard_at));
+        }
+    }
+
+    /// When a lane is suspect unless something of it is acknowledged: sooner when nothing of its channel is, either, and its
+    /// transport is silent, too.
     pub(super) fn suspect_deadline(&self, lane: &Lane) -> Option<Instant> {
         if !lane.is_healthy() {
             return None;
         }
-        let (since, timeout) = (lane.unacknowledged_since()?, lane.patience()?);
+        let timeout = lane.patience()?;
+        let silent = lane.silent_since()? + timeout;
         if lane.setup.channel.is_none() && self.channel_lanes(lane.id).nth(1).is_none() {
-            return Some(since + timeout);
+            return Some(silent);
         }
-        let channel_since = self.channel_progress_at(lane.channel());
-        let alone = since + timeout.max(limits::LANE_REPAIR_TIMEOUT);
-        Some(alone.min(channel_since.map_or(since, |channel| channel.max(since)) + timeout))
+        let Some(progress_at) = self.channel_progress_at(lane.channel()) else { return Some(silent) };
+        match lane.overtaken_at.map(|at| at + timeout.max(limits::LANE_REPAIR_TIMEOUT)) {
+            Some(alone) if alone <= progress_at + timeout => Some(alone),
+            _ => Some(silent.max(progress_at + timeout)),
+        }
+    }
+
+    /// Notes that a lane is acknowledged while others of its channel wait for that. They have waited alone since then, unless
+    /// nothing of the channel was for a while.
+    pub(super) fn overtake_siblings(&mut self, index: usize, now: Instant) {
+        let channel = self.lanes[index].channel();
+        if self.lanes[index].setup.kind != LaneKind::Quic {
+            return;
+        }
+        let progress_at = self.channel_progress_at(channel);
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            if at != index && lane.channel() == channel && !lane.sent.is_empty() {
+                let was_silent = progress_at.is_some_and(|at| at + lane.suspect_timeout() <= now);
+                lane.overtaken_at = lane.overtaken_at.filter(|_| !was_silent).or(Some(now));
+            }
+        }
     }
 
     /// Whether nothing of a lane's channel has been acknowledged for as long as makes the lane suspect.
     pub(super) fn is_channel_silent(&self, lane: &Lane, now: Instant) -> bool {
-        let silent_from = self.channel_progress_at(lane.channel()).zip(lane.patience()).map(|(at, time)| at + time);
+        let heard_at = self.channel_progress_at(lane.channel()).max(lane.transport_heard_at);
+        let silent_from = heard_at.zip(lane.patience()).map(|(at, time)| at + time);
         silent_from.is_some_and(|from| from <= now)
     }
 

@@ -162,6 +162,10 @@ pub(super) struct Lane {
     pub(super) counted_bytes: usize,
     pub(super) last_received_at: Instant,
     pub(super) last_progress_at: Instant,
+    /// When another lane of its channel was acknowledged, while this one waits for that and has not been since.
+    pub(super) overtaken_at: Option<Instant>,
+    /// When the transport under it was acknowledged anything last, if it tells.
+    pub(super) transport_heard_at: Option<Instant>,
     /// Nothing was given back since the last progress for time in which this side did not run.
     pub(super) has_grace: bool,
     pub(super) is_pinged: bool,
@@ -232,6 +236,8 @@ impl Lane {
             counted_bytes: 0,
             last_received_at: now,
             last_progress_at: now,
+            overtaken_at: None,
+            transport_heard_at: None,
             has_grace: true,
             is_pinged: false,
             received_epoch: Epoch(0),
@@ -263,6 +269,14 @@ impl Lane {
         Some(oldest.sent_at.max(self.last_progress_at))
     }
 
+    /// Since when neither the lane nor the transport under it has heard anything of what is on its way. What the transport
+    /// says stands in for so long only.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let since = self.unacknowledged_since()?;
+        let heard = self.transport_heard_at.map(|at| at.min(since + limits::TRANSPORT_WORD_MAX));
+        Some(since.max(heard.unwrap_or(since)))
+    }
+
     /// When the lane has been silent for longer than the path explains, packets that take their time apart.
     pub(super) fn silence_deadline(&self) -> Option<Instant> {
         self.is_healthy().then(|| Some(self.unacknowledged_since()? + self.suspect_timeout())).flatten()
@@ -283,7 +297,7 @@ impl Lane {
     }
 
     pub(super) fn dead_deadline(&self, dead_timeout: Duration) -> Option<Instant> {
-        Some(self.unacknowledged_since()? + dead_timeout.max(self.suspect_timeout() * 3))
+        Some(self.silent_since()? + dead_timeout.max(self.suspect_timeout() * 3))
     }
 
     /// When a dead lane is forgotten; one that carried something not before `forgettable_from`.

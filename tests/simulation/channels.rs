@@ -82,6 +82,55 @@ fn a_channel_that_falls_silent_is_found_soon() {
     world.run_until_all_read(Duration::from_secs(30));
 }
 
+/// Lets the world run while the client's transport says that its peer acknowledges packets; returns for how long that was
+/// so until all lanes were suspect.
+fn run_with_transport_word(world: &mut World, time: Duration) -> Option<Duration> {
+    let start = world.now;
+    while world.now < start + time {
+        let now = world.now;
+        world.nodes[CLIENT].session.as_mut().unwrap().handle_transport_word(LaneId::FIRST, now);
+        world.run_for(milliseconds(100));
+        if suspected(world).len() == 4 {
+            return Some(world.now - start);
+        }
+    }
+    None
+}
+
+/// A burst that a slow line has lost is repaired in seconds. What is dialled meanwhile would only slow it down further.
+#[test]
+fn a_channel_whose_transport_repairs_what_was_lost_is_neither_suspect_nor_dead() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 2_000_000);
+    world.run_for(milliseconds(100));
+    let now = world.now;
+    for link in 0..4 {
+        world.links[link].pipes[CLIENT].stall(now, Duration::from_secs(15));
+    }
+    assert_eq!(run_with_transport_word(&mut world, Duration::from_secs(17)), None);
+    world.run_until_all_read(Duration::from_secs(10));
+    assert_eq!(suspected(&world), []);
+    assert_eq!(world.nodes[CLIENT].session().stats().lanes_lost, 0);
+}
+
+#[test]
+fn a_channel_of_which_only_the_transport_works_is_found_nevertheless() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 40_000_000);
+    world.run_for(milliseconds(500));
+    let now = world.now;
+    for link in 0..4 {
+        world.links[link].pipes[CLIENT].black_hole(now);
+    }
+    let time = run_with_transport_word(&mut world, Duration::from_secs(60)).expect("it is found");
+    assert!(
+        time >= limits::TRANSPORT_WORD_MAX && time < limits::TRANSPORT_WORD_MAX + Duration::from_secs(3),
+        "{time:?}"
+    );
+    world.join(LaneKind::Tcp, PATH).expect("there is room");
+    world.run_until_all_read(Duration::from_secs(30));
+}
+
 /// Lanes that the client has trusted again.
 fn recovered(world: &World) -> usize {
     world.nodes[CLIENT].events.iter().filter(|(_, event)| matches!(event, Event::LaneRecovered(_))).count()

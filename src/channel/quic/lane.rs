@@ -9,7 +9,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -205,6 +205,11 @@ impl WeakQuicIo {
             unsent_bytes: None,
             round_trips: lane.common.meter.take(),
         })
+    }
+
+    /// When the peer acknowledged any packet of the connection last.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.0.upgrade()?.common.meter.heard_at()
     }
 
     /// Ends the lane, and the connection with its first one, once the peer has what was written to that.
