@@ -680,8 +680,7 @@ pub(super) fn channel_binding(outer: &OuterTls) -> Result<[u8; 32], ConnectError
         .map_err(|error| ConnectError::OuterTls(error.to_string()))
 }
 
-/// The lane that a channel makes.
-/// How a dialled channel is added.
+/// The lane that a dialled channel makes.
 fn lane_setup(info: &ChannelInfo, usage: LaneUsage) -> LaneSetup {
     LaneSetup { usage, path: info.path(), ..LaneSetup::new(lane_kind(info.kind)) }
 }

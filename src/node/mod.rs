@@ -38,6 +38,7 @@ mod messages;
 mod node;
 mod observer;
 mod places;
+mod pool;
 mod race;
 mod recv_stream;
 mod registry;
