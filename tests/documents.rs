@@ -181,6 +181,7 @@ fn limits_are_listed_with_their_values() {
         TOKEN_ROLES_MAX,
         TOKEN_TTL_MAX,
         TOKEN_USES_MAX,
+        TRANSPORT_WORD_MAX,
         TRUST_ANCHORS_MAX,
         TRUST_ANCHOR_BYTES_MAX,
         UNKNOWN_FIELDS_MAX,

@@ -116,13 +116,13 @@ impl Session {
     }
 
     pub(super) fn apply_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
-        let round_trip = self.round_trip();
+        let (round_trip, shortest) = (self.round_trip(), self.shortest_round_trip());
         match frame {
             Frame::Stream(data) => {
                 if data.data.is_empty() && !data.fin {
                     self.limit_idle(now, "empty stream frames")?;
                 }
-                self.streams.handle_data(&data, now, round_trip)?;
+                self.streams.handle_data(&data, now, shortest)?;
             }
             Frame::StreamOpen { stream_id, priority, replay_safe } => {
                 self.streams.handle_open(stream_id, Priority::from_wire(priority), replay_safe)?;
@@ -153,11 +153,11 @@ impl Session {
             }
             Frame::DataBlocked { limit } => {
                 self.limit_idle(now, "blocked signals")?;
-                self.streams.handle_data_blocked(limit, now, round_trip);
+                self.streams.handle_data_blocked(limit, now, shortest);
             }
             Frame::StreamDataBlocked { stream_id, limit } => {
                 self.limit_idle(now, "blocked signals")?;
-                self.streams.handle_stream_data_blocked(stream_id, limit, now, round_trip)?;
+                self.streams.handle_stream_data_blocked(stream_id, limit, now, shortest)?;
             }
             Frame::StreamsBlocked { direction, limit } => {
                 if !self.streams.handle_streams_blocked(direction, limit) {

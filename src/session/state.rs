@@ -321,6 +321,13 @@ impl Session {
         measured.min().unwrap_or(ROUND_TRIP_UNKNOWN)
     }
 
+    /// The shortest round trip of the lanes, without their queues; zero while none was measured, which a window does not grow
+    /// by.
+    pub(super) fn shortest_round_trip(&self) -> Duration {
+        let lanes = self.lanes.iter().filter(|lane| lane.is_alive());
+        lanes.filter_map(|lane| lane.round_trip.minimum()).min().unwrap_or_default()
+    }
+
     /// Whether streams have bytes that the peer has not acknowledged, or datagrams wait.
     #[must_use]
     pub fn has_outstanding_data(&self) -> bool {

@@ -55,6 +55,10 @@ const FAST_BYTES_PER_SECOND: f64 = 125e6;
 /// again when it hears of that, and what follows a gap waits for more than one: this reaches it in time.
 const GAP_SHARE: u64 = 4;
 
+/// Of a window, the part that the application has to have taken since it last grew, so that it grows beyond what the path needs:
+/// one that takes little is what holds the peer up, whatever else is late.
+const TAKEN_SHARE: u64 = 8;
+
 /// What we let the peer send.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveWindow {
@@ -67,6 +71,8 @@ pub struct ReceiveWindow {
     updated: Option<Instant>,
     /// The credit that was given when the window last changed.
     resized_at: u64,
+    /// What the application had taken then.
+    consumed_at_resize: u64,
 }
 
 impl ReceiveWindow {
@@ -80,6 +86,7 @@ impl ReceiveWindow {
             window_max: window_max.max(window),
             updated: None,
             resized_at: window,
+            consumed_at_resize: 0,
         }
     }
 
@@ -118,22 +125,37 @@ impl ReceiveWindow {
 
     /// The peer has used up the credit `limit`, and the application has taken what there was to take: the window is
     /// what holds the peer up. Each such wait is a round trip lost, so it grows at once to what a fast line of that round
-    /// trip needs, and then to the fourfold. A new credit to tell the peer, unless it has grown since that one was given, or
-    /// cannot.
+    /// trip needs, and then to the fourfold, if the application takes what comes. A new credit to tell the peer, unless it has
+    /// grown since that one was given, or cannot. The round trip is zero when it is not known.
     ///
     /// Where lanes lose packets, most of a window waits behind a gap, and half of it is used up too seldom for
     /// [`poll_update`](Self::poll_update) to see that.
     pub fn on_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) -> Option<u64> {
-        let grows = limit >= self.resized_at && self.window < self.window_max;
-        grows.then(|| self.grow(needed_bytes(round_trip).max(self.window * 4), now))
+        if limit < self.resized_at { None } else { self.grow_towards(4, self.is_taken(), now, round_trip) }
+    }
+
+    /// The same for a window that several share: those that take nothing should not hold up the others, and have windows of
+    /// their own.
+    pub fn on_shared_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) -> Option<u64> {
+        if limit < self.resized_at { None } else { self.grow_towards(4, true, now, round_trip) }
     }
 
     /// So many bytes wait behind what is missing. The window should not be used up before that is repaired, which the peer
-    /// would say a round trip too late: it doubles in advance, or grows at once to what a fast line of that round trip needs.
-    /// A new credit to tell the peer, if there is one.
+    /// would say a round trip too late: it grows in advance to what a fast line of that round trip needs, and then doubles, if
+    /// the application takes what comes. A new credit to tell the peer, if there is one.
     pub fn on_gap(&mut self, waiting: u64, now: Instant, round_trip: Duration) -> Option<u64> {
-        let grows = waiting > self.window / GAP_SHARE && self.window < self.window_max;
-        grows.then(|| self.grow(needed_bytes(round_trip).max(self.window * 2), now))
+        if waiting <= self.window / GAP_SHARE { None } else { self.grow_towards(2, self.is_taken(), now, round_trip) }
+    }
+
+    fn is_taken(&self) -> bool {
+        self.consumed - self.consumed_at_resize >= self.window / TAKEN_SHARE
+    }
+
+    /// Grows to what the path needs, or by a factor.
+    fn grow_towards(&mut self, factor: u64, by_factor: bool, now: Instant, round_trip: Duration) -> Option<u64> {
+        let by_factor = if by_factor { self.window * factor } else { 0 };
+        let window = needed_bytes(round_trip).max(by_factor).min(self.window_max);
+        (window > self.window).then(|| self.grow(window, now))
     }
 
     /// One of several that share this window has grown to `window`: this one should have room for it and others beside it. A
@@ -147,7 +169,7 @@ impl ReceiveWindow {
         self.window = window.min(self.window_max);
         self.updated = Some(now);
         self.maximum = self.consumed + self.window;
-        self.resized_at = self.maximum;
+        (self.resized_at, self.consumed_at_resize) = (self.maximum, self.consumed);
         self.maximum
     }
 }
@@ -195,15 +217,38 @@ mod tests {
     fn a_window_that_is_used_up_behind_a_gap_grows() {
         let (now, short) = (Instant::now(), Duration::ZERO);
         let mut window = ReceiveWindow::new(1000, 10_000);
-        window.consume(100);
+        window.consume(200);
         assert_eq!(window.on_blocked(999, now, short), None, "an old signal");
-        assert_eq!(window.on_blocked(1000, now, short), Some(4100));
+        assert_eq!(window.on_blocked(1000, now, short), Some(4200));
         assert_eq!(window.on_blocked(1000, now, short), None);
         window.consume(3000);
-        assert_eq!(window.poll_update(now + Duration::from_secs(1), Duration::ZERO), Some(7100));
+        assert_eq!(window.poll_update(now + Duration::from_secs(1), Duration::ZERO), Some(7200));
         // The signal crossed the update: it is about the grown window all the same.
-        assert_eq!(window.on_blocked(4100, now, short), Some(13_100));
-        assert_eq!(window.on_blocked(13_100, now, short), None, "it is as large as it may be");
+        assert_eq!(window.on_blocked(4200, now, short), Some(13_200));
+        assert_eq!(window.on_blocked(13_200, now, short), None, "it is as large as it may be");
+    }
+
+    /// A machine that has other things to do lets lanes wait for one another, too.
+    #[test]
+    fn a_reader_that_takes_little_keeps_a_small_window_whatever_is_late() {
+        let (now, short) = (Instant::now(), Duration::from_millis(1));
+        let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
+        window.consume(64 << 10);
+        assert_eq!(window.on_gap(1 << 19, now, short), None);
+        assert_eq!(window.on_blocked(1 << 20, now, short), None);
+        window.consume(64 << 10);
+        assert_eq!(window.on_gap(1 << 19, now, short), Some((2 << 20) + (128 << 10)));
+        window.consume(128 << 10);
+        assert_eq!(window.on_gap(1 << 20, now, short), None, "it has to take some of each");
+        assert_eq!(window.on_blocked(window.maximum(), now, short), None);
+        window.consume(128 << 10);
+        assert_eq!(window.on_blocked(window.maximum(), now, short), Some((8 << 20) + (384 << 10)));
+    }
+
+    #[test]
+    fn a_shared_window_grows_although_nobody_takes_anything() {
+        let mut window = ReceiveWindow::new(1 << 20, 3 << 20);
+        assert_eq!(window.on_shared_blocked(1 << 20, Instant::now(), Duration::ZERO), Some(3 << 20));
     }
 
     #[test]
@@ -220,10 +265,14 @@ mod tests {
         assert_eq!(window.on_gap(1 << 18, now, long), None, "it is not much yet");
         assert_eq!(window.on_gap((1 << 18) + 1, now, long), Some(37_500_000));
         assert_eq!(window.on_gap((1 << 18) + 1, now, long), None, "of the grown window that is little");
-        assert_eq!(window.on_gap(10_000_000, now, long), Some(75_000_000));
+        window.consume(5_000_000);
+        assert_eq!(window.on_gap(10_000_000, now, long), Some(80_000_000));
         let mut window = ReceiveWindow::new(1 << 20, 3 << 20);
-        assert_eq!(window.on_gap(1 << 20, now, short), Some(2 << 20));
+        window.consume(1 << 20);
         assert_eq!(window.on_gap(1 << 20, now, short), Some(3 << 20));
+        window.consume(1 << 20);
+        assert_eq!(window.on_gap(1 << 20, now, short), Some(5 << 20));
+        window.consume(1 << 20);
         assert_eq!(window.on_gap(3 << 20, now, short), None, "it is as large as it may be");
     }
 

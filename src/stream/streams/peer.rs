@@ -148,7 +148,7 @@ impl Streams {
     /// The peer has used up the session's credit, and gets more. Streams that the application does not take from are
     /// bounded by their own windows, and should not hold up the others.
     pub fn handle_data_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) {
-        if let Some(maximum) = self.receive_window.on_blocked(limit, now, round_trip) {
+        if let Some(maximum) = self.receive_window.on_shared_blocked(limit, now, round_trip) {
             self.control.push_back(Frame::MaxData { maximum });
         }
     }
