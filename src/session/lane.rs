@@ -143,6 +143,8 @@ pub(super) struct Lane {
     pub(super) in_flight_bytes: u64,
     pub(super) received: Received,
     pub(super) round_trip: RoundTrip,
+    /// When a round trip was last kept as a sample.
+    pub(super) sampled_at: Option<Instant>,
     pub(super) rate: DeliveryRate,
     /// Frames that make sense on this lane only.
     pub(super) control: VecDeque<Frame>,
@@ -220,6 +222,7 @@ impl Lane {
                 is_repeated: false,
             },
             round_trip: RoundTrip::default(),
+            sampled_at: None,
             rate: DeliveryRate::default(),
             control: VecDeque::new(),
             copies: Copies::default(),
