@@ -57,6 +57,7 @@ pub use guest::{GuestAdmission, GuestRefusal, GuestVisit};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
 pub use observer::{NodeEvent, NodeMeter, Observer, SessionReading};
+pub(crate) use recv_stream::Next;
 pub use recv_stream::RecvStream;
 pub use revocation::Revoker;
 pub use send_stream::SendStream;
