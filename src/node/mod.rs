@@ -37,6 +37,7 @@ mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
 mod observer;
+mod outlet;
 mod places;
 mod race;
 mod recv_stream;

@@ -160,8 +160,6 @@ pub(super) struct Lane {
     /// Asked for a packet and got none: has to be woken.
     pub(super) is_waiting: bool,
     pub(super) has_sent_close: bool,
-    /// What its last packet counted against a limit, until it is known how large that became.
-    pub(super) counted_bytes: usize,
     pub(super) last_received_at: Instant,
     pub(super) last_progress_at: Instant,
     /// Nothing was given back since the last progress for time in which this side did not run.
@@ -232,7 +230,6 @@ impl Lane {
             confirmation_due: None,
             is_waiting: false,
             has_sent_close: false,
-            counted_bytes: 0,
             last_received_at: now,
             last_progress_at: now,
             has_grace: true,
