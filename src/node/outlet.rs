@@ -141,6 +141,11 @@ impl LaneWriter {
     /// Seals a packet, and writes it without waiting: whether all of it was taken. The rest stays here.
     fn write_now(&mut self, packet: &Transmission) -> io::Result<bool> {
         packet.encode(&mut self.buffer).map_err(io::Error::other)?;
+        self.flush_now()
+    }
+
+    /// Writes what the channel takes of the buffer without waiting: whether that was all. The rest stays there.
+    fn flush_now(&mut self) -> io::Result<bool> {
         let mut written = 0;
         while written < self.buffer.len() {
             match self.half.try_write(&self.buffer[written..])? {
@@ -214,6 +219,7 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 
     use super::*;
@@ -228,6 +234,30 @@ mod tests {
     fn is_woken(outlet: &Outlet) -> bool {
         let woken = std::pin::pin!(outlet.woken());
         woken.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    /// What a full channel did not take is the lane's task's to write, in front of all that follows.
+    #[tokio::test]
+    async fn what_a_full_channel_does_not_take_stays() {
+        let (mut writer, mut far) = writer();
+        // More than a Unix socket holds.
+        let data: Vec<u8> = (0..4 << 20).map(|index: u32| (index % 251) as u8).collect();
+        writer.buffer.extend_from_slice(&data);
+        assert!(!writer.flush_now().unwrap(), "it is full");
+        let left = writer.buffer.len();
+        assert!(left > 0 && left < data.len(), "{left}");
+        assert!(!writer.flush_now().unwrap(), "it still is");
+        assert_eq!(writer.buffer.len(), left);
+        let mut arrived = vec![0; data.len()];
+        let rest = async {
+            let turn = writer.half.turn(false).await;
+            writer.half.write_message(&mut writer.buffer, &turn).await
+        };
+        let (written, read) = tokio::join!(rest, far.read_exact(&mut arrived));
+        written.unwrap();
+        read.unwrap();
+        assert!(arrived == data);
+        assert!(writer.buffer.is_empty(), "nothing is left to be sent a second time");
     }
 
     #[tokio::test]
