@@ -67,6 +67,8 @@ pub(super) struct Throttle {
     held: Option<(Held, Instant)>,
     /// Data that a packet may carry, as was said last.
     packet_bytes: usize,
+    /// What packets turned out to be larger than was counted.
+    correction: i64,
     /// By how much datagrams are ahead of streams, in bytes; a packet at most in either direction.
     balance: i64,
     /// Until when lanes leave it to carriers to send what is theirs.
@@ -128,6 +130,9 @@ impl Throttle {
         if self.held.is_some() {
             return 0;
         }
+        if self.correction != 0 {
+            limit.spend(now, std::mem::take(&mut self.correction));
+        }
         match limit.ask(now) {
             Ok(bytes) => {
                 self.packet_bytes = bytes;
@@ -180,10 +185,10 @@ impl Session {
         !(has_had_its_part && self.lanes.iter().any(|lane| lane.is_waiting && self.is_carrying(lane)))
     }
 
-    /// A packet of a lane was cut, and makes a message of `bytes`. It counts if it carries data.
-    pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) {
+    /// A packet of a lane was cut: what it counts, zero for one without data.
+    pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) -> usize {
         if !self.throttle.is_limited() {
-            return;
+            return 0;
         }
         let (mut of_datagrams, mut of_streams) = (0, 0);
         for frame in frames {
@@ -194,11 +199,12 @@ impl Session {
             }
         }
         if of_datagrams + of_streams == 0 {
-            return;
+            return 0;
         }
         self.spend(now, bytes);
         self.throttle.weigh(of_datagrams, of_streams);
         self.wake_carriers();
+        bytes
     }
 
     /// The same of a carrier.
@@ -207,6 +213,13 @@ impl Session {
             self.spend(now, bytes);
             self.throttle.weigh(bytes, 0);
             self.throttle.put_off = None;
+        }
+    }
+
+    /// A packet that counted `counted` became a message of `bytes`.
+    pub(super) fn correct_count(&mut self, counted: usize, bytes: usize) {
+        if counted > 0 {
+            self.throttle.correction += bytes as i64 - counted as i64;
         }
     }
 

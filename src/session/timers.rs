@@ -24,56 +24,44 @@ impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        match &self.state {
+        let session = match &self.state {
             State::Closed(_) => return None,
             State::Closing { until, .. } => return Some(*until),
-            State::Connecting | State::Proving { .. } | State::Connected => {}
-        }
-        let mut next = Some(self.expires_at);
-        let mut consider = |at: Option<Instant>| next = earlier(next, at);
-        consider(self.alone_since.map(|since| since + self.config.survive));
-        consider(self.previous_keys_deadline());
-        consider(self.late_deadline());
-        consider(self.return_deadline());
-        consider(self.probe_deadline());
-        consider(self.streams.datagram_deadline());
-        consider(self.throttle.deadline());
-        let mut is_any_dead = false;
-        for lane in &self.lanes {
-            if lane.is_alive() {
-                consider(self.lane_deadline(lane, self.ran_at));
-            } else {
-                is_any_dead = true;
+            State::Connecting | State::Proving { .. } | State::Connected => {
+                let survive = self.alone_since.map(|since| since + self.config.survive);
+                [
+                    survive,
+                    Some(self.expires_at),
+                    self.previous_keys_deadline(),
+                    self.late_deadline(),
+                    self.return_deadline(),
+                    self.probe_deadline(),
+                    self.streams.datagram_deadline(),
+                    self.throttle.deadline(),
+                ]
             }
-        }
-        if is_any_dead {
-            let forgettable_from = self.forgettable_from();
-            self.lanes.iter().for_each(|lane| consider(lane.forget_at(forgettable_from)));
-        }
-        next
+        };
+        let forgettable_from = self.forgettable_from();
+        let lanes = self.lanes.iter().map(|lane| {
+            if lane.is_alive() { self.lane_deadline(lane, self.ran_at) } else { lane.forget_at(forgettable_from) }
+        });
+        session.into_iter().chain(lanes).flatten().min()
     }
 
     /// When a living lane has something to do, or is found to do nothing. `ran_at` is when this side ran last.
-    ///
-    /// Asked of every lane after every packet: an idle one has to be cheap.
     pub(super) fn lane_deadline(&self, lane: &Lane, ran_at: Instant) -> Option<Instant> {
-        let silent_for = if lane.is_pinged {
-            self.config.idle_timeout
-        } else {
-            self.config.ping_interval.min(self.config.idle_timeout)
-        };
-        let mut next = earlier(Some(lane.last_received_at + silent_for), lane.confirmation_due);
-        // A lane that asks anyway finds its acknowledgement itself.
-        if lane.is_waiting {
-            next = earlier(next, lane.received.ack_due);
-        }
-        if lane.sent.is_empty() {
-            return next;
-        }
-        next = earlier(next, self.suspect_deadline(lane));
-        // Nothing is done by then, but that this side runs is noted.
-        next = earlier(next, lane.silence_deadline().filter(|at| *at > ran_at));
-        earlier(next, lane.dead_deadline(self.config.dead_timeout))
+        let deadlines = [
+            // A lane that asks anyway finds its acknowledgement itself.
+            lane.received.ack_due.filter(|_| lane.is_waiting),
+            self.suspect_deadline(lane),
+            // Nothing is done by then, but that this side runs is noted.
+            lane.silence_deadline().filter(|at| *at > ran_at),
+            lane.dead_deadline(self.config.dead_timeout),
+            (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval),
+            Some(lane.last_received_at + self.config.idle_timeout),
+            lane.confirmation_due,
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -226,14 +214,6 @@ impl Session {
             }
             keep
         });
-    }
-}
-
-/// The earlier of two deadlines, where there are any.
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
     }
 }
 
