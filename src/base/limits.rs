@@ -79,6 +79,10 @@ pub const TICKET_LINEAGE_TIME: Duration = Duration::from_secs(86_400);
 /// From a join's first byte to the verified answer.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The same for a further lane of a channel that carries data already: on a slow line the transport repairs what the first lane
+/// has sent meanwhile. Nothing else would dial it again, and its place in the session is one that the peer has proved to own.
+pub const FURTHER_LANE_JOIN_TIMEOUT: Duration = TRANSPORT_WORD_MAX;
+
 // ---- Streams and flow control ---------------------------------------------------------------------------------
 
 /// Bytes that a peer may send on one stream before the first window update.

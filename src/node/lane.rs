@@ -116,7 +116,7 @@ impl Reading {
 
     /// The answer to a join comes in front of all packets.
     async fn await_joined(&mut self, request: &JoinRequest) -> Result<(), LaneFault> {
-        let answer = tokio::time::timeout(limits::JOIN_TIMEOUT, self.reader.next()).await;
+        let answer = tokio::time::timeout(request.timeout, self.reader.next()).await;
         let (message, _) = answer.map_err(|_| LaneFault::JoinTimedOut)??;
         match message.body {
             Body::Joined(joined) => {

@@ -63,16 +63,13 @@ impl Session {
         if !lane.is_healthy() {
             return None;
         }
-        let timeout = lane.patience()?;
-        let silent = lane.silent_since()? + timeout;
-        if lane.setup.channel.is_none() && self.channel_lanes(lane.id).nth(1).is_none() {
-            return Some(silent);
-        }
-        let Some(progress_at) = self.channel_progress_at(lane.channel()) else { return Some(silent) };
-        match lane.overtaken_at.map(|at| at + timeout.max(limits::LANE_REPAIR_TIMEOUT)) {
-            Some(alone) if alone <= progress_at + timeout => Some(alone),
-            _ => Some(silent.max(progress_at + timeout)),
-        }
+        let silent = self.channel_silent_from(lane)?;
+        let Some(overtaken_at) = lane.overtaken_at else { return Some(silent) };
+        let (since, timeout) = (lane.unacknowledged_since()?, lane.patience()?);
+        // Nothing sent since then was overtaken, and time in which this side did not run does not count.
+        let alone = overtaken_at.max(since) + timeout.max(limits::LANE_REPAIR_TIMEOUT);
+        let works = self.channel_progress_at(lane.channel()).is_some_and(|at| alone <= at + timeout);
+        Some(if works { alone } else { silent })
     }
 
     /// Notes that a lane is acknowledged while others of its channel wait for that. They have waited alone since then, unless
@@ -91,11 +88,19 @@ impl Session {
         }
     }
 
+    /// From when on nothing of a lane's channel has been acknowledged for as long as makes the lane suspect, unless something is
+    /// by then.
+    fn channel_silent_from(&self, lane: &Lane) -> Option<Instant> {
+        let since = lane.silent_since()?;
+        // Other channels have one lane.
+        let is_quic = lane.setup.kind == LaneKind::Quic;
+        let progress_at = is_quic.then(|| self.channel_progress_at(lane.channel())).flatten();
+        Some(since.max(progress_at.unwrap_or(since)) + lane.patience()?)
+    }
+
     /// Whether nothing of a lane's channel has been acknowledged for as long as makes the lane suspect.
     pub(super) fn is_channel_silent(&self, lane: &Lane, now: Instant) -> bool {
-        let heard_at = self.channel_progress_at(lane.channel()).max(lane.transport_heard_at);
-        let silent_from = heard_at.zip(lane.patience()).map(|(at, time)| at + time);
-        silent_from.is_some_and(|from| from <= now)
+        self.channel_silent_from(lane).is_some_and(|from| from <= now)
     }
 
     /// When something of a channel was acknowledged last.

@@ -1,6 +1,6 @@
 //! How lanes are added to a running session: proofs, credits, confirmation.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::lane::{Lane, LaneKind, LaneSetup, LaneState, Protection};
@@ -65,6 +65,8 @@ pub struct JoinRequest {
     pub head: Head,
     /// The message.
     pub join: Join,
+    /// How long the answer may take.
+    pub timeout: Duration,
     transcript: JoinTranscript,
 }
 
@@ -135,7 +137,7 @@ impl Session {
         if let Some(lane) = self.lanes.last_mut() {
             lane.joining_since = Some(now);
         }
-        Some(JoinRequest { head, join, transcript })
+        Some(JoinRequest { head, join, timeout: setup.join_timeout(), transcript })
     }
 
     /// Takes the server's answer to a join. Returns whether its proof is right and the lane still wanted; else the lane
@@ -219,7 +221,7 @@ impl Session {
         self.insert_lane(head.lane_id, LaneSetup { usage: join.usage, ..setup }, LaneState::Active, now);
         if let Some(lane) = self.lanes.last_mut() {
             lane.expected_confirmation = Some(nonce);
-            lane.confirmation_due = Some(now + limits::JOIN_TIMEOUT);
+            lane.confirmation_due = Some(now + setup.join_timeout());
             // Both sides measure the round trip by it, before they trust the lane with data.
             self.ping_sequence += 1;
             lane.control.push_back(Frame::Ping { sequence: self.ping_sequence });

@@ -81,6 +81,12 @@ impl LaneSetup {
     pub const fn new(kind: LaneKind) -> Self {
         Self { kind, usage: LaneUsage::PLAIN, channel: None, path: None }
     }
+
+    /// How long the join may take.
+    #[must_use]
+    pub const fn join_timeout(&self) -> Duration {
+        if self.channel.is_some() { limits::FURTHER_LANE_JOIN_TIMEOUT } else { limits::JOIN_TIMEOUT }
+    }
 }
 
 /// How a lane is doing.

@@ -48,7 +48,7 @@ impl Lane {
             self.last_progress_at = (oldest.sent_at.max(self.last_progress_at) + time).min(now);
         }
         self.last_received_at = (self.last_received_at + time).min(now);
-        self.confirmation_due = self.confirmation_due.map(|due| (due + time).min(now + limits::JOIN_TIMEOUT));
+        self.confirmation_due = self.confirmation_due.map(|due| (due + time).min(now + self.setup.join_timeout()));
         self.rate.begin_anew();
     }
 }

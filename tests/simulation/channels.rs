@@ -34,6 +34,18 @@ fn upload(world: &mut World, bytes: u64) {
     node.app.open(session, &mut world.oracle, Direction::Uni, Priority::Normal, bytes).unwrap();
 }
 
+/// From now on nothing that the client sends arrives.
+fn silence(world: &mut World) {
+    let now = world.now;
+    (0..4).for_each(|link| world.links[link].pipes[CLIENT].black_hole(now));
+}
+
+/// What the client has sent and will send arrives so much later.
+fn stall(world: &mut World, time: Duration) {
+    let now = world.now;
+    (0..4).for_each(|link| world.links[link].pipes[CLIENT].stall(now, time));
+}
+
 /// Lanes that the client has suspected.
 fn suspected(world: &World) -> Vec<LaneId> {
     let suspect = |event: &Event| if let Event::LaneSuspect(lane) = event { Some(*lane) } else { None };
@@ -72,9 +84,7 @@ fn a_channel_that_falls_silent_is_found_soon() {
     upload(&mut world, 40_000_000);
     world.run_for(milliseconds(500));
     let start = world.now;
-    for link in 0..4 {
-        world.links[link].pipes[CLIENT].black_hole(start);
-    }
+    silence(&mut world);
     assert!(world.run_until(Duration::from_secs(20), |world| suspected(world).len() == 4));
     let time = world.now - start;
     assert!(time < limits::QUIC_SUSPECT_TIMEOUT_MIN * 2, "{time:?}");
@@ -103,10 +113,7 @@ fn a_channel_whose_transport_repairs_what_was_lost_is_neither_suspect_nor_dead()
     let mut world = connected(PATH, SessionConfig::default());
     upload(&mut world, 2_000_000);
     world.run_for(milliseconds(100));
-    let now = world.now;
-    for link in 0..4 {
-        world.links[link].pipes[CLIENT].stall(now, Duration::from_secs(15));
-    }
+    stall(&mut world, Duration::from_secs(15));
     assert_eq!(run_with_transport_word(&mut world, Duration::from_secs(17)), None);
     world.run_until_all_read(Duration::from_secs(10));
     assert_eq!(suspected(&world), []);
@@ -118,10 +125,7 @@ fn a_channel_of_which_only_the_transport_works_is_found_nevertheless() {
     let mut world = connected(PATH, SessionConfig::default());
     upload(&mut world, 40_000_000);
     world.run_for(milliseconds(500));
-    let now = world.now;
-    for link in 0..4 {
-        world.links[link].pipes[CLIENT].black_hole(now);
-    }
+    silence(&mut world);
     let time = run_with_transport_word(&mut world, Duration::from_secs(60)).expect("it is found");
     assert!(
         time >= limits::TRANSPORT_WORD_MAX && time < limits::TRANSPORT_WORD_MAX + Duration::from_secs(3),
@@ -129,6 +133,24 @@ fn a_channel_of_which_only_the_transport_works_is_found_nevertheless() {
     );
     world.join(LaneKind::Tcp, PATH).expect("there is room");
     world.run_until_all_read(Duration::from_secs(30));
+}
+
+/// The lane waits for a repair, and the client's process is stopped meanwhile.
+#[test]
+fn a_lane_has_not_waited_alone_while_its_side_did_not_run() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 20_000_000);
+    world.run_for(milliseconds(500));
+    let now = world.now;
+    world.links[2].pipes[CLIENT].stall(now, Duration::from_secs(5));
+    world.run_for(milliseconds(500));
+    world.nodes[CLIENT].is_stopped = true;
+    world.run_for(Duration::from_secs(4));
+    world.nodes[CLIENT].is_stopped = false;
+    world.expire();
+    world.run_until_all_read(Duration::from_secs(20));
+    assert_eq!(suspected(&world), []);
+    assert_eq!(world.nodes[CLIENT].session().stats().lanes_lost, 0);
 }
 
 /// Lanes that the client has trusted again.
@@ -142,9 +164,7 @@ fn one_message_finds_out_that_a_channel_is_silent() {
     let mut world = connected(PATH, SessionConfig::default());
     world.run_for(Duration::from_secs(1));
     let start = world.now;
-    for link in 0..4 {
-        world.links[link].pipes[CLIENT].black_hole(start);
-    }
+    silence(&mut world);
     upload(&mut world, 100);
     assert!(world.run_until(Duration::from_secs(20), |world| suspected(world).len() == 4));
     let time = world.now - start;
@@ -159,9 +179,7 @@ fn lanes_that_were_suspected_for_their_channel_recover_with_it() {
     let mut world = connected(PATH, SessionConfig::default());
     world.run_for(Duration::from_secs(1));
     let start = world.now;
-    for link in 0..4 {
-        world.links[link].pipes[CLIENT].stall(start, milliseconds(1200));
-    }
+    stall(&mut world, milliseconds(1200));
     upload(&mut world, 100);
     assert!(world.run_until(Duration::from_secs(20), |world| recovered(world) == 4));
     let time = world.now - start;

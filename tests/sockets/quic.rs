@@ -8,7 +8,7 @@ use longhaul::node::{DatagramFlow, LinkConfig, Node, NodeConfig};
 use longhaul::session::{CloseReason, LaneKind, LaneState};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{Pair, dialling, id, listening, listening_with, settings};
+use crate::common::{Pair, dialling, id, listening, listening_with, pattern, settings};
 use crate::transfer::{Transfer, both_ways, eventually, soon};
 use crate::udp_path::UdpPath;
 
@@ -16,13 +16,17 @@ use crate::udp_path::UdpPath;
 async fn over_path(change: impl FnOnce(&mut LinkConfig)) -> (Pair, UdpPath) {
     let b = listening("b", "quic://127.0.0.1:0").await;
     let path = UdpPath::to(&b.local_addresses()[0]).await;
+    (pair_over(b, &path, change).await, path)
+}
+
+async fn pair_over(b: Node, path: &UdpPath, change: impl FnOnce(&mut LinkConfig)) -> Pair {
     let a = dialling("a").await;
     let mut config = LinkConfig::new(id("b"), [path.address()]);
     config.addresses[0].count = 1;
     change(&mut config);
     let (link, session_a) = a.connect(config).await.expect("a session");
     let session_b = b.accept().await.expect("the other end");
-    (Pair { a, b, link, session_a, session_b }, path)
+    Pair { a, b, link, session_a, session_b }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,6 +36,28 @@ async fn every_byte_arrives_over_a_path_that_loses() {
     path.delay(Duration::from_millis(5));
     both_ways(&pair.session_a, &pair.session_b, 3, 4 << 20).await;
     assert!(path.passed() > 1000, "the datagrams went this way");
+}
+
+/// A line of 300 kbit/s loses most of the first burst, and QUIC repairs it for seconds. What the link would dial meanwhile would take
+/// the line from the repairs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_loses_the_first_burst_keeps_its_channel() {
+    let b = listening("b", "quic://127.0.0.1:0").await;
+    let path = UdpPath::to(&b.local_addresses()[0]).await;
+    path.delay(Duration::from_millis(25));
+    path.limit(300_000 / 8);
+    let pair = pair_over(b, &path, |_| {}).await;
+    let content = pattern(150_000, 9);
+    let mut send = pair.session_a.open_uni().await.unwrap();
+    let reading = async { pair.session_b.accept_uni().await.unwrap().read_to_end(200_000).await.unwrap() };
+    let writing = async {
+        send.write_all(&content).await.unwrap();
+        send.finish().unwrap();
+    };
+    let (received, ()) = soon(async { tokio::join!(reading, writing) }).await;
+    assert!(received == content);
+    assert_eq!(path.senders(), 1, "nothing was dialled");
+    assert_eq!(pair.session_a.stats().lanes_lost, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

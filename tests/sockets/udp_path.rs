@@ -29,6 +29,8 @@ struct State {
     /// Datagrams lost of 1,000.
     loss: AtomicU32,
     delay_ms: AtomicU64,
+    /// Bytes a second of each direction; zero is no limit.
+    rate: AtomicU64,
     chance: AtomicU64,
     /// Counts up when the address translation forgets.
     mapping: AtomicU64,
@@ -48,6 +50,7 @@ impl UdpPath {
             is_muted: AtomicBool::new(false),
             loss: AtomicU32::new(0),
             delay_ms: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
             chance: AtomicU64::new(1),
             mapping: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -87,6 +90,11 @@ impl UdpPath {
     /// Delays each datagram.
     pub(crate) fn delay(&self, delay: Duration) {
         self.state.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Carries no more than so many bytes a second either way, with a queue of 100 ms, and loses the rest.
+    pub(crate) fn limit(&self, bytes_per_second: u64) {
+        self.state.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// The dialler's address changes, as the listener sees it.
@@ -140,27 +148,47 @@ impl State {
                 let _ = through.send_to(&datagram, to).await;
             }
         });
-        Line { state: Arc::clone(self), sender }
+        Line { state: Arc::clone(self), sender, free_at: Arc::new(Mutex::new(Instant::now())) }
     }
 }
 
 /// What Ethernet carries.
 const DATAGRAM_BYTES_MAX: usize = 1500 - 20 - 8;
 
+/// What may wait for a line with a limit.
+const QUEUE: Duration = Duration::from_millis(100);
+
 /// One direction of one mapping.
 #[derive(Clone)]
 struct Line {
     state: Arc<State>,
     sender: mpsc::UnboundedSender<(Instant, Vec<u8>, SocketAddr)>,
+    /// When what waits has left.
+    free_at: Arc<Mutex<Instant>>,
 }
 
 impl Line {
     fn pass(&self, datagram: &[u8], to: SocketAddr) {
         if datagram.len() <= DATAGRAM_BYTES_MAX && self.state.keeps() {
+            let Some(leaves_at) = self.enqueue(datagram.len()) else { return };
             self.state.passed.fetch_add(1, Ordering::Relaxed);
             let delay = Duration::from_millis(self.state.delay_ms.load(Ordering::Relaxed));
-            let _ = self.sender.send((Instant::now() + delay, datagram.to_vec(), to));
+            let _ = self.sender.send((leaves_at + delay, datagram.to_vec(), to));
         }
+    }
+
+    /// When a datagram of this size has left; `None` when the queue is full.
+    fn enqueue(&self, size: usize) -> Option<Instant> {
+        let (now, rate) = (Instant::now(), self.state.rate.load(Ordering::Relaxed));
+        if rate == 0 {
+            return Some(now);
+        }
+        let mut free_at = self.free_at.lock().unwrap();
+        let begins_at = (*free_at).max(now);
+        (begins_at <= now + QUEUE).then(|| {
+            *free_at = begins_at + Duration::from_secs_f64(size as f64 / rate as f64);
+            *free_at
+        })
     }
 }
 
