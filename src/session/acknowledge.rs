@@ -16,7 +16,12 @@ const REPEATED_ACKS_MAX: usize = 16;
 impl Session {
     /// Takes an acknowledgement that came by a lane. It may be another one's, and that of a lane that is dead.
     pub(super) fn handle_ack(&mut self, ack: &Ack, by: LaneId, now: Instant) -> Result<(), SessionFault> {
-        let Some(index) = self.lane_index(ack.lane_id) else {
+        let index = self.lane_index(ack.lane_id);
+        let known = match index {
+            Some(index) => Some(&mut self.lanes[index]),
+            None => self.former_lanes.get_mut(ack.lane_id),
+        };
+        let Some(lane) = known else {
             // Of a lane that was forgotten. That it ever was is what its id tells.
             let was = self.lane_credit.was_used(ack.lane_id);
             return if was {
@@ -25,7 +30,6 @@ impl Session {
                 Err(SessionFault::Violation("acknowledgement for a lane that never was"))
             };
         };
-        let lane = &mut self.lanes[index];
         if lane.next_number.is_some_and(|next| ack.next_packet_number > next) || !ack.ranges.is_empty() {
             return Err(SessionFault::Violation("acknowledgement of packets that were never sent"));
         }
@@ -51,9 +55,8 @@ impl Session {
             return if self.idle_frames.take(now) { Ok(()) } else { Err(SessionFault::Load("acknowledgements")) };
         };
         // What others say of a lane tells nothing of how it does.
-        if !lane.is_alive() || by != ack.lane_id {
-            return Ok(());
-        }
+        let Some(index) = index.filter(|_| by == ack.lane_id) else { return Ok(()) };
+        let lane = &mut self.lanes[index];
         // What was sent before a time in which this side did not run measures that time.
         if sent_at >= self.resumed_at {
             let sample = now.saturating_duration_since(sent_at);
@@ -93,8 +96,14 @@ impl Session {
             return;
         }
         self.rescued_at = now;
-        let heard = self.lanes.iter_mut().rev().filter(|lane| lane.received.next > PacketNumber(0));
-        heard.take(REPEATED_ACKS_MAX).for_each(|lane| lane.received.is_repeated = true);
+        let mut count = 0;
+        for lane in
+            self.lanes.iter_mut().rev().filter(|lane| lane.received.next > PacketNumber(0)).take(REPEATED_ACKS_MAX)
+        {
+            lane.received.is_repeated = true;
+            count += 1;
+        }
+        self.former_lanes.owe_newest_acks(REPEATED_ACKS_MAX - count);
     }
 
     /// From when on lanes that carried something may be forgotten: not in an outage, nor until the peer has had the time
@@ -111,7 +120,7 @@ impl Session {
     pub fn remove_lane(&mut self, id: LaneId, end: LaneEnd, now: Instant) {
         let Some(index) = self.lane_index(id).filter(|&index| self.lanes[index].is_alive()) else { return };
         self.reinject(index);
-        let lane = &mut self.lanes[index];
+        let mut lane = self.lanes.remove(index);
         lane.state = LaneState::Dead;
         lane.died_at = Some(now);
         lane.is_waiting = false;
@@ -121,9 +130,13 @@ impl Session {
         lane.received.ack_due = (lane.received.next > PacketNumber(0)).then_some(now);
         self.lanes_lost += 1;
         let channel = lane.channel();
-        if !self.lanes.iter().any(|lane| lane.is_alive() && lane.channel() == channel) {
-            self.scheduler.on_channel_removed(channel);
+        match self.lanes.iter().position(|lane| lane.channel() == channel) {
+            None => self.scheduler.on_channel_removed(channel),
+            // The oldest has the rate of all of them.
+            Some(heir) if heir >= index => self.lanes[heir].rate = std::mem::take(&mut lane.rate),
+            Some(_) => {}
         }
+        self.former_lanes.insert(lane, now);
         self.events.push_back(Event::LaneDown(id, end));
         self.choose_tier(now);
         if !matches!(end, LaneEnd::ClosedByPeer(_)) {

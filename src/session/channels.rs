@@ -16,13 +16,13 @@ impl Session {
     /// The channel under a lane, by the first of its lanes.
     #[must_use]
     pub fn channel_of(&self, id: LaneId) -> Option<LaneId> {
-        self.lanes.iter().find(|lane| lane.id == id).map(Lane::channel)
+        self.known_lane(id).map(Lane::channel)
     }
 
     /// What carries a lane.
     #[must_use]
     pub fn lane_kind(&self, id: LaneId) -> Option<LaneKind> {
-        self.lanes.iter().find(|lane| lane.id == id).map(|lane| lane.setup.kind)
+        self.known_lane(id).map(|lane| lane.setup.kind)
     }
 
     /// The living lanes of a channel.
@@ -176,6 +176,7 @@ impl Session {
     /// there are. A lane that is kept free of bulk data is none of them.
     pub(super) fn fill_views(&mut self, asking: Option<usize>) {
         self.refresh_express(None);
+        debug_assert!(self.lanes.iter().all(Lane::is_alive), "lanes that are over are not looked at for each packet");
         debug_assert_eq!(self.tiers.carrying().is_some(), self.lanes.iter().any(Lane::is_healthy));
         let mut views = std::mem::take(&mut self.views);
         views.clear();

@@ -175,8 +175,7 @@ impl Session {
             return;
         }
         self.on_running(now);
-        let Some(index) = self.lane_index(lane_id) else { return };
-        let lane = &mut self.lanes[index];
+        let Some(lane) = self.known_lane_mut(lane_id) else { return };
         if lane.setup.kind.protection() != Protection::Channel {
             // Anybody on the way could have written it.
             return;

@@ -93,7 +93,7 @@ impl Session {
     /// The packet that comes next on a lane.
     #[must_use]
     pub fn expected_packet(&self, lane: LaneId) -> PacketNumber {
-        self.lane_index(lane).map_or(PacketNumber(0), |index| self.lanes[index].received.next)
+        self.known_lane(lane).map_or(PacketNumber(0), |lane| lane.received.next)
     }
 
     /// The handshake is complete. At a client `is_early_data_accepted` says whether the server has taken what was sent by
@@ -166,7 +166,9 @@ impl Session {
     pub(super) fn accept_client(&mut self) {
         self.state = State::Connected;
         let reset_token = self.reset_token.clone();
-        self.lanes[0].control.push_back(Frame::Accepted { reset_token });
+        if let Some(first) = self.lanes.first_mut() {
+            first.control.push_back(Frame::Accepted { reset_token });
+        }
         self.events.push_back(Event::Connected);
     }
 

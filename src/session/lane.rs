@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::copies::Copies;
 use super::rtt::{DeliveryRate, RoundTrip};
 use crate::base::{Epoch, LaneId, PacketNumber, StreamId, limits};
-use crate::wire::{Frame, LaneUsage};
+use crate::wire::{Ack, Frame, LaneUsage};
 
 /// What carries a lane, as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -313,9 +313,14 @@ impl Lane {
         if has_carried { Some(due.max(forgettable_from?)) } else { Some(due) }
     }
 
-    /// Whether other lanes have to say what arrived on this one.
-    pub(super) fn is_acknowledged_by_others(&self) -> bool {
-        self.received.is_repeated || (self.state == LaneState::Dead && self.received.ack_due.is_some())
+    /// The acknowledgement of what arrived.
+    pub(super) fn take_ack(&mut self, now: Instant) -> Frame {
+        let received = &mut self.received;
+        received.ack_due = None;
+        received.is_repeated = false;
+        received.unacknowledged_bytes = 0;
+        let delay_us = now.saturating_duration_since(received.newest_at).as_micros() as u64;
+        Frame::Ack(Ack { lane_id: self.id, next_packet_number: received.next, delay_us, ranges: Vec::new() })
     }
 
     /// Whether there is something that only this lane can send, now.

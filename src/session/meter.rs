@@ -140,7 +140,7 @@ impl Session {
         let streams = &self.streams;
         self.meter.probe.take_if(|(id, ..)| streams.unsent_end(*id).is_none());
         Reading {
-            lanes: self.lanes.iter().map(LaneStats::of).collect(),
+            lanes: self.known_lanes().map(LaneStats::of).collect(),
             stream_count: self.streams.count(),
             unsent_bytes: self.streams.unsent_bytes(),
             held_bytes: self.streams.held_bytes(),

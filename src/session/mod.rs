@@ -8,7 +8,7 @@
 //! session's state is meant to be behind one short lock.
 //!
 //! * [`Establishing`]: the handshake on the first lane, which ends in a session; `early`: what may be said before that.
-//! * `lane`: what is known of one lane; `acknowledge`: what was sent, acknowledged, lost.
+//! * `lane`: what is known of one lane; `former`: lanes that are over; `acknowledge`: what was sent, acknowledged, lost.
 //! * `transmit`: cuts packets; `receive`: takes them apart; `timers`: what happens when nothing happens; `stall`: when
 //!   this side did not run.
 //! * `limit`: how much may be sent; `meter`: what is measured for statistics.
@@ -26,6 +26,7 @@ mod early;
 mod establish;
 mod event;
 mod express;
+mod former;
 mod guest;
 mod join;
 mod lane;

@@ -20,8 +20,7 @@ impl Session {
         }
         self.on_running(now);
         // A lane that this side gave up may still deliver: it counts, as long as the lane is remembered.
-        let Some(index) = self.lane_index(head.lane_id) else { return };
-        let lane = &mut self.lanes[index];
+        let Some(lane) = self.known_lane_mut(head.lane_id) else { return };
         if !is_sealed && lane.setup.kind.protection() == Protection::Sealed {
             // Anybody on the way could have written it: nothing of it counts, and only the lane is lost.
             self.remove_lane(head.lane_id, LaneEnd::Closed(CloseCode::PROTOCOL_VIOLATION), now);
@@ -59,8 +58,8 @@ impl Session {
                 break;
             }
         }
-        if let Some(index) = self.lane_index(head.lane_id) {
-            self.lanes[index].counters.fragments_received += fragment_count;
+        if let Some(lane) = self.known_lane_mut(head.lane_id) {
+            lane.counters.fragments_received += fragment_count;
         }
         // A server says nothing before the handshake is complete.
         if needs_ack && self.early.is_none() {
@@ -84,8 +83,7 @@ impl Session {
     }
 
     fn schedule_ack(&mut self, lane_id: LaneId, data_bytes: u64, now: Instant) {
-        let Some(index) = self.lane_index(lane_id) else { return };
-        let lane = &mut self.lanes[index];
+        let Some(lane) = self.known_lane_mut(lane_id) else { return };
         lane.received.newest_at = now;
         lane.received.unacknowledged_bytes += data_bytes;
         // A fresh lane gets more to carry as it is acknowledged.
@@ -96,7 +94,9 @@ impl Session {
             now + limits::ACK_DELAY_MAX
         };
         lane.received.ack_due = Some(lane.received.ack_due.map_or(due, |earlier| earlier.min(due)));
-        if due == now && lane.is_alive() && std::mem::take(&mut lane.is_waiting) {
+        if !lane.is_alive() {
+            self.former_lanes.owe_ack(lane_id);
+        } else if due == now && std::mem::take(&mut lane.is_waiting) {
             self.wakes.push_back(lane_id);
         }
     }

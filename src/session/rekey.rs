@@ -69,7 +69,7 @@ impl Session {
             self.become_closed(CloseReason::KeysExhausted, now);
             return;
         }
-        let timeout = self.lanes.iter().map(|lane| lane.round_trip.suspect_timeout()).max().unwrap_or_default() * 3;
+        let timeout = self.known_lanes().map(|lane| lane.round_trip.suspect_timeout()).max().unwrap_or_default() * 3;
         self.key_use =
             KeyUse { previous_until: Some(now + timeout.max(limits::PREVIOUS_KEY_TIME)), ..KeyUse::new(now) };
         let epoch = self.epoch();

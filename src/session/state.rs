@@ -10,6 +10,7 @@ use super::datagrams::Carriers;
 use super::early::{EarlyPhase, SessionKeys};
 use super::event::{CloseReason, Event, LaneEnd, SessionFault};
 use super::express::Express;
+use super::former::FormerLanes;
 use super::join::LaneCredit;
 use super::lane::{Lane, LaneCounters, LaneSetup, LaneState};
 use super::limit::Throttle;
@@ -109,8 +110,9 @@ pub struct Session {
     pub(super) reset_token: Secret<16>,
     pub(super) peer_parameters: TransportParameters,
     pub(super) streams: Streams,
-    /// Living lanes, and dead ones that may still be acknowledged.
+    /// Lanes that live; those of a closed session are dead.
     pub(super) lanes: Vec<Lane>,
+    pub(super) former_lanes: FormerLanes,
     pub(super) lane_credit: LaneCredit,
     pub(super) tiers: Tiers,
     pub(super) scheduler: Box<dyn Scheduler>,
@@ -188,6 +190,7 @@ impl Session {
             peer_parameters,
             streams,
             lanes: Vec::new(),
+            former_lanes: FormerLanes::default(),
             tiers: Tiers::default(),
             scheduler: config.scheduler.scheduler(),
             express: Express::default(),
@@ -311,7 +314,7 @@ impl Session {
     /// How a lane is doing.
     #[must_use]
     pub fn lane_state(&self, id: LaneId) -> Option<LaneState> {
-        self.lanes.iter().find(|lane| lane.id == id).map(|lane| lane.state)
+        self.known_lane(id).map(|lane| lane.state)
     }
 
     /// Smallest round-trip time among the lanes.
@@ -520,8 +523,24 @@ impl Session {
 
     // ---- Inner parts ----
 
+    /// Of a lane that lives.
     pub(super) fn lane_index(&self, id: LaneId) -> Option<usize> {
         self.lanes.iter().position(|lane| lane.id == id)
+    }
+
+    /// The lanes that live, and those that are remembered.
+    pub(super) fn known_lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.former_lanes.iter().chain(&self.lanes)
+    }
+
+    /// A lane that lives, or is remembered.
+    pub(super) fn known_lane(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.id == id).or_else(|| self.former_lanes.get(id))
+    }
+
+    /// The same, to change it.
+    pub(super) fn known_lane_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.id == id).or_else(|| self.former_lanes.get_mut(id))
     }
 
     pub(super) fn fail(&mut self, fault: SessionFault, now: Instant) {

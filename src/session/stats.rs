@@ -113,7 +113,7 @@ impl Session {
     pub fn stats(&self) -> SessionStats {
         let past = &self.past_counters;
         let sum = |of: fn(&super::lane::LaneCounters) -> u64| {
-            of(past) + self.lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>()
+            of(past) + self.known_lanes().map(|lane| of(&lane.counters)).sum::<u64>()
         };
         SessionStats {
             lanes: self.lanes.iter().filter(|lane| lane.is_alive()).map(LaneStats::of).collect(),

@@ -38,13 +38,11 @@ impl Session {
                     self.probe_deadline(),
                     self.streams.datagram_deadline(),
                     self.throttle.deadline(),
+                    self.former_lanes.deadline(),
                 ]
             }
         };
-        let forgettable_from = self.forgettable_from();
-        let lanes = self.lanes.iter().map(|lane| {
-            if lane.is_alive() { self.lane_deadline(lane, self.ran_at) } else { lane.forget_at(forgettable_from) }
-        });
+        let lanes = self.lanes.iter().map(|lane| self.lane_deadline(lane, self.ran_at));
         session.into_iter().chain(lanes).flatten().min()
     }
 
@@ -87,7 +85,7 @@ impl Session {
         }
         self.streams.on_datagram_timeout(now);
         self.end_holding(now);
-        self.forget_dead_lanes(now);
+        self.forget_former_lanes(now);
         for (id, end) in self.lanes_to_end(now) {
             self.remove_lane(id, end, now);
         }
@@ -204,16 +202,9 @@ impl Session {
         }
     }
 
-    fn forget_dead_lanes(&mut self, now: Instant) {
+    fn forget_former_lanes(&mut self, now: Instant) {
         let forgettable_from = self.forgettable_from();
-        let past = &mut self.past_counters;
-        self.lanes.retain(|lane| {
-            let keep = lane.forget_at(forgettable_from).is_none_or(|at| at > now);
-            if !keep {
-                past.add(&lane.counters);
-            }
-            keep
-        });
+        self.former_lanes.forget(now, forgettable_from, &mut self.past_counters);
     }
 }
 

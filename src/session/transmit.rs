@@ -5,14 +5,14 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::early::EarlyPhase;
-use super::lane::{Lane, Protection, SentItem, SentPacket};
+use super::lane::{Protection, SentItem, SentPacket};
 use super::state::{Session, State};
 use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
 use crate::stream::Streams;
 use crate::wire::{
-    Ack, Frame, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData,
-    encode_packet_message, packet_overhead_max,
+    Frame, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData, encode_packet_message,
+    packet_overhead_max,
 };
 
 /// A packet is closed when less room than this is left: a shorter piece costs more than it carries.
@@ -114,12 +114,11 @@ impl Session {
 
     /// Notes how large an encoded packet became.
     pub fn on_encoded(&mut self, lane_id: LaneId, layout: &SealedLayout) {
-        if let Some(index) = self.lane_index(lane_id) {
-            let counted = std::mem::take(&mut self.lanes[index].counted_bytes);
+        if let Some(lane) = self.known_lane_mut(lane_id) {
+            let counted = std::mem::take(&mut lane.counted_bytes);
+            lane.counters.bytes_sent += layout.message.len() as u64;
+            lane.counters.padding_bytes += layout.padding_bytes as u64;
             self.correct_count(counted, layout.message.len());
-            let counters = &mut self.lanes[index].counters;
-            counters.bytes_sent += layout.message.len() as u64;
-            counters.padding_bytes += layout.padding_bytes as u64;
         }
     }
 
@@ -157,8 +156,7 @@ impl Session {
         let has_copies = !self.lanes[index].copies.is_empty();
         let has_company = !frames.is_empty() || has_copies || (may_carry && self.has_shared_work());
         if acks_wait && (is_due || has_company) {
-            let ack = self.take_ack(index, now);
-            push(&mut frames, ack);
+            push(&mut frames, self.lanes[index].take_ack(now));
         }
         // Behind what only this lane can say, which copies of full size would otherwise keep waiting for ever.
         let copies = self.take_copies(index, room);
@@ -173,12 +171,15 @@ impl Session {
             frames.push(frame);
             room > 2 * limits::REASON_BYTES_MAX && frames.len() < CONTROL_FRAMES_MAX
         };
-        for other in 0..self.lanes.len() {
-            if self.lanes[other].is_acknowledged_by_others() {
-                let ack = self.take_ack(other, now);
-                if !push(&mut frames, ack) {
-                    return frames;
-                }
+        let repeated = self.lanes.iter_mut().filter(|lane| lane.received.is_repeated);
+        for lane in repeated {
+            if !push(&mut frames, lane.take_ack(now)) {
+                return frames;
+            }
+        }
+        while let Some(lane) = self.former_lanes.pop_owing() {
+            if !push(&mut frames, lane.take_ack(now)) {
+                return frames;
             }
         }
         let share = if is_express { Share::Prompt } else { self.share(index) };
@@ -345,7 +346,7 @@ impl Session {
     }
 
     fn has_acks_of_others(&self) -> bool {
-        self.lanes.iter().any(Lane::is_acknowledged_by_others)
+        self.former_lanes.owes_acks() || self.lanes.iter().any(|lane| lane.received.is_repeated)
     }
 
     /// Whether there is something that any lane may send.
@@ -393,20 +394,6 @@ impl Session {
         {
             self.wake_lane(index);
         }
-    }
-
-    pub(super) fn take_ack(&mut self, index: usize, now: Instant) -> Frame {
-        let received = &mut self.lanes[index].received;
-        received.ack_due = None;
-        received.is_repeated = false;
-        received.unacknowledged_bytes = 0;
-        let delay_us = now.saturating_duration_since(received.newest_at).as_micros() as u64;
-        Frame::Ack(Ack {
-            lane_id: self.lanes[index].id,
-            next_packet_number: self.lanes[index].received.next,
-            delay_us,
-            ranges: Vec::new(),
-        })
     }
 
     fn record(&mut self, now: Instant, index: usize, frames: Vec<Frame>) -> Option<Transmission> {
