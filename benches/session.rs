@@ -85,8 +85,7 @@ fn carry_one(from: &mut Side, to: &mut Side, now: Instant) -> bool {
     while from.session.poll_wake().is_some() || from.session.poll_event().is_some() {}
     let Some(packet) = from.session.poll_transmit(now, LaneId::FIRST) else { return false };
     let mut bytes = BytesMut::new();
-    let layout = packet.encode(&mut bytes).expect("of an allowed size");
-    from.session.on_encoded(LaneId::FIRST, &layout);
+    packet.encode(&mut bytes).expect("of an allowed size");
     let size = bytes.len();
     let FrameMessage { head, body } = read(&mut bytes);
     let Body::Sealed(sealed) = body else { unreachable!("a raw lane is sealed") };

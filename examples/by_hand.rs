@@ -45,8 +45,7 @@ impl Side {
         let Some(packet) = self.session.poll_transmit(now, lane) else { return Ok(None) };
         let mut bytes = BytesMut::new();
         // Sealed here, outside the session: in a node, other lanes use it meanwhile.
-        let layout = packet.encode(&mut bytes)?;
-        self.session.on_encoded(lane, &layout);
+        packet.encode(&mut bytes)?;
         Ok(Some(bytes))
     }
 

@@ -170,6 +170,7 @@ fn limits_are_listed_with_their_values() {
         STREAM_WINDOW_BYTES,
         STREAM_WINDOW_BYTES_MAX,
         SAMPLES_MAX,
+        SAMPLE_INTERVAL,
         SURVIVE,
         SUSPECT_TIMEOUT_MIN,
         TARGETS_MAX,

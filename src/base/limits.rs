@@ -243,10 +243,14 @@ pub const SESSION_AGE_REPLACED_MIN: Duration = Duration::from_secs(60);
 /// Sent packets that are remembered for a dead lane, so that a late acknowledgement still saves a repetition.
 pub const DEAD_LANE_MEMORY: Duration = Duration::from_secs(60);
 
-/// Samples of one sort that a session keeps until they are read: a second of acknowledgements at 10 Gbit/s.
+/// Samples of one sort that a session keeps until they are read: a second of forty lanes.
 pub const SAMPLES_MAX: usize = 8192;
 
-/// The same, of waiting times before sending: enough for a distribution, few enough that taking them costs nothing.
+/// Time between two round trips of a lane that are kept as samples: requests bring thousands of acknowledgements a second,
+/// and a distribution over time needs no more than this.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Samples that are kept of waiting times before sending: enough for a distribution, few enough that taking them costs nothing.
 pub const QUEUE_SAMPLES_MAX: usize = 512;
 
 // ---- Bandwidth ------------------------------------------------------------------------------------------------

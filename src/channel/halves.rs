@@ -124,6 +124,12 @@ impl WriteHalf {
         }
     }
 
+    /// Whether what [`try_write`](Self::try_write) takes is with the system at once, so that nobody has to flush it.
+    #[must_use]
+    pub fn writes_through(&self) -> bool {
+        matches!(self.io, Io::Tcp(_) | Io::Unix(_))
+    }
+
     /// Writes a part of `bytes` without waiting; how much is returned. `None`: nothing could be taken now.
     ///
     /// On TLS and QUIC, some of what was taken may stay behind: the next `try_write`, [`writable`](Self::writable) or

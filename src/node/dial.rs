@@ -537,7 +537,7 @@ impl Attempt<'_> {
             tokio::select! {
                 biased;
                 outcome = &mut *handshake => return Ok(outcome?),
-                () = control.wake.notified(), if is_written => {}
+                () = control.outlet.woken(), if is_written => {}
             }
         }
     }
@@ -570,7 +570,7 @@ impl Attempt<'_> {
             }
             let message = tokio::select! {
                 message = io.reader.next() => message.map_err(std::io::Error::from)?.0,
-                () = control.wake.notified() => continue,
+                () = control.outlet.woken() => continue,
             };
             match establishing.handle_message(message) {
                 Ok(Progress::Continue) => {}

@@ -1,19 +1,19 @@
-//! The two tasks of a lane: one reads and opens, one seals and writes, both outside the session's lock.
+//! The two tasks of a lane: one reads and opens, one seals and writes, both outside the session's lock. Others may write
+//! in place of the second one (`outlet`).
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::BytesMut;
-
 use super::messages::{MessageReader, ReadMessageError};
+use super::outlet::LaneWriter;
 use super::shared::{LaneControl, Shared};
 use crate::base::{CloseCode, LaneId, limits};
 use crate::channel::{AbortHandle, WriteHalf};
 use crate::crypto::{LaneOpener, OpenError};
 use crate::session::{EstablishError, JoinRequest, LaneEnd, LaneKind};
-use crate::wire::{Body, Frame, FrameMessage, SealedLayout, WireError, decode_packet};
+use crate::wire::{Body, Frame, FrameMessage, WireError, decode_packet};
 
 /// Why a lane's channel was given up.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +48,6 @@ impl LaneFault {
     }
 }
 
-/// What an idle lane keeps of the room for its packets.
-const IDLE_BUFFER_BYTES_MAX: usize = 512;
-
 /// What a lane runs on.
 pub(super) struct LaneIo {
     pub(super) id: LaneId,
@@ -81,7 +78,8 @@ pub(super) fn spawn_lane(shared: &Arc<Shared>, io: LaneIo, awaited: Awaited) {
     let lane =
         Reading { shared: Arc::clone(shared), id: io.id, kind: io.kind, reader: io.reader, opener, frames: Vec::new() };
     tokio::spawn(lane.run(awaited));
-    tokio::spawn(write(Arc::clone(shared), io.id, io.writer, control));
+    control.outlet.put(LaneWriter::new(io.writer));
+    tokio::spawn(write(Arc::clone(shared), io.id, control));
 }
 
 struct Reading {
@@ -188,8 +186,8 @@ impl Reading {
 }
 
 /// Seals and writes what the session has for the lane, until the lane is over.
-async fn write(shared: Arc<Shared>, id: LaneId, mut half: WriteHalf, control: LaneControl) {
-    let outcome = write_packets(&shared, id, &mut half, &control).await;
+async fn write(shared: Arc<Shared>, id: LaneId, control: LaneControl) {
+    let outcome = write_packets(&shared, id, &control).await;
     if let Err(error) = outcome {
         shared.with_timer(|inner| {
             tracing::debug!(session = %inner.session.id(), lane = %id, %error, "channel cannot be written to");
@@ -198,34 +196,16 @@ async fn write(shared: Arc<Shared>, id: LaneId, mut half: WriteHalf, control: La
     }
 }
 
-async fn write_packets(shared: &Shared, id: LaneId, half: &mut WriteHalf, control: &LaneControl) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
-    let mut encoded: Option<SealedLayout> = None;
-    let mut is_express = false;
+async fn write_packets(shared: &Shared, id: LaneId, control: &LaneControl) -> io::Result<()> {
     loop {
-        let turn = half.turn(is_express).await;
-        let transmission;
-        (transmission, is_express) = shared.with_timer(|inner| {
-            if let Some(layout) = encoded.take() {
-                inner.session.on_encoded(id, &layout);
-            }
-            (inner.session.poll_transmit(Instant::now(), id), inner.session.is_express(id))
-        });
-        let Some(transmission) = transmission else {
-            drop(turn);
-            // An idle lane holds no more than a small message needs.
-            if buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
-                buffer = BytesMut::new();
-            }
+        // Whoever has the writer now wakes this task when it is back.
+        if let Some(mut writer) = control.outlet.take() {
+            writer.write_packets(shared, id).await?;
             if control.is_closed.load(Ordering::Acquire) {
                 return Ok(());
             }
-            control.wake.notified().await;
-            continue;
-        };
-        buffer.clear();
-        encoded = Some(transmission.encode(&mut buffer).map_err(io::Error::other)?);
-        drop(transmission);
-        half.write_message(&mut buffer, &turn).await?;
+            control.outlet.put(writer);
+        }
+        control.outlet.woken().await;
     }
 }

@@ -37,6 +37,7 @@ mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
 mod observer;
+mod outlet;
 mod places;
 mod pool;
 mod race;
@@ -58,6 +59,7 @@ pub use guest::{GuestAdmission, GuestRefusal, GuestVisit};
 pub use link::{Link, LinkStatus};
 pub use node::{Node, NodeBuilder};
 pub use observer::{NodeEvent, NodeMeter, Observer, SessionReading};
+pub(crate) use recv_stream::Next;
 pub use recv_stream::RecvStream;
 pub use revocation::Revoker;
 pub use send_stream::SendStream;

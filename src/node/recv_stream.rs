@@ -1,5 +1,6 @@
 //! The reading half of a stream.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::error::{ReadError, SessionError};
-use super::shared::{Shared, Wait};
+use super::shared::{Inner, Shared, Wait};
 use crate::base::{StreamCode, StreamId};
 use crate::stream::{self, ReadOutcome};
 
@@ -74,20 +75,48 @@ impl RecvStream {
             return Poll::Ready(Ok(None));
         }
         let id = self.id;
-        let outcome = self.shared.with(|inner| match inner.session.read(id, size_max, Instant::now()) {
-            Ok(ReadOutcome::Data(data)) => Poll::Ready(Ok(Some(data))),
-            Ok(ReadOutcome::End) => Poll::Ready(Ok(None)),
-            Err(stream::ReadError::Reset(code)) => Poll::Ready(Err(ReadError::Reset(code))),
-            Err(error) => match (inner.closed(), error) {
-                (Some(reason), _) => Poll::Ready(Err(ReadError::Session(reason.clone()))),
-                (None, stream::ReadError::Blocked) => {
-                    inner.wait(Wait::Readable(id), context);
-                    Poll::Pending
-                }
-                (None, _) => Poll::Ready(Err(ReadError::Closed)),
-            },
-        });
+        let outcome = self.shared.with(|inner| read_or_wait(inner, id, context, size_max, Instant::now()));
         self.is_over = matches!(outcome, Poll::Ready(Ok(None) | Err(_)));
+        outcome
+    }
+
+    /// Moves what is there to the end of `chunks`, at most so many bytes and chunks. Where that was all, registers the task
+    /// to be woken when there is more.
+    ///
+    /// # Errors
+    /// [`ReadError`]. Chunks in front of a reset may have been moved.
+    pub(crate) fn read_chunks(
+        &mut self,
+        context: &Context<'_>,
+        mut bytes_max: usize,
+        count_max: usize,
+        chunks: &mut VecDeque<Bytes>,
+    ) -> Result<ChunksRead, ReadError> {
+        let mut read = ChunksRead { bytes: 0, next: Next::Chunk };
+        if self.is_over {
+            return Ok(ChunksRead { next: Next::End, ..read });
+        }
+        let id = self.id;
+        let outcome = self.shared.with(|inner| {
+            let now = Instant::now();
+            for _ in 0..count_max {
+                match read_or_wait(inner, id, context, bytes_max, now) {
+                    Poll::Ready(Ok(Some(chunk))) => {
+                        read.bytes += chunk.len();
+                        bytes_max -= chunk.len();
+                        chunks.push_back(chunk);
+                    }
+                    Poll::Ready(Ok(None)) => read.next = Next::End,
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => read.next = Next::Waits,
+                }
+                if read.next != Next::Chunk || bytes_max == 0 {
+                    break;
+                }
+            }
+            Ok(read)
+        });
+        self.is_over = matches!(outcome, Err(_) | Ok(ChunksRead { next: Next::End, .. }));
         outcome
     }
 
@@ -112,6 +141,46 @@ impl RecvStream {
         let id = self.id;
         self.shared.with(|inner| inner.session.stop(id, code, Instant::now()));
     }
+}
+
+fn read_or_wait(
+    inner: &mut Inner,
+    id: StreamId,
+    context: &Context<'_>,
+    size_max: usize,
+    now: Instant,
+) -> Poll<Result<Option<Bytes>, ReadError>> {
+    match inner.session.read(id, size_max, now) {
+        Ok(ReadOutcome::Data(data)) => Poll::Ready(Ok(Some(data))),
+        Ok(ReadOutcome::End) => Poll::Ready(Ok(None)),
+        Err(stream::ReadError::Reset(code)) => Poll::Ready(Err(ReadError::Reset(code))),
+        Err(error) => match (inner.closed(), error) {
+            (Some(reason), _) => Poll::Ready(Err(ReadError::Session(reason.clone()))),
+            (None, stream::ReadError::Blocked) => {
+                inner.wait(Wait::Readable(id), context);
+                Poll::Pending
+            }
+            (None, _) => Poll::Ready(Err(ReadError::Closed)),
+        },
+    }
+}
+
+/// What [`RecvStream::read_chunks`] has moved, and what is behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunksRead {
+    pub(crate) bytes: usize,
+    pub(crate) next: Next,
+}
+
+/// What is next in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Bytes, or it was not looked for them.
+    Chunk,
+    /// Nothing yet: the task is woken when there is something.
+    Waits,
+    /// The end.
+    End,
 }
 
 impl AsyncRead for RecvStream {

@@ -53,6 +53,16 @@ impl SendStream {
         self.poll(context, |inner, id| inner.session.write_chunk(id, chunk.clone()))
     }
 
+    /// As `poll_write`, for short messages after which nothing follows soon: one that finds a lane idle is sent in this task,
+    /// before this returns. Messages that do follow cost a packet each, where else they would have left together.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub(crate) fn poll_send(&mut self, context: &Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
+        let (shared, id) = (&self.shared, self.id);
+        shared.with_sending(|inner| write_or_wait(inner, id, context, |inner, id| inner.session.write(id, data)))
+    }
+
     /// Ends the stream: the peer reads what was written, then the end. Returns at once;
     /// [`finished`](Self::finished) waits for the peer.
     ///
@@ -123,25 +133,32 @@ impl SendStream {
         write: impl FnOnce(&mut Inner, StreamId) -> Result<R, stream::WriteError>,
     ) -> Poll<Result<R, WriteError>> {
         let id = self.id;
-        self.shared.with(|inner| {
-            if let Some(reason) = inner.closed() {
-                return Poll::Ready(Err(WriteError::Session(reason.clone())));
+        self.shared.with(|inner| write_or_wait(inner, id, context, write))
+    }
+}
+
+fn write_or_wait<R>(
+    inner: &mut Inner,
+    id: StreamId,
+    context: &Context<'_>,
+    write: impl FnOnce(&mut Inner, StreamId) -> Result<R, stream::WriteError>,
+) -> Poll<Result<R, WriteError>> {
+    if let Some(reason) = inner.closed() {
+        return Poll::Ready(Err(WriteError::Session(reason.clone())));
+    }
+    let is_probed = inner.session.wants_queue_probe();
+    match write(inner, id) {
+        Ok(result) => {
+            if is_probed {
+                inner.session.begin_queue_probe(id, Instant::now());
             }
-            let is_probed = inner.session.wants_queue_probe();
-            match write(inner, id) {
-                Ok(result) => {
-                    if is_probed {
-                        inner.session.begin_queue_probe(id, Instant::now());
-                    }
-                    Poll::Ready(Ok(result))
-                }
-                Err(stream::WriteError::Blocked) => {
-                    inner.wait(Wait::Writable(id), context);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(write_error(inner, error))),
-            }
-        })
+            Poll::Ready(Ok(result))
+        }
+        Err(stream::WriteError::Blocked) => {
+            inner.wait(Wait::Writable(id), context);
+            Poll::Pending
+        }
+        Err(error) => Poll::Ready(Err(write_error(inner, error))),
     }
 }
 

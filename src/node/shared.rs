@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::error::SessionError;
 use super::observer::{NodeEvent, Observer};
+use super::outlet::{Outgoing, Outlet};
 use crate::base::{Direction, IdMap, LaneId, StreamId};
 use crate::channel::AbortHandle;
 use crate::crypto::identity::{NodeId, PeerIdentity};
@@ -32,8 +33,8 @@ pub(super) enum LaneEvent {
 /// How the tasks of a lane are reached.
 #[derive(Clone)]
 pub(super) struct LaneControl {
-    /// The writing task should ask for packets.
-    pub(super) wake: Arc<Notify>,
+    /// Wakes the task that writes, and has what it writes with.
+    pub(super) outlet: Arc<Outlet>,
     /// The task that sends datagrams beside the lane should ask for a packet.
     pub(super) datagram_wake: Arc<Notify>,
     /// The lane is over.
@@ -45,7 +46,7 @@ pub(super) struct LaneControl {
 impl LaneControl {
     pub(super) fn new(abort: AbortHandle) -> Self {
         Self {
-            wake: Arc::new(Notify::new()),
+            outlet: Arc::default(),
             datagram_wake: Arc::new(Notify::new()),
             is_closed: Arc::new(AtomicBool::new(false)),
             abort,
@@ -54,7 +55,7 @@ impl LaneControl {
 
     fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.outlet.wake();
         self.datagram_wake.notify_one();
         self.abort.kill();
     }
@@ -136,36 +137,43 @@ impl Shared {
     pub(super) fn with<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let result = change(&mut inner);
-        inner.drain();
-        let due = std::mem::take(&mut inner.due);
-        let has_ended = std::mem::take(&mut inner.has_ended);
-        drop(inner);
-        if has_ended {
-            self.timer.notify_one();
-        }
-        due.into_iter().for_each(Waker::wake);
+        self.tell(inner, false);
         result
     }
 
     /// As [`with`](Self::with), and sets the timer anew: for changes that may make something due.
     pub(super) fn with_timer<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
-        let (result, rearm) = self.with(|inner| {
-            let result = change(inner);
-            let next = inner.session.next_timeout();
-            let rearm = match (next, inner.armed) {
-                (Some(next), Some(armed)) => next < armed,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if rearm {
-                inner.armed = next;
-            }
-            (result, rearm)
-        });
-        if rearm {
-            self.timer.notify_one();
+        let mut inner = self.lock();
+        let result = change(&mut inner);
+        let is_armed = inner.arm();
+        self.tell(inner, is_armed);
+        result
+    }
+
+    /// As [`with`](Self::with), and sends what little is to be sent then in this task, if a lane is idle: for whoever knows
+    /// that nothing follows soon. Others leave it to the lanes, which send together what comes until they run.
+    pub(super) fn with_sending<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.lock();
+        let result = change(&mut inner);
+        let outgoing = Outgoing::take(&mut inner, Instant::now());
+        let is_armed = outgoing.is_some() && inner.arm();
+        self.tell(inner, is_armed);
+        if let Some(outgoing) = outgoing {
+            outgoing.send(self);
         }
         result
+    }
+
+    /// Ends a change.
+    fn tell(&self, mut inner: MutexGuard<'_, Inner>, is_armed: bool) {
+        inner.drain();
+        let due = std::mem::take(&mut inner.due);
+        let has_ended = std::mem::take(&mut inner.has_ended);
+        drop(inner);
+        if has_ended || is_armed {
+            self.timer.notify_one();
+        }
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// Looks at the session without changing it.
@@ -263,6 +271,21 @@ impl Inner {
         remember(&mut self.ending, context);
     }
 
+    /// Takes the next deadline, if it is earlier than the one that the timer task waits for: whether it has to know.
+    fn arm(&mut self) -> bool {
+        let next = self.session.next_timeout();
+        let is_earlier = next.is_some_and(|next| self.armed.is_none_or(|armed| next < armed));
+        if is_earlier {
+            self.armed = next;
+        }
+        is_earlier
+    }
+
+    /// What a lane writes with, while it lives.
+    pub(super) fn outlet(&self, lane: LaneId) -> Option<Arc<Outlet>> {
+        self.lanes.get(&lane).map(|control| Arc::clone(&control.outlet))
+    }
+
     /// How the tasks of a lane are reached, while it lives.
     pub(super) fn lane_control(&self, lane: LaneId) -> Option<LaneControl> {
         self.lanes.get(&lane).cloned()
@@ -300,7 +323,7 @@ impl Inner {
         }
         while let Some(lane) = self.session.poll_wake() {
             if let Some(control) = self.lanes.get(&lane) {
-                control.wake.notify_one();
+                control.outlet.wake();
             }
         }
         while let Some(event) = self.session.poll_event() {

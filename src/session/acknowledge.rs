@@ -63,8 +63,11 @@ impl Session {
             // A peer that lies about its delay can only make its lane look better to us by so much.
             let delay = Duration::from_micros(ack.delay_us).min(sample);
             lane.round_trip.on_sample(sample - delay, now);
-            self.meter.on_round_trip(lane.channel(), lane.setup.kind, sample - delay);
-            self.meter.on_ack_delay(delay);
+            if lane.sampled_at.is_none_or(|at| now.saturating_duration_since(at) >= limits::SAMPLE_INTERVAL) {
+                lane.sampled_at = Some(now);
+                self.meter.on_round_trip(lane.channel(), lane.setup.kind, sample - delay);
+                self.meter.on_ack_delay(delay);
+            }
         }
         let interval = lane.round_trip.rate_interval();
         self.rate_mut(index).on_delivered(now, delivered, interval);

@@ -7,10 +7,12 @@
 use std::time::{Duration, Instant};
 
 use super::lane::{Lane, LaneKind};
-use super::rtt::DeliveryRate;
+use super::rtt::{ALLOWANCE_MIN, DeliveryRate};
 use super::scheduler::ChannelView;
 use super::state::Session;
 use crate::base::{LaneId, limits};
+
+const _: () = assert!(ALLOWANCE_MIN <= limits::QUIC_IN_FLIGHT_BYTES_MAX);
 
 impl Session {
     /// The channel under a lane, by the first of its lanes.
@@ -118,7 +120,7 @@ impl Session {
     /// Whether enough is on its way on a channel.
     fn is_full(&self, channel: LaneId) -> bool {
         let in_flight = self.channel_lanes(channel).map(|lane| lane.in_flight_bytes).sum::<u64>();
-        in_flight >= self.allowance(channel)
+        in_flight >= ALLOWANCE_MIN && in_flight >= self.allowance(channel)
     }
 
     /// Bytes that may be on their way on a channel.
@@ -210,7 +212,7 @@ impl Session {
             view.is_ready |= lane.is_waiting || asking == Some(index);
         }
         for view in &mut views {
-            view.is_ready &= view.in_flight_bytes < self.allowance(view.id);
+            view.is_ready &= view.in_flight_bytes < ALLOWANCE_MIN || view.in_flight_bytes < self.allowance(view.id);
         }
         self.views = views;
     }

@@ -149,6 +149,8 @@ pub(super) struct Lane {
     pub(super) in_flight_bytes: u64,
     pub(super) received: Received,
     pub(super) round_trip: RoundTrip,
+    /// When a round trip was last kept as a sample.
+    pub(super) sampled_at: Option<Instant>,
     pub(super) rate: DeliveryRate,
     /// Frames that make sense on this lane only.
     pub(super) control: VecDeque<Frame>,
@@ -164,8 +166,6 @@ pub(super) struct Lane {
     /// Asked for a packet and got none: has to be woken.
     pub(super) is_waiting: bool,
     pub(super) has_sent_close: bool,
-    /// What its last packet counted against a limit, until it is known how large that became.
-    pub(super) counted_bytes: usize,
     pub(super) last_received_at: Instant,
     pub(super) last_progress_at: Instant,
     /// When another lane of its channel was acknowledged, while this one waits for that and has not been since.
@@ -230,6 +230,7 @@ impl Lane {
                 is_repeated: false,
             },
             round_trip: RoundTrip::default(),
+            sampled_at: None,
             rate: DeliveryRate::default(),
             control: VecDeque::new(),
             copies: Copies::default(),
@@ -239,7 +240,6 @@ impl Lane {
             confirmation_due: None,
             is_waiting: false,
             has_sent_close: false,
-            counted_bytes: 0,
             last_received_at: now,
             last_progress_at: now,
             overtaken_at: None,

@@ -67,8 +67,6 @@ pub(super) struct Throttle {
     held: Option<(Held, Instant)>,
     /// Data that a packet may carry, as was said last.
     packet_bytes: usize,
-    /// What packets turned out to be larger than was counted.
-    correction: i64,
     /// By how much datagrams are ahead of streams, in bytes; a packet at most in either direction.
     balance: i64,
     /// Until when lanes leave it to carriers to send what is theirs.
@@ -130,9 +128,6 @@ impl Throttle {
         if self.held.is_some() {
             return 0;
         }
-        if self.correction != 0 {
-            limit.spend(now, std::mem::take(&mut self.correction));
-        }
         match limit.ask(now) {
             Ok(bytes) => {
                 self.packet_bytes = bytes;
@@ -185,10 +180,10 @@ impl Session {
         !(has_had_its_part && self.lanes.iter().any(|lane| lane.is_waiting && self.is_carrying(lane)))
     }
 
-    /// A packet of a lane was cut: what it counts, zero for one without data.
-    pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) -> usize {
+    /// A packet of a lane was cut, and makes a message of `bytes`. It counts if it carries data.
+    pub(super) fn count_packet(&mut self, now: Instant, frames: &[Frame], bytes: usize) {
         if !self.throttle.is_limited() {
-            return 0;
+            return;
         }
         let (mut of_datagrams, mut of_streams) = (0, 0);
         for frame in frames {
@@ -199,12 +194,11 @@ impl Session {
             }
         }
         if of_datagrams + of_streams == 0 {
-            return 0;
+            return;
         }
         self.spend(now, bytes);
         self.throttle.weigh(of_datagrams, of_streams);
         self.wake_carriers();
-        bytes
     }
 
     /// The same of a carrier.
@@ -213,13 +207,6 @@ impl Session {
             self.spend(now, bytes);
             self.throttle.weigh(bytes, 0);
             self.throttle.put_off = None;
-        }
-    }
-
-    /// A packet that counted `counted` became a message of `bytes`.
-    pub(super) fn correct_count(&mut self, counted: usize, bytes: usize) {
-        if counted > 0 {
-            self.throttle.correction += bytes as i64 - counted as i64;
         }
     }
 

@@ -75,8 +75,13 @@ const ALLOWANCE_TIME: Duration = Duration::from_millis(500);
 /// window. What else is on its way is the window's concern, and what repairs take: with losses, several round trips.
 const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
 
+/// What may be on its way in any case, in bytes. With less, nobody has to ask what may.
+pub(super) const ALLOWANCE_MIN: u64 = 2 * PACKET_BYTES_UNMEASURED;
+
 /// What may be on its way, in bytes, before anything is known of a lane.
 const ALLOWANCE_UNMEASURED: u64 = 64 * 1024;
+
+const _: () = assert!(ALLOWANCE_MIN <= ALLOWANCE_UNMEASURED);
 
 /// What is left of the highest rate with each measurement.
 const PEAK_DECAY: f64 = 0.9;
@@ -171,8 +176,7 @@ impl DeliveryRate {
         let peak = if rate > 0.0 { rate.max(self.peak) } else { 0.0 };
         let known = (peak * (round_trip * 4 + ALLOWANCE_TIME).as_secs_f64()) as u64;
         let is_measured = self.bytes_per_second.is_some() && !self.is_least;
-        let least =
-            if is_measured { 2 * PACKET_BYTES_UNMEASURED } else { ALLOWANCE_UNMEASURED + 4 * self.delivered_bytes };
+        let least = if is_measured { ALLOWANCE_MIN } else { ALLOWANCE_UNMEASURED + 4 * self.delivered_bytes };
         known.max(least)
     }
 

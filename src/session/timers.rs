@@ -24,42 +24,46 @@ impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let session = match &self.state {
+        match &self.state {
             State::Closed(_) => return None,
             State::Closing { until, .. } => return Some(*until),
-            State::Connecting | State::Proving { .. } | State::Connected => {
-                let survive = self.alone_since.map(|since| since + self.config.survive);
-                [
-                    survive,
-                    Some(self.expires_at),
-                    self.previous_keys_deadline(),
-                    self.late_deadline(),
-                    self.return_deadline(),
-                    self.probe_deadline(),
-                    self.streams.datagram_deadline(),
-                    self.throttle.deadline(),
-                    self.former_lanes.deadline(),
-                ]
-            }
-        };
-        let lanes = self.lanes.iter().map(|lane| self.lane_deadline(lane, self.ran_at));
-        session.into_iter().chain(lanes).flatten().min()
+            State::Connecting | State::Proving { .. } | State::Connected => {}
+        }
+        let mut next = Some(self.expires_at);
+        let mut consider = |at: Option<Instant>| next = earlier(next, at);
+        consider(self.alone_since.map(|since| since + self.config.survive));
+        consider(self.previous_keys_deadline());
+        consider(self.late_deadline());
+        consider(self.return_deadline());
+        consider(self.probe_deadline());
+        consider(self.streams.datagram_deadline());
+        consider(self.throttle.deadline());
+        consider(self.former_lanes.deadline());
+        self.lanes.iter().for_each(|lane| consider(self.lane_deadline(lane, self.ran_at)));
+        next
     }
 
     /// When a living lane has something to do, or is found to do nothing. `ran_at` is when this side ran last.
+    ///
+    /// Asked of every lane after every packet: an idle one has to be cheap.
     pub(super) fn lane_deadline(&self, lane: &Lane, ran_at: Instant) -> Option<Instant> {
-        let deadlines = [
-            // A lane that asks anyway finds its acknowledgement itself.
-            lane.received.ack_due.filter(|_| lane.is_waiting),
-            self.suspect_deadline(lane),
-            // Nothing is done by then, but that this side runs is noted.
-            lane.silence_deadline().filter(|at| *at > ran_at),
-            lane.dead_deadline(self.config.dead_timeout),
-            (!lane.is_pinged).then(|| lane.last_received_at + self.config.ping_interval),
-            Some(lane.last_received_at + self.config.idle_timeout),
-            lane.confirmation_due,
-        ];
-        deadlines.into_iter().flatten().min()
+        let silent_for = if lane.is_pinged {
+            self.config.idle_timeout
+        } else {
+            self.config.ping_interval.min(self.config.idle_timeout)
+        };
+        let mut next = earlier(Some(lane.last_received_at + silent_for), lane.confirmation_due);
+        // A lane that asks anyway finds its acknowledgement itself.
+        if lane.is_waiting {
+            next = earlier(next, lane.received.ack_due);
+        }
+        if lane.sent.is_empty() {
+            return next;
+        }
+        next = earlier(next, self.suspect_deadline(lane));
+        // Nothing is done by then, but that this side runs is noted.
+        next = earlier(next, lane.silence_deadline().filter(|at| *at > ran_at));
+        earlier(next, lane.dead_deadline(self.config.dead_timeout))
     }
 
     /// Does what is due.
@@ -205,6 +209,14 @@ impl Session {
     fn forget_former_lanes(&mut self, now: Instant) {
         let forgettable_from = self.forgettable_from();
         self.former_lanes.forget(now, forgettable_from, &mut self.past_counters);
+    }
+}
+
+/// The earlier of two deadlines, where there are any.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::base::{Epoch, LaneId, limits};
 use crate::crypto::SealedKeys;
 use crate::stream::Streams;
 use crate::wire::{
-    Frame, Head, PaddingPolicy, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData, encode_packet_message,
-    packet_overhead_max,
+    Frame, Head, PacketSizes, STREAM_DATA_OVERHEAD_MAX, SealedKind, SealedLayout, StreamData,
+    encode_sized_packet_message, packet_overhead_max,
 };
 
 /// A packet is closed when less room than this is left: a shorter piece costs more than it carries.
@@ -34,8 +34,7 @@ pub(super) const PACKET_BYTES_MIN: usize = 2048;
 pub struct Transmission {
     head: Head,
     frames: Vec<Frame>,
-    padding: PaddingPolicy,
-    message_bytes_max: usize,
+    sizes: PacketSizes,
     kind: SealedKind,
     key: Option<SealedKeys>,
 }
@@ -46,12 +45,17 @@ impl Transmission {
     /// # Errors
     /// What the AEAD reports: it has none for messages of an allowed size.
     pub fn encode(&self, out: &mut BytesMut) -> Result<SealedLayout, rustls::Error> {
-        let layout =
-            encode_packet_message(out, &self.head, self.kind, &self.frames, self.padding, self.message_bytes_max);
+        let layout = encode_sized_packet_message(out, &self.head, self.kind, &self.frames, &self.sizes);
         if let Some(key) = &self.key {
             key.seal(&self.head, &mut out[layout.message.clone()], layout.header_len)?;
         }
         Ok(layout)
+    }
+
+    /// Size of the packet as it goes on the wire.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.sizes.message_bytes()
     }
 
     /// The frames, for tests and traces.
@@ -93,10 +97,7 @@ impl Session {
             }
         };
         if frames.is_empty() {
-            self.lanes[index].is_waiting = true;
-            if !self.is_spared(index) {
-                self.rate_mut(index).on_limited();
-            }
+            self.on_nothing(index);
             return None;
         }
         self.meter.decisions.copied += copied as u64;
@@ -112,13 +113,28 @@ impl Session {
         transmission
     }
 
-    /// Notes how large an encoded packet became.
-    pub fn on_encoded(&mut self, lane_id: LaneId, layout: &SealedLayout) {
-        if let Some(lane) = self.known_lane_mut(lane_id) {
-            let counted = std::mem::take(&mut lane.counted_bytes);
-            lane.counters.bytes_sent += layout.message.len() as u64;
-            lane.counters.padding_bytes += layout.padding_bytes as u64;
-            self.correct_count(counted, layout.message.len());
+    /// Whether nothing more can be sent on a lane now. Then it waits, as after a [`poll_transmit`](Self::poll_transmit)
+    /// that gave nothing, and is woken when there is something: who has just got a packet need not ask again.
+    pub fn rest_lane(&mut self, now: Instant, lane_id: LaneId) -> bool {
+        let Some(index) = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive()) else { return false };
+        if !matches!(self.state, State::Connected) || !self.has_nothing_for(index, now) {
+            return false;
+        }
+        self.on_nothing(index);
+        true
+    }
+
+    /// A lane that rests cannot take a packet after all, until it asks for one again: its channel is full.
+    pub fn hold_lane(&mut self, lane_id: LaneId) {
+        if let Some(index) = self.lane_index(lane_id) {
+            self.lanes[index].is_waiting = false;
+        }
+    }
+
+    fn on_nothing(&mut self, index: usize) {
+        self.lanes[index].is_waiting = true;
+        if !self.is_spared(index) {
+            self.rate_mut(index).on_limited();
         }
     }
 
@@ -408,14 +424,16 @@ impl Session {
         let epoch = if seal { self.epoch() } else { Epoch(0) };
         let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
         let time = self.packet_time(index, bytes as u32);
-        let counted_bytes = self.count_packet(now, &frames, bytes + packet_overhead_max());
         if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
             self.rate_mut(index).on_limited();
         }
         let lane = &mut self.lanes[index];
-        lane.counted_bytes = counted_bytes;
         let number = lane.next_number?;
         lane.next_number = number.next();
+        let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
+        let sizes = PacketSizes::of(&head, kind, bytes, self.config.padding, self.message_bytes_max());
+        self.count_packet(now, &frames, sizes.message_bytes());
+        let lane = &mut self.lanes[index];
         let mut items = Vec::new();
         let mut needs_ack = false;
         for frame in &frames {
@@ -446,19 +464,13 @@ impl Session {
             });
         }
         lane.counters.packets_sent += 1;
+        lane.counters.bytes_sent += sizes.message_bytes() as u64;
+        lane.counters.padding_bytes += sizes.padding_bytes() as u64;
         if seal {
             self.key_use.on_sealed(bytes as u64);
         }
-        let head = Head { lane_id: lane.id, epoch, packet_number: number, ..Head::default() };
         self.scheduler.on_sent(lane.channel(), bytes as u64);
-        Some(Transmission {
-            head,
-            frames,
-            padding: self.config.padding,
-            message_bytes_max: self.message_bytes_max(),
-            kind,
-            key,
-        })
+        Some(Transmission { head, frames, sizes, kind, key })
     }
 }
 

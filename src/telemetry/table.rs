@@ -88,11 +88,11 @@ macro_rules! instruments {
 
 instruments! {
     "longhaul.channel.rtt" Seconds "s" ["peer" "channel" "transport"]
-        "Round trips, by the session's own acknowledgements and pings; the peer's delay is taken off";
+        "Round trips, by the session's own acknowledgements and pings, one each 5 ms; the peer's delay is taken off";
     "longhaul.channel.transport.rtt" Seconds "s" ["peer" "channel" "transport"]
         "Round trips, by the transport: single ones of QUIC's acknowledgements, the kernel's smoothed one each second of TCP";
     "longhaul.link.ack.delay" Seconds "s" ["peer"]
-        "How long the peer kept acknowledgements back, by its own word";
+        "How long the peer kept acknowledgements back, by its own word; a sample of them";
     "longhaul.link.queue.delay" Seconds "s" ["peer"]
         "How long bytes waited between the application's write and the packet that took them along; a sample of them";
     "longhaul.link.loss" Ratio "1" ["peer" "window"]

@@ -53,6 +53,46 @@ pub const fn packet_overhead_max() -> usize {
     3 + U32 + (2 + SessionId::LEN) + U32 + U32 + U64 + (1 + 3) + limits::SEAL_TAG_BYTES
 }
 
+/// Sizes of a packet's message, which are known before it is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketSizes {
+    frames_len: usize,
+    content_len: usize,
+    body_len: usize,
+    /// Without the delimiter.
+    message_len: usize,
+}
+
+impl PacketSizes {
+    /// Those of a packet whose frames take `frames_len` bytes. Padding ends below `message_bytes_max`; the caller sees to
+    /// it that the frames do.
+    #[must_use]
+    pub fn of(
+        head: &Head,
+        kind: SealedKind,
+        frames_len: usize,
+        padding: PaddingPolicy,
+        message_bytes_max: usize,
+    ) -> Self {
+        let content_len = padding.padded_len(frames_len, message_bytes_max - packet_overhead_max());
+        let body_len = content_len + kind.tag_len();
+        let message_len = head_len(head) + 1 + varint_len(body_len as u64) + body_len;
+        Self { frames_len, content_len, body_len, message_len }
+    }
+
+    /// Size of the message, delimiter and tag included.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        varint_len(self.message_len as u64) + self.message_len
+    }
+
+    /// Bytes of padding, its key and length included.
+    #[must_use]
+    pub fn padding_bytes(&self) -> usize {
+        self.content_len - self.frames_len
+    }
+}
+
 /// Appends a packet: header, frames, padding, and room for the tag. Padding ends below `message_bytes_max`; the caller
 /// sees to it that the frames do.
 pub fn encode_packet_message(
@@ -63,25 +103,33 @@ pub fn encode_packet_message(
     padding: PaddingPolicy,
     message_bytes_max: usize,
 ) -> SealedLayout {
-    let frames_len: usize = frames.iter().map(Frame::encoded_len).sum();
-    let content_max = message_bytes_max - packet_overhead_max();
-    let content_len = padding.padded_len(frames_len, content_max);
-    let body_len = content_len + kind.tag_len();
+    let frames_len = frames.iter().map(Frame::encoded_len).sum();
+    let sizes = PacketSizes::of(head, kind, frames_len, padding, message_bytes_max);
+    encode_sized_packet_message(out, head, kind, frames, &sizes)
+}
+
+/// The same of a packet whose sizes are known. They have to be those of its head and its frames.
+pub fn encode_sized_packet_message(
+    out: &mut BytesMut,
+    head: &Head,
+    kind: SealedKind,
+    frames: &[Frame],
+    sizes: &PacketSizes,
+) -> SealedLayout {
     let start = out.len();
-    let head_len = head_len(head) + 1 + varint_len(body_len as u64);
-    let message_len = head_len + body_len;
-    out.reserve(varint_len(message_len as u64) + message_len);
-    put_varint(out, message_len as u64);
+    out.reserve(sizes.message_bytes());
+    put_varint(out, sizes.message_len as u64);
     put_head(out, head);
     out.put_u8((kind as u8) << 3 | 2);
-    put_varint(out, body_len as u64);
+    put_varint(out, sizes.body_len as u64);
     let header_len = out.len() - start;
     for frame in frames {
         frame.encode(out);
     }
-    put_padding(out, content_len - frames_len);
+    put_padding(out, sizes.padding_bytes());
     out.put_bytes(0, kind.tag_len());
-    SealedLayout { message: start..out.len(), header_len, padding_bytes: content_len - frames_len }
+    debug_assert_eq!(out.len() - start, sizes.message_bytes(), "sizes of another packet");
+    SealedLayout { message: start..out.len(), header_len, padding_bytes: sizes.padding_bytes() }
 }
 
 /// Appends the content of a packet alone, frames and padding, for a carrier that needs no message around it. Padding ends

@@ -41,7 +41,8 @@ mod varint;
 pub use decode::{decode_message, message_size};
 pub use denylist::{DENYLIST_SERVICE, DenylistBody, SignedDenylist};
 pub use encode::{
-    ClearMessage, SealedKind, SealedLayout, encode_clear, encode_packet, encode_packet_message, packet_overhead_max,
+    ClearMessage, PacketSizes, SealedKind, SealedLayout, encode_clear, encode_packet, encode_packet_message,
+    encode_sized_packet_message, packet_overhead_max,
 };
 pub use enroll::{EnrollAnswer, EnrollRequest};
 pub use error::WireError;

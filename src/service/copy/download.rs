@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 
 use super::{End, HalfWaker, ROUNDS_MAX, Step};
 use crate::base::StreamCode;
-use crate::node::RecvStream;
+use crate::node::{Next, RecvStream};
 use crate::service::counters::Counters;
 use crate::service::socket::Socket;
 use crate::service::throttle::{Pace, Way};
@@ -117,18 +117,16 @@ impl Download {
             }
             let size_max = allowed.min(QUEUED_BYTES_MAX - self.queued_bytes);
             self.is_watched = false;
-            match recv.poll_read_chunk(&Context::from_waker(&readable.waker), size_max) {
-                Poll::Ready(chunk) => {
-                    self.is_blocked = false;
-                    match chunk? {
-                        Some(chunk) => {
-                            pace.on_moved(Way::FromPeer, chunk.len());
-                            self.push(chunk);
-                        }
-                        None => self.has_ended = true,
-                    }
-                }
-                Poll::Pending => self.is_blocked = true,
+            let context = Context::from_waker(&readable.waker);
+            let read = recv.read_chunks(&context, size_max, SLICES_MAX - self.queue.len(), &mut self.queue)?;
+            if read.bytes > 0 {
+                pace.on_moved(Way::FromPeer, read.bytes);
+            }
+            self.queued_bytes += read.bytes;
+            self.has_ended = read.next == Next::End;
+            self.is_blocked = read.next == Next::Waits;
+            if self.is_blocked {
+                break;
             }
         }
         Ok(())

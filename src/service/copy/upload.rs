@@ -143,7 +143,13 @@ impl Upload {
     /// Copies into the stream what it has room for, and keeps the rest. An error comes up again when that is flushed.
     fn copy(&mut self, data: &[u8], send: &mut SendStream, writable: &HalfWaker) {
         let mut context = Context::from_waker(&writable.waker);
-        let taken = match Pin::new(send).poll_write(&mut context, data) {
+        // A read that left room was the last one: nothing follows until the application says more.
+        let outcome = if data.len() < COPY_BYTES_MAX {
+            send.poll_send(&context, data).map_err(drop)
+        } else {
+            Pin::new(send).poll_write(&mut context, data).map_err(drop)
+        };
+        let taken = match outcome {
             Poll::Ready(Ok(taken)) => taken,
             Poll::Ready(Err(_)) => 0,
             Poll::Pending => {
