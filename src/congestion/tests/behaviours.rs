@@ -64,6 +64,30 @@ fn the_queue_of_startup_is_drained_and_later_ones_are_bounded() {
     }
 }
 
+/// The highest of many samples of the bandwidth is too high where acknowledgements come late and together. What is sent at
+/// it, beyond what the path carries, would stay in the queue from one probe to the next.
+#[test]
+fn an_estimate_that_is_too_high_makes_no_standing_queue() {
+    let path = Path { lateness: Duration::from_millis(6), ..Path::half_gigabit(50, 0.0) };
+    let mut network = alone(path, Flow::windowed);
+    network.run(SECOND * 4);
+    let (mut estimates, mut queues) = (0, Vec::new());
+    let end = network.elapsed + SECOND * 12;
+    while network.elapsed < end {
+        network.queue_max = Duration::ZERO;
+        network.run(STEP * 2);
+        queues.push(network.queue_max);
+        let bandwidth = network.flows[0].bbr().max_bandwidth().bytes_per_second();
+        estimates += u32::from(bandwidth > path.bytes_per_second * 102 / 100);
+    }
+    assert!(estimates > 600, "the estimate was too high in {estimates} of 1200 moments only");
+    queues.sort();
+    let median = queues[queues.len() / 2];
+    assert!(median < Duration::from_millis(15), "{median:?}");
+    let rate = network.measure(SECOND * 5)[0];
+    assert!(rate > path.bytes_per_second * 94 / 100, "{rate}");
+}
+
 #[test]
 fn min_rtt_follows_the_route() {
     let mut network = alone(Path::half_gigabit(80, 0.0), Flow::windowed);

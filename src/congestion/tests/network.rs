@@ -22,6 +22,8 @@ pub(super) struct Path {
     pub(super) queue: Duration,
     /// Share of packets lost at random.
     pub(super) loss: f64,
+    /// How long acknowledgements are kept back at most, by chance, to arrive together: machines are late.
+    pub(super) lateness: Duration,
 }
 
 impl Path {
@@ -32,6 +34,7 @@ impl Path {
             rtt: Duration::from_millis(rtt_ms),
             queue: Duration::from_millis(100),
             loss,
+            lateness: Duration::ZERO,
         }
     }
 }
@@ -60,6 +63,8 @@ pub(super) struct Network {
     random: Random,
     /// When the bottleneck has sent what is in its queue.
     free: Duration,
+    /// When the acknowledgements that are kept back arrive.
+    batch_end: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     event_count: u64,
     /// Packets that did not fit into the queue.
@@ -77,6 +82,7 @@ impl Network {
             start: Instant::now(),
             random: Random::new(seed),
             free: Duration::ZERO,
+            batch_end: Duration::ZERO,
             events: BinaryHeap::new(),
             event_count: 0,
             dropped_count: 0,
@@ -167,7 +173,13 @@ impl Network {
         let queued = self.free - self.elapsed;
         self.queue_max = self.queue_max.max(queued);
         if self.random.share() >= self.path.loss {
-            self.push(queued + self.path.rtt, Event::Acknowledge(packet));
+            let arrival = self.elapsed + queued + self.path.rtt;
+            if arrival > self.batch_end {
+                let is_late = !self.path.lateness.is_zero();
+                let share = if is_late { self.random.share() } else { 0.0 };
+                self.batch_end = arrival + self.path.lateness.mul_f64(share);
+            }
+            self.push(self.batch_end - self.elapsed, Event::Acknowledge(packet));
         }
     }
 }
