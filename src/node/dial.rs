@@ -1,48 +1,41 @@
 //! The dialling side: a channel that makes a session, and channels that join it.
 
-use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
 
+use super::attempt::{Attempt, Begun, Made};
 use super::carrier::spawn_carrier;
 use super::config::LinkConfig;
 use super::error::ConnectError;
 use super::lane::{Awaited, LaneIo, spawn_lane};
 use super::messages::MessageReader;
 use super::observer::NodeEvent;
+use super::outer::{channel_binding, lane_kind, lane_setup, outer_tls_error, quic_error, told};
 use super::registry::Registry;
 use super::revocation::{self, is_revoked};
 use super::session::{self, Unclaimed};
-use super::shared::{Inner, LaneControl, LaneEvent, Shared};
+use super::shared::{LaneEvent, Shared};
 use crate::base::{CloseCode, Entropy, LaneId, SessionId, Side, SystemEntropy, limits};
 use crate::channel::{
-    AbortHandle, Address, ChannelInfo, ChannelKind, Connection, DialError, DialOptions, OuterTls, QuicConnection,
-    QuicDialled, QuicEarly, TlsError, WriteHalf, connect_tls, dial, dial_quic, dial_quic_early,
+    Address, ChannelKind, Connection, DialOptions, OuterTls, QuicConnection, QuicDialled, QuicEarly, connect_tls, dial,
+    dial_quic, dial_quic_early,
 };
-use crate::crypto::SessionSecrets;
 use crate::crypto::identity::{
-    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, ResumingClient, TlsSettings, VerifyFailure, quic_initial_suite,
+    ALPN_QUIC, ALPN_SESSION, ALPN_TLS, PeerIdentity, ResumingClient, TlsSettings, quic_initial_suite,
 };
-use crate::session::{
-    CloseReason, EstablishError, Established, Establishing, LaneEnd, LaneKind, LaneSetup, Progress, Session,
-    SessionConfig,
-};
+use crate::session::{CloseReason, EstablishError, LaneEnd, LaneKind, LaneSetup, Session, SessionConfig};
 use crate::wire::{ClearMessage, LaneUsage, encode_clear};
-
-/// Exporter of RFC 9266: what a join over TLS is bound to.
-const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// A channel that was dialled, its own TLS finished where it has one.
 pub(super) struct Dialled {
     /// `None` when its lane is in use already.
-    connection: Option<Connection>,
-    outer: Option<OuterTls>,
+    pub(super) connection: Option<Connection>,
+    pub(super) outer: Option<OuterTls>,
     /// Where further lanes are opened, on a channel that has several.
-    quic: Option<QuicConnection>,
+    pub(super) quic: Option<QuicConnection>,
 }
 
 /// What a link and its dialling tasks share.
@@ -60,7 +53,7 @@ impl Dialler {
     }
 
     /// The TLS configuration for a kind of channel, with its tickets.
-    fn client(&self, kind: ChannelKind) -> Result<&ResumingClient, ConnectError> {
+    pub(super) fn client(&self, kind: ChannelKind) -> Result<&ResumingClient, ConnectError> {
         // Without early data on TLS channels: tokio-rustls hands it out only when the handshake is complete.
         let (index, alpn, early_data) = match kind {
             ChannelKind::Tcp | ChannelKind::Unix => (0, ALPN_SESSION, self.config.early_data),
@@ -111,7 +104,7 @@ impl Dialler {
         }
     }
 
-    async fn first_lane(&self, quic: QuicConnection) -> Result<Dialled, ConnectError> {
+    pub(super) async fn first_lane(&self, quic: QuicConnection) -> Result<Dialled, ConnectError> {
         let lane = quic.open_lane().await.map_err(|error| told(error.into(), Some(&quic)))?;
         let (connection, outer) = (lane, Some(quic.outer().clone()));
         Ok(Dialled { connection: Some(connection), outer, quic: Some(quic) })
@@ -243,7 +236,7 @@ impl Dialler {
         });
     }
 
-    fn begin(&self, mut session: Session, peer: PeerIdentity, client: Option<&ResumingClient>) -> Begun {
+    pub(super) fn begin(&self, mut session: Session, peer: PeerIdentity, client: Option<&ResumingClient>) -> Begun {
         // Of its own: the end of one that was not accepted concerns no other.
         let (listener, events) = mpsc::unbounded_channel();
         let id = session.id();
@@ -342,356 +335,10 @@ async fn join_over(
     Ok(lane_id)
 }
 
-/// A session that may send, and that the peer has not accepted yet.
-struct Begun {
-    shared: Arc<Shared>,
-    unclaimed: Unclaimed,
-    session: session::Session,
-    events: mpsc::UnboundedReceiver<LaneEvent>,
-    /// Whose tickets it may have begun with.
-    client: Option<ResumingClient>,
-}
-
 /// What dialling for a session gave.
 enum Either {
     Ready(Box<Dialled>),
     Early(Box<QuicEarly>),
-}
-
-enum Made {
-    Session(Box<(Session, PeerIdentity, LaneIo, Awaited)>),
-    /// It has been shown, and its lane runs.
-    Begun(Begun),
-    Retry(u32),
-}
-
-/// A QUIC channel's first lane, which may have to be given up for that of another one.
-struct FirstLaneIo {
-    reader: MessageReader,
-    writer: WriteHalf,
-    abort: AbortHandle,
-}
-
-impl FirstLaneIo {
-    fn new(lane: Connection) -> Self {
-        let abort = lane.abort_handle();
-        let (read, writer) = lane.io.split();
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        Self { reader, writer, abort }
-    }
-}
-
-/// One attempt to make a session.
-struct Attempt<'a> {
-    dialler: &'a Dialler,
-    session_id: SessionId,
-    version: u32,
-    setup: LaneSetup,
-}
-
-impl Attempt<'_> {
-    async fn over_raw(
-        &self,
-        connection: Connection,
-        show_early: impl Fn(Option<session::Session>),
-    ) -> Result<Made, ConnectError> {
-        let config = &SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
-        let client = self.dialler.client(connection.info.kind)?;
-        let tls = Arc::clone(&client.config);
-        let abort = connection.abort_handle();
-        let (read, mut writer) = connection.io.split();
-        let mut reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        let mut establishing = Establishing::client(tls, config, self.session_id, self.version)?;
-        let early = establishing.early_session(config.clone(), self.setup, [0; 16], Instant::now())?;
-        if let (Some(early), Some(server)) = (early, client.tickets.server()) {
-            let begun = self.dialler.begin(early.session, server, Some(client));
-            let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-            let outcome = self.complete_early(establishing, &begun, io, show_early).await;
-            if outcome.is_err() {
-                // What made this session may fail every other one that the tickets would begin.
-                client.tickets.purge();
-                begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));
-                self.dialler.registry.remove(self.session_id);
-            }
-            return Ok(outcome?.map_or(Made::Begun(begun), Made::Retry));
-        }
-        loop {
-            while let Some(message) = establishing.poll_output() {
-                writer.write_all(&message).await?;
-            }
-            let (message, _) = reader.next().await.map_err(std::io::Error::from)?;
-            let progress = match establishing.handle_message(message) {
-                Ok(progress) => progress,
-                Err(error) => {
-                    // The peer should not have to wait for its timeout. What went wrong is not told to strangers.
-                    let _ = writer.write_all(&Establishing::refusal()).await;
-                    return Err(error.into());
-                }
-            };
-            match progress {
-                Progress::Continue => {}
-                Progress::Retry(version) => return Ok(Made::Retry(version)),
-                Progress::Complete => break,
-            }
-        }
-        while let Some(message) = establishing.poll_output() {
-            writer.write_all(&message).await?;
-        }
-        let mut made = establishing.finish(config.clone(), self.setup, [0; 16], Instant::now())?;
-        self.present_guest(&mut made.session);
-        let peer = self.check_peer(&made.peer_certificates)?;
-        let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-        Ok(Made::Session(Box::new((made.session, peer, io, Awaited::Nothing))))
-    }
-
-    /// Begins a session with early data over QUIC, and waits for the end of the handshake.
-    async fn over_early_quic(
-        &self,
-        address: &Address,
-        mut handshake: QuicEarly,
-        show_early: impl Fn(Option<session::Session>),
-    ) -> Result<(Dialled, Begun), ConnectError> {
-        let client = self.dialler.client(ChannelKind::Quic)?;
-        let server = client.tickets.server().ok_or(ConnectError::NotJoinable)?;
-        let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
-        let start = Established::start_message(&config, self.session_id, self.version);
-        let quic = handshake.connection().clone();
-        let session = Session::early_client(self.session_id, config, self.setup, Instant::now());
-        let begun = self.dialler.begin(session, server, Some(client));
-        let outcome = async {
-            let lane = quic.open_lane().await?;
-            let mut io = FirstLaneIo::new(lane);
-            let control = LaneControl::new(io.abort.clone());
-            begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
-            show_early(Some(begun.session.clone()));
-            let is_accepted = self.send_early(&mut handshake, &mut io, &start, &begun.shared, &control).await?;
-            let quic = if is_accepted {
-                quic.completed()
-            } else {
-                quic.close();
-                let dialled = self.dialler.dial(address, limits::HANDSHAKE_TIMEOUT).await?;
-                let (Some(lane), Some(quic)) = (dialled.connection, dialled.quic) else {
-                    return Err(ConnectError::NotJoinable);
-                };
-                io = FirstLaneIo::new(lane);
-                io.writer.write_all(&start).await.map_err(|error| told(error.into(), Some(&quic)))?;
-                quic
-            };
-            self.check_peer(quic.outer().peer_certificates())?;
-            let (secrets, suite) = outer_secrets(quic.outer(), self.session_id, self.dialler.tls.key_log())?;
-            begun.shared.with_timer(|inner| {
-                inner.session.complete_handshake(&secrets, suite, is_accepted, Instant::now());
-            });
-            let FirstLaneIo { reader, writer, abort } = io;
-            let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-            spawn_lane(&begun.shared, io, Awaited::Started(self.version));
-            Ok(quic)
-        };
-        match outcome.await {
-            Ok(quic) => Ok((Dialled { connection: None, outer: Some(quic.outer().clone()), quic: Some(quic) }, begun)),
-            Err(error) => {
-                client.tickets.purge();
-                begun.shared.with_timer(|inner| inner.session.fail_handshake(Instant::now()));
-                self.dialler.registry.remove(self.session_id);
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes what leaves early, until the handshake is complete: whether the server has taken it.
-    async fn send_early(
-        &self,
-        handshake: &mut QuicEarly,
-        io: &mut FirstLaneIo,
-        start: &[u8],
-        shared: &Shared,
-        control: &LaneControl,
-    ) -> Result<bool, ConnectError> {
-        let mut packet = BytesMut::from(start);
-        loop {
-            let mut is_written = true;
-            if !packet.is_empty() {
-                let mut writing = pin!(io.writer.write_all(&packet));
-                tokio::select! {
-                    biased;
-                    // What is rejected is never sent, so that there may never be room for more.
-                    outcome = &mut *handshake => {
-                        let is_accepted = outcome?;
-                        if is_accepted {
-                            writing.await?;
-                        }
-                        return Ok(is_accepted);
-                    }
-                    outcome = &mut writing => is_written = outcome.is_ok(),
-                }
-            }
-            packet.clear();
-            let next = || shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
-            if is_written && let Some(transmission) = next() {
-                transmission.encode(&mut packet).map_err(std::io::Error::other)?;
-                continue;
-            }
-            if control.is_closed.load(Ordering::Acquire) {
-                return Err(ConnectError::Closed(shared.closed().unwrap_or(CloseReason::NotAccepted)));
-            }
-            tokio::select! {
-                biased;
-                outcome = &mut *handshake => return Ok(outcome?),
-                () = control.outlet.woken(), if is_written => {}
-            }
-        }
-    }
-
-    /// Runs the handshake of a session that sends by then. Returns another version, if the peer wants one.
-    async fn complete_early(
-        &self,
-        mut establishing: Establishing,
-        begun: &Begun,
-        mut io: LaneIo,
-        show_early: impl Fn(Option<session::Session>),
-    ) -> Result<Option<u32>, ConnectError> {
-        let control = LaneControl::new(io.abort.clone());
-        begun.shared.with_timer(|inner| inner.add_lane(LaneId::FIRST, control.clone()));
-        show_early(Some(begun.session.clone()));
-        let mut packet = BytesMut::new();
-        loop {
-            while let Some(message) = establishing.poll_output() {
-                io.writer.write_all(&message).await?;
-            }
-            let next = || begun.shared.with_timer(|inner| inner.session.poll_transmit(Instant::now(), LaneId::FIRST));
-            while let Some(transmission) = next() {
-                packet.clear();
-                transmission.encode(&mut packet).map_err(std::io::Error::other)?;
-                io.writer.write_all(&packet).await?;
-            }
-            if control.is_closed.load(Ordering::Acquire) {
-                let reason = begun.shared.closed().unwrap_or(CloseReason::NotAccepted);
-                return Err(ConnectError::Closed(reason));
-            }
-            let message = tokio::select! {
-                message = io.reader.next() => message.map_err(std::io::Error::from)?.0,
-                () = control.outlet.woken() => continue,
-            };
-            match establishing.handle_message(message) {
-                Ok(Progress::Continue) => {}
-                Ok(Progress::Complete) => break,
-                Ok(Progress::Retry(version)) => {
-                    show_early(None);
-                    return Ok(Some(version));
-                }
-                Err(error) => {
-                    let _ = io.writer.write_all(&Establishing::refusal()).await;
-                    return Err(error.into());
-                }
-            }
-        }
-        while let Some(message) = establishing.poll_output() {
-            io.writer.write_all(&message).await?;
-        }
-        let finish = |inner: &mut Inner| establishing.finish_early(&mut inner.session, Instant::now());
-        let certificates = begun.shared.with_timer(finish)?;
-        self.check_peer(&certificates)?;
-        spawn_lane(&begun.shared, io, Awaited::Nothing);
-        Ok(None)
-    }
-
-    async fn over_tls(&self, connection: Connection, outer: &OuterTls) -> Result<Made, ConnectError> {
-        let config = SessionConfig { first_lane: self.setup.usage, ..self.dialler.config.session.clone() };
-        let peer = self.check_peer(outer.peer_certificates())?;
-        let (secrets, suite) = outer_secrets(outer, self.session_id, self.dialler.tls.key_log())?;
-        let abort = connection.abort_handle();
-        let (read, mut writer) = connection.io.split();
-        let reader = MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_BEFORE_AUTHENTICATION_MAX);
-        writer.write_all(&Established::start_message(&config, self.session_id, self.version)).await?;
-        let mut session =
-            Established::early_over_tls(self.session_id, secrets, suite, config, self.setup, Instant::now());
-        self.present_guest(&mut session);
-        let io = LaneIo { id: LaneId::FIRST, kind: self.setup.kind, reader, writer, abort };
-        Ok(Made::Session(Box::new((session, peer, io, Awaited::Started(self.version)))))
-    }
-
-    /// A guest shows its token in place of a certificate.
-    fn present_guest(&self, session: &mut Session) {
-        if let (Some(guest), Some(exporter)) = (self.dialler.tls.guest_token(), session.guest_exporter()) {
-            session.present_guest(guest.credential(exporter));
-        }
-    }
-
-    fn check_peer(&self, certificates: &[rustls::pki_types::CertificateDer<'_>]) -> Result<PeerIdentity, ConnectError> {
-        let peer = PeerIdentity::from_chain(certificates)?;
-        let expected = &self.dialler.config.peer;
-        if peer.node_id != *expected {
-            return Err(ConnectError::WrongPeer { expected: expected.clone(), got: peer.node_id });
-        }
-        // A session that was resumed did not see it again.
-        if self.dialler.tls.now_unix().is_some_and(|now| now >= peer.not_after_unix) {
-            return Err(ConnectError::Expired { peer: peer.node_id });
-        }
-        Ok(peer)
-    }
-}
-
-/// The session's secrets and packet protection from a channel's own TLS.
-pub(super) fn outer_secrets(
-    outer: &OuterTls,
-    session_id: SessionId,
-    key_log: &dyn rustls::KeyLog,
-) -> Result<(SessionSecrets, rustls::quic::Suite), ConnectError> {
-    let secrets = SessionSecrets::from_exporter(session_id, |output, label, context| {
-        outer.export_keying_material(label, Some(context)).map(|bytes| output.copy_from_slice(&bytes))
-    })
-    .map_err(|error| ConnectError::OuterTls(error.to_string()))?;
-    let suite = outer
-        .cipher_suite()
-        .tls13()
-        .and_then(rustls::Tls13CipherSuite::quic_suite)
-        .ok_or_else(|| ConnectError::OuterTls("its cipher suite protects no packets".to_owned()))?;
-    secrets.tell(key_log, session_id, &suite);
-    Ok((secrets, suite))
-}
-
-/// What went wrong in the handshake of a `tls://` channel, in the verifier's words if it was that.
-pub(super) fn outer_tls_error(error: &TlsError) -> ConnectError {
-    let verified = match error {
-        TlsError::Handshake(io) => io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
-        _ => None,
-    };
-    ConnectError::OuterTls(verified.map_or_else(|| error.to_string(), VerifyFailure::explain))
-}
-
-/// What went wrong in the handshake of a `quic://` channel, in the verifier's words if it was that.
-fn quic_error(error: DialError) -> ConnectError {
-    match error {
-        DialError::Quic { source, .. } => source.into(),
-        other => other.into(),
-    }
-}
-
-/// What went wrong on a channel whose handshake is over at this side: a server learns who we are only then, and its
-/// refusal ends whatever was begun.
-fn told(error: ConnectError, quic: Option<&QuicConnection>) -> ConnectError {
-    if quic.is_some_and(QuicConnection::is_refused) { EstablishError::Refused.into() } else { error }
-}
-
-/// What a join over TLS is bound to.
-pub(super) fn channel_binding(outer: &OuterTls) -> Result<[u8; 32], ConnectError> {
-    outer
-        .export_keying_material(CHANNEL_BINDING_LABEL, Some(b""))
-        .map_err(|error| ConnectError::OuterTls(error.to_string()))
-}
-
-/// The lane that a dialled channel makes.
-fn lane_setup(info: &ChannelInfo, usage: LaneUsage) -> LaneSetup {
-    LaneSetup { usage, path: info.path(), ..LaneSetup::new(lane_kind(info.kind)) }
-}
-
-pub(super) fn lane_kind(kind: ChannelKind) -> LaneKind {
-    match kind {
-        ChannelKind::Tcp => LaneKind::Tcp,
-        ChannelKind::Unix => LaneKind::Unix,
-        ChannelKind::Tls => LaneKind::Tls,
-        ChannelKind::Quic => LaneKind::Quic,
-    }
 }
 
 fn preferred_version(config: &SessionConfig) -> u32 {

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::accept::Fresh;
-use super::dial::outer_tls_error;
 use super::error::ConnectError;
+use super::fresh::Fresh;
 use super::messages::MessageReader;
+use super::outer::outer_tls_error;
 use crate::base::limits;
 use crate::channel::{ChannelKind, Connection, TlsGreeting};
 use crate::crypto::identity::{ALPN_ENROLL, ALPN_TLS};

@@ -2,8 +2,13 @@
 //!
 //! [`Node`] accepts and dials; a [`Link`] keeps channels to one peer up; a [`Session`] opens and accepts streams, which
 //! are `AsyncWrite` ([`SendStream`]) and `AsyncRead` ([`RecvStream`]); a [`DatagramFlow`] is what goes beside a stream.
-//! The session's state is behind one short lock in
-//! `shared`; each lane has a task that reads and opens and one that seals and writes, outside the lock (`lane`).
+//! The session's state is behind one short lock in `shared`; each lane has a task that reads and opens and one that seals
+//! and writes, outside the lock (`lane`, `outlet`).
+//!
+//! * `accept`: what becomes of a channel that came; `fresh`: such a channel; `admit`: its first message is answered.
+//! * `dial`: channels to a peer; `attempt`: a session over one of them; `race`: over which of them; `pool`: the channels of
+//!   a session kept up, in their `slot`s and `places`; `link`: all of that for one peer.
+//! * `outer`: what both sides take from a channel's own TLS.
 //!
 //! ```no_run
 //! # async fn example(settings: longhaul::crypto::identity::TlsSettings) -> Result<(), Box<dyn std::error::Error>> {
@@ -22,6 +27,8 @@
 //! ```
 
 mod accept;
+mod admit;
+mod attempt;
 mod bandwidth;
 mod carrier;
 mod config;
@@ -30,6 +37,7 @@ mod dial;
 mod early;
 mod enrolment;
 mod error;
+mod fresh;
 mod guest;
 mod lane;
 mod link;
@@ -37,6 +45,7 @@ mod messages;
 #[expect(clippy::module_inception, reason = "the node itself, among what it is made of")]
 mod node;
 mod observer;
+mod outer;
 mod outlet;
 mod places;
 mod pool;

@@ -9,11 +9,12 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use super::accept::{Acceptor, Terms};
+use super::accept::Acceptor;
 use super::bandwidth::BandwidthLimits;
 use super::config::{LinkConfig, NodeConfig};
 use super::enrolment::EnrolmentDoor;
 use super::error::{ConnectError, NodeError};
+use super::fresh::Terms;
 use super::guest::GuestAdmission;
 use super::link::Link;
 use super::observer::{NodeMeter, Observer};
