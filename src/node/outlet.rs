@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::Notify;
@@ -19,6 +19,10 @@ use crate::session::Transmission;
 
 /// Unsent bytes of streams that a task sends itself. With more, several tasks should work on them.
 const AT_ONCE_BYTES_MAX: u64 = 4 * 1024;
+
+/// Messages that follow one another this closely are left to the lane's task: until it runs several come together, and one packet
+/// costs less than several. One connection that asks and waits for its answer takes longer between two of them.
+const DENSE_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A longer packet may fill the channel, and the lane rests only when it was written.
 const RESTING_PACKET_BYTES_MAX: usize = 8 * 1024;
@@ -169,6 +173,19 @@ impl LaneWriter {
     }
 }
 
+/// Tells messages that follow one another closely from those that come alone.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last_at: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether the message that comes now follows another one closely.
+    fn is_dense(&mut self, now: Instant) -> bool {
+        self.last_at.replace(now).is_some_and(|at| now.saturating_duration_since(at) < DENSE_INTERVAL)
+    }
+}
+
 /// A packet that the task which caused it sends itself.
 pub(super) struct Outgoing {
     lane: LaneId,
@@ -183,6 +200,9 @@ impl Outgoing {
     /// The packet for the next lane that is to be woken, if it is a short one and the lane's writer is idle. Else its task
     /// is woken.
     pub(super) fn take(inner: &mut Inner, now: Instant) -> Option<Self> {
+        if inner.pace.is_dense(now) {
+            return None;
+        }
         if inner.session.streams().unsent_bytes() > AT_ONCE_BYTES_MAX {
             return None;
         }
@@ -258,6 +278,13 @@ mod tests {
         read.unwrap();
         assert!(arrived == data);
         assert!(writer.buffer.is_empty(), "nothing is left to be sent a second time");
+    }
+
+    #[test]
+    fn messages_that_follow_closely_are_told_from_those_that_come_alone() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let dense = [0, 150, 200, 250, 350, 351].map(|micros| pace.is_dense(start + Duration::from_micros(micros)));
+        assert_eq!(dense, [false, false, true, true, false, true]);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::error::SessionError;
 use super::observer::{NodeEvent, Observer};
-use super::outlet::{Outgoing, Outlet};
+use super::outlet::{Outgoing, Outlet, Pace};
 use crate::base::{Direction, IdMap, LaneId, StreamId};
 use crate::channel::AbortHandle;
 use crate::crypto::identity::{NodeId, PeerIdentity};
@@ -83,6 +83,8 @@ pub(super) struct Inner {
     lanes: IdMap<LaneId, LaneControl>,
     /// When the timer task wakes.
     armed: Option<Instant>,
+    /// Of messages that their tasks may send themselves.
+    pub(super) pace: Pace,
     listener: Option<mpsc::UnboundedSender<LaneEvent>>,
     closed: Option<CloseReason>,
     /// Who hears what happens to it, and whose session it is.
@@ -122,6 +124,7 @@ impl Shared {
             due: Vec::new(),
             lanes: IdMap::default(),
             armed: None,
+            pace: Pace::default(),
             listener,
             closed: None,
             observer,
