@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -46,6 +47,10 @@ def sh(command):
 @contextlib.contextmanager
 def lab(*paths):
     """The namespaces, and the paths between them, numbered from 1."""
+    if os.geteuid() != 0:
+        sys.exit("network namespaces need root")
+    if not pathlib.Path(LONGHAUL).exists():
+        sys.exit(f"{LONGHAUL} is missing: cargo build --release")
     # Those of somebody else are left alone: this fails when they exist.
     if EMULATOR:
         sh(f"{EMULATOR} up " + " -- ".join(
@@ -79,8 +84,11 @@ def make(number, path):
            f"ip -n {name} addr add {address}/24 dev {device}")
         if path.rtt_ms or path.loss:
             packets = int(path.rate_mbit * 1e6 / 8 * (QUEUE_MS + path.rtt_ms / 2) / 1000 / 1500)
-            sh(f"ip netns exec {name} tc qdisc add dev {device} root netem delay {path.rtt_ms / 2}ms "
-               f"loss {path.loss}% rate {path.rate_mbit}mbit limit {packets}")
+            try:
+                sh(f"ip netns exec {name} tc qdisc add dev {device} root netem delay {path.rtt_ms / 2}ms "
+                   f"loss {path.loss}% rate {path.rate_mbit}mbit limit {packets}")
+            except subprocess.CalledProcessError:
+                sys.exit("this kernel makes no path with delay and loss (netem): name a program that does in EMULATOR")
     # Else the hosts would note in an outage that nobody answers, and say so to whoever sends.
     for (name, _, _), (_, address, end) in zip(hosts, reversed(hosts)):
         sh(f"ip -n {name} neigh replace {address} lladdr 02:00:00:00:0{number}:0{end} nud permanent dev {device}")
