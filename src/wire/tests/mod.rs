@@ -3,8 +3,10 @@
 //! What one file alone can show is tested there.
 
 mod agreement;
+mod crafted;
 mod golden;
 mod hostile;
+mod ranges;
 mod reference;
 mod strategies;
 mod strict;
