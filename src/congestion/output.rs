@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::bandwidth::{Bandwidth, scale};
 use super::bbr::Bbr;
 use super::delivery::RateSample;
-use super::parameters::{
-    CRUISE_QUEUE_PACING_GAIN, PACING_MARGIN, SEND_QUANTUM_BYTES_MAX, SEND_QUANTUM_TIME, STARTUP_PACING_GAIN,
-};
+use super::parameters::{PACING_MARGIN, SEND_QUANTUM_BYTES_MAX, SEND_QUANTUM_TIME, STARTUP_PACING_GAIN};
 use super::state::State;
 
 impl Bbr {
@@ -22,8 +20,7 @@ impl Bbr {
 
     /// UpdateControlParameters.
     pub(super) fn update_control_parameters(&mut self, sample: &RateSample) {
-        let is_full = self.state == State::ProbeBwCruise && self.rtt.is_queue_present();
-        self.set_pacing_rate_with_gain(if is_full { CRUISE_QUEUE_PACING_GAIN } else { self.state.pacing_gain() });
+        self.set_pacing_rate_with_gain(self.state.pacing_gain(self.rtt.is_queue_present()));
         self.set_send_quantum();
         self.set_window(sample.newly_acked);
     }

@@ -54,13 +54,13 @@ pub(super) const PATH_LOSS_MAX: f64 = 0.05;
 /// The RTT above the path's lowest that counts as a queue: this share of it, and no less than [`QUEUE_DELAY_MIN`].
 pub(super) const QUEUE_DELAY_SHARE: f64 = 0.125;
 
+/// Below this, timers and batches of acknowledgements move the RTT as much as a queue does.
+pub(super) const QUEUE_DELAY_MIN: Duration = Duration::from_millis(4);
+
 /// The pacing gain of ProbeBW_CRUISE while the RTT shows a queue. The highest of many samples of the bandwidth is some percent
 /// too high, and a flow that sends at it fills its window, which is twice what the path holds. While there is a queue the path
 /// is full, so that sending a little less costs nothing.
 pub(super) const CRUISE_QUEUE_PACING_GAIN: f64 = 0.92;
-
-/// Below this, timers and batches of acknowledgements move the RTT as much as a queue does.
-pub(super) const QUEUE_DELAY_MIN: Duration = Duration::from_millis(4);
 
 /// The share of loss at which Startup ends at once, given a queue in the RTT. The draft waits for the end of a second
 /// round; at 150 ms those are half a second, in which a third of what is sent is lost.

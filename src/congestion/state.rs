@@ -9,8 +9,8 @@
 //! ```
 
 use super::parameters::{
-    DEFAULT_CWND_GAIN, DRAIN_PACING_GAIN, PROBE_DOWN_PACING_GAIN, PROBE_RTT_CWND_GAIN, PROBE_UP_CWND_GAIN,
-    PROBE_UP_PACING_GAIN, STARTUP_PACING_GAIN,
+    CRUISE_QUEUE_PACING_GAIN, DEFAULT_CWND_GAIN, DRAIN_PACING_GAIN, PROBE_DOWN_PACING_GAIN, PROBE_RTT_CWND_GAIN,
+    PROBE_UP_CWND_GAIN, PROBE_UP_PACING_GAIN, STARTUP_PACING_GAIN,
 };
 
 /// What the flow does at the moment.
@@ -33,13 +33,14 @@ pub enum State {
 }
 
 impl State {
-    /// BBR.pacing_gain.
-    pub(super) fn pacing_gain(self) -> f64 {
+    /// BBR.pacing_gain. The draft has none of its own for ProbeBW_CRUISE with a queue.
+    pub(super) fn pacing_gain(self, is_queue_present: bool) -> f64 {
         match self {
             Self::Startup => STARTUP_PACING_GAIN,
             Self::Drain => DRAIN_PACING_GAIN,
             Self::ProbeBwDown => PROBE_DOWN_PACING_GAIN,
             Self::ProbeBwUp => PROBE_UP_PACING_GAIN,
+            Self::ProbeBwCruise if is_queue_present => CRUISE_QUEUE_PACING_GAIN,
             Self::ProbeBwCruise | Self::ProbeBwRefill | Self::ProbeRtt => 1.0,
         }
     }
@@ -96,7 +97,7 @@ mod tests {
             (ProbeRtt, 1.0, 0.5, false, false),
         ];
         for (state, pacing, cwnd, is_probe_bw, is_probing) in table {
-            assert_eq!((state.pacing_gain(), state.cwnd_gain()), (pacing, cwnd), "{state:?}");
+            assert_eq!((state.pacing_gain(false), state.cwnd_gain()), (pacing, cwnd), "{state:?}");
             assert_eq!((state.is_probe_bw(), state.is_probing()), (is_probe_bw, is_probing), "{state:?}");
         }
     }
