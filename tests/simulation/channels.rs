@@ -153,6 +153,21 @@ fn a_lane_has_not_waited_alone_while_its_side_did_not_run() {
     assert_eq!(world.nodes[CLIENT].session().stats().lanes_lost, 0);
 }
 
+/// What is known of the channel's rate outlives the lane that it is kept with.
+#[test]
+fn the_rate_of_a_channel_is_known_without_its_first_lane() {
+    let mut world = connected(PATH, SessionConfig::default());
+    upload(&mut world, 20_000_000);
+    world.run_for(milliseconds(500));
+    let rate = |world: &mut World| world.nodes[CLIENT].session().stats().lanes[0].bytes_per_second;
+    let before = rate(&mut world);
+    assert!(before.is_some());
+    world.kill(0, &[CLIENT, SERVER]);
+    assert_eq!(world.nodes[CLIENT].session().stats().lanes.len(), 3);
+    assert_eq!(rate(&mut world), before);
+    world.run_until_all_read(Duration::from_secs(10));
+}
+
 /// Lanes that the client has trusted again.
 fn recovered(world: &World) -> usize {
     world.nodes[CLIENT].events.iter().filter(|(_, event)| matches!(event, Event::LaneRecovered(_))).count()
