@@ -2,8 +2,8 @@
 //!
 //! A lane has a task that seals and writes. To wake it for a short message costs more than to send the message, so a task
 //! that has one and knows that nothing follows does it itself: it takes the lane's [`LaneWriter`] out of the [`Outlet`],
-//! writes without waiting, and puts it back. What the channel does not take at once is left to the lane's task, as is all
-//! that comes while the writer is out. There is one writer, so the packets of a lane stay in order.
+//! writes without waiting, and puts it back. What the channel does not take at once is left to the lane's task, as are
+//! messages that come while the writer is out, or closely one after the other. There is one writer, so the packets of a lane stay in order.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -54,7 +54,7 @@ impl SendStream {
     }
 
     /// As `poll_write`, for short messages after which nothing follows soon: one that finds a lane idle is sent in this task,
-    /// before this returns. Messages that do follow cost a packet each, where else they would have left together.
+    /// before this returns. Of messages that do follow, those that come closely leave together.
     ///
     /// # Errors
     /// [`WriteError`].
