@@ -71,6 +71,7 @@ impl Session {
         }
         let interval = lane.round_trip.rate_interval();
         self.rate_mut(index).on_delivered(now, delivered, interval);
+        self.note_path(index, delivered, sent_at, now);
         self.overtake_siblings(index, now);
         let lane = &mut self.lanes[index];
         lane.last_progress_at = now;

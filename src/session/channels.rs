@@ -120,7 +120,7 @@ impl Session {
     /// Whether enough is on its way on a channel.
     fn is_full(&self, channel: LaneId) -> bool {
         let in_flight = self.channel_lanes(channel).map(|lane| lane.in_flight_bytes).sum::<u64>();
-        in_flight >= ALLOWANCE_MIN && in_flight >= self.allowance(channel)
+        (in_flight >= ALLOWANCE_MIN && in_flight >= self.allowance(channel)) || self.is_path_full(channel)
     }
 
     /// Bytes that may be on their way on a channel.
@@ -213,6 +213,7 @@ impl Session {
         }
         for view in &mut views {
             view.is_ready &= view.in_flight_bytes < ALLOWANCE_MIN || view.in_flight_bytes < self.allowance(view.id);
+            view.is_ready &= !self.is_path_full(view.id);
         }
         self.views = views;
     }

@@ -50,8 +50,11 @@ impl Session {
         if piece_bytes > PIECE_BYTES_MAX || !self.streams.is_prompt(id) || !self.scheduler.keeps_express() {
             return;
         }
-        self.express.until = Some(now + HOLD);
+        let is_held = self.express.until.replace(now + HOLD).is_some_and(|until| now < until);
         if self.express.lane.is_none() {
+            if !is_held {
+                self.standing_queue.end();
+            }
             self.express.lane = self.best_express();
         }
     }
@@ -64,6 +67,7 @@ impl Session {
         let is_kept = !is_over && self.lanes.iter().any(|lane| lane.id == id && self.can_be_express(lane));
         if !is_kept {
             self.express = Express { until: self.express.until.filter(|_| !is_over), ..Express::default() };
+            if is_over { self.standing_queue.end() } else { self.standing_queue.interrupt() }
         }
     }
 
@@ -82,6 +86,12 @@ impl Session {
         self.express.is_woken = true;
         self.wake_lane(index);
         true
+    }
+
+    /// The lane that is kept free.
+    pub(super) fn express_lane(&self) -> Option<&Lane> {
+        let id = self.express.lane?;
+        self.lanes.iter().find(|lane| lane.id == id)
     }
 
     /// The lane whose absence costs bulk data the least: one of several in a channel, else that of the slowest channel.
@@ -106,7 +116,8 @@ impl Session {
 }
 
 impl Lane {
-    fn shares_path(&self, other: &Self) -> bool {
+    /// Whether both are known to go over one path.
+    pub(super) fn shares_path(&self, other: &Self) -> bool {
         self.channel() == other.channel() || (self.setup.path.is_some() && self.setup.path == other.setup.path)
     }
 }

@@ -38,6 +38,7 @@ mod rekey;
 mod rtt;
 pub mod scheduler;
 mod stall;
+mod standing_queue;
 mod state;
 mod stats;
 mod tier;

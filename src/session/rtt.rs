@@ -13,6 +13,7 @@ pub(super) struct RoundTrip {
     minimums: [Option<Duration>; 2],
     period_start: Option<Instant>,
     measured_at: Option<Instant>,
+    floor: Option<Duration>,
     latest: Duration,
 }
 
@@ -20,6 +21,7 @@ impl RoundTrip {
     /// Takes a measurement, from which the peer's delay was subtracted.
     pub(super) fn on_sample(&mut self, sample: Duration, now: Instant) {
         self.latest = sample;
+        self.floor = Some(self.floor.map_or(sample, |floor| floor.min(sample)));
         self.measured_at = Some(now);
         if now.saturating_duration_since(*self.period_start.get_or_insert(now)) >= MINIMUM_PERIOD {
             self.minimums = [None, self.minimums[0]];
@@ -42,6 +44,16 @@ impl RoundTrip {
     /// The shortest one of the last ten to twenty seconds.
     pub(super) fn minimum(&self) -> Option<Duration> {
         self.minimums.iter().flatten().min().copied()
+    }
+
+    /// The shortest one since the path is what it is.
+    pub(super) fn floor(&self) -> Option<Duration> {
+        self.floor
+    }
+
+    /// The path is not what it was: what counts is the last while.
+    pub(super) fn renew_floor(&mut self) {
+        self.floor = self.minimum();
     }
 
     /// Time over which a rate is measured: a round trip, but not that of a queue that this side may have made itself.

@@ -17,6 +17,7 @@ use super::limit::Throttle;
 use super::meter::Meter;
 use super::rekey::KeyUse;
 use super::scheduler::{ChannelView, Scheduler};
+use super::standing_queue::StandingQueue;
 use super::tier::Tiers;
 use crate::base::{
     CloseCode, Direction, Epoch, LaneId, Secret, SessionId, Side, StreamCode, StreamId, TokenBucket, limits,
@@ -117,6 +118,7 @@ pub struct Session {
     pub(super) tiers: Tiers,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) express: Express,
+    pub(super) standing_queue: StandingQueue,
     /// For the scheduler; kept to be filled again.
     pub(super) views: Vec<ChannelView>,
     /// What datagrams may go over beside lanes.
@@ -194,6 +196,7 @@ impl Session {
             tiers: Tiers::default(),
             scheduler: config.scheduler.scheduler(),
             express: Express::default(),
+            standing_queue: StandingQueue::default(),
             views: Vec::new(),
             carriers: Carriers::default(),
             control: VecDeque::new(),

@@ -13,6 +13,9 @@ use crate::wire::Frame;
 /// within this time and a round trip, and a ping costs nothing.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The shortest interval at which a lane is measured that is kept free, by which the queue of its path is known.
+const EXPRESS_PROBE_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
 /// How long a rate is believed of a lane that gets no data while others do. Then it may show anew what it carries, with
 /// as little as a lane that was never measured.
 const RATE_MEMORY: Duration = Duration::from_secs(3);
@@ -187,7 +190,13 @@ impl Session {
             return None;
         }
         let idle = self.lanes.iter().filter(|lane| lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane));
-        idle.map(Lane::probe_due).min()
+        idle.map(|lane| self.probe_due(lane)).min()
+    }
+
+    /// When the round trip of a lane should be measured again; at once when it never was.
+    fn probe_due(&self, lane: &Lane) -> Instant {
+        let interval = if self.is_express(lane.id) { lane.express_probe_interval() } else { PROBE_INTERVAL };
+        lane.round_trip.measured_at().map_or(lane.last_received_at, |at| at + interval)
     }
 
     /// Measures lanes that the scheduler leaves out: a path that has become better is found.
@@ -195,7 +204,7 @@ impl Session {
         while self.probe_deadline().is_some_and(|due| due <= now) {
             for index in 0..self.lanes.len() {
                 let lane = &self.lanes[index];
-                if lane.probe_due() <= now && lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane) {
+                if self.probe_due(lane) <= now && lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane) {
                     let rate = self.rate_mut(index);
                     if rate.measured_at().is_some_and(|at| at + RATE_MEMORY <= now) {
                         rate.forget();
@@ -221,8 +230,8 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 }
 
 impl Lane {
-    /// When its round trip should be measured again; at once when it never was.
-    fn probe_due(&self) -> Instant {
-        self.round_trip.measured_at().map_or(self.last_received_at, |at| at + PROBE_INTERVAL)
+    /// How often a lane that is kept free is measured: as often as something can have changed.
+    fn express_probe_interval(&self) -> Duration {
+        self.round_trip.minimum().unwrap_or_default().clamp(EXPRESS_PROBE_INTERVAL_MIN, PROBE_INTERVAL)
     }
 }

@@ -50,7 +50,8 @@ impl World {
     }
 
     pub fn dial_version(&mut self, kind: LaneKind, path: Path, version: u32) -> usize {
-        self.links.push(Link::new(kind, path, Phase::Establishing, Phase::Establishing));
+        let link = Link::new(kind, path, Phase::Establishing, Phase::Establishing);
+        self.links.push(Link { shared_path: self.first_path, ..link });
         let link = self.links.len() - 1;
         let config = &self.nodes[CLIENT].config;
         if kind == LaneKind::Tls || kind == LaneKind::Quic {
@@ -204,7 +205,8 @@ impl World {
             Progress::Complete => {
                 let node = &mut self.nodes[side];
                 let establishing = node.establishing.take().expect("it was just used");
-                let setup = LaneSetup { usage: node.config.first_lane, ..LaneSetup::new(kind) };
+                let path = self.links[link].shared_path;
+                let setup = LaneSetup { usage: node.config.first_lane, path, ..LaneSetup::new(kind) };
                 let token = if side == SERVER { RESET_TOKEN } else { [0; 16] };
                 let established = establishing.finish(node.config.clone(), setup, token, now)?;
                 assert!(!established.peer_certificates.is_empty());

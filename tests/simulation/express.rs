@@ -21,15 +21,23 @@ const STEP: Duration = milliseconds(1);
 /// Lanes over one line, whose rate they share, and of which it loses packets.
 struct Shared {
     world: World,
+    /// One way, without a queue.
+    delay: Duration,
     loss: f64,
+    /// What the kernel sends of each lane waits in a queue of the line, that of the others included.
+    has_queue: bool,
+    /// What others have in that queue takes so long, whatever the lanes do.
+    foreign_wait: Duration,
     random: Random,
     written: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Lanes {
-    /// Four TCP connections; the first has no name of its path, as if it were known of the others only.
+    /// Four TCP connections.
     Tcp,
+    /// The same; the path of the first is not known, as if it were another one.
+    TcpAndOne,
     /// One QUIC connection with four streams.
     Quic,
     /// Four TCP connections over paths of their own.
@@ -41,17 +49,42 @@ impl Shared {
         let path =
             Path { delay: milliseconds(round_trip_ms / 2), bytes_per_second: RATE / 4, buffer_bytes: 128 * 1024 };
         let mut world = World::new(1, config.clone(), config);
+        world.first_path = matches!(lanes, Lanes::Tcp).then_some(7);
         world.connect(if matches!(lanes, Lanes::Quic) { LaneKind::Quic } else { LaneKind::Tcp }, path);
         for number in 0..3 {
             match lanes {
-                Lanes::Tcp => world.join_over(7, path),
+                Lanes::Tcp | Lanes::TcpAndOne => world.join_over(7, path),
                 Lanes::Quic => world.join_beside(0, path),
                 Lanes::Apart => world.join_over(number, path),
             }
             .unwrap();
         }
         world.run_for(path.delay * 4 + milliseconds(50));
-        Self { world, loss, random: Random::new(5), written: vec![0; 4] }
+        let (random, written) = (Random::new(5), vec![0; 4]);
+        Self { world, delay: path.delay, loss, has_queue: false, foreign_wait: Duration::ZERO, random, written }
+    }
+
+    /// Four TCP connections over one line, of which kernels keep so many round trips in its queue.
+    fn queued(round_trip_ms: u64, queued_round_trips: f64, loss: f64) -> Self {
+        let mut shared = Self::new(Lanes::Tcp, round_trip_ms, loss, SessionConfig::default());
+        let queued_bytes = RATE as f64 * (round_trip_ms as f64 / 1e3) * queued_round_trips;
+        for link in &mut shared.world.links {
+            link.pipes[CLIENT].path.buffer_bytes = queued_bytes as usize / 4;
+        }
+        shared.has_queue = true;
+        shared
+    }
+
+    /// The delay of each lane's next packet, as far as it is not its own bytes that it waits for.
+    fn queue(&mut self) {
+        let now = self.world.now;
+        let waiting: Vec<_> = self.world.links.iter().map(|link| link.pipes[CLIENT].waiting_bytes(now)).collect();
+        let queue = Duration::from_secs_f64(waiting.iter().sum::<usize>() as f64 / RATE as f64);
+        for (link, waiting) in self.world.links.iter_mut().zip(waiting) {
+            let path = &mut link.pipes[CLIENT].path;
+            let own = Duration::from_secs_f64(waiting as f64 / path.bytes_per_second as f64);
+            path.delay = self.delay + self.foreign_wait + queue.saturating_sub(own);
+        }
     }
 
     /// Runs until something is true, and lets packets be lost meanwhile. Whether it became so.
@@ -72,6 +105,9 @@ impl Shared {
                 if self.random.below(1_000_000) as f64 / 1e6 < 1.0 - (1.0 - self.loss).powf(packets) {
                     pipe.lose(now);
                 }
+            }
+            if self.has_queue {
+                self.queue();
             }
         }
         false
@@ -155,7 +191,7 @@ fn requests_beside_a_transfer_wait_for_no_repair_of_it() {
 
 #[test]
 fn a_lane_is_kept_free_while_requests_come_and_no_longer() {
-    for lanes in [Lanes::Tcp, Lanes::Quic] {
+    for lanes in [Lanes::Tcp, Lanes::TcpAndOne, Lanes::Quic] {
         let mut shared = Shared::new(lanes, 50, 0.0, SessionConfig::default());
         let bulk = shared.begin_bulk();
         let before = shared.given();
@@ -225,4 +261,78 @@ fn a_free_lane_that_dies_is_replaced_and_costs_nothing() {
         let rate = shared.rate(bulk, 2);
         assert!(rate >= 0.9 * RATE as f64, "told {told}: {:.0} Mbit/s", rate / 125e3);
     }
+}
+
+/// The median of requests on a lane of their own, and what is left meanwhile of the rate of a transfer.
+fn beside_queue(shared: &mut Shared) -> (Duration, f64) {
+    let bulk = shared.begin_bulk();
+    let alone = shared.rate(bulk, 3);
+    // Until the queue is what it shall be.
+    shared.requests(Priority::Interactive, 21);
+    let (begin, before) = (shared.world.now, shared.read(bulk));
+    let taken = shared.requests(Priority::Interactive, 41);
+    let beside = (shared.read(bulk) - before) as f64 / (shared.world.now - begin).as_secs_f64();
+    (taken, beside / alone)
+}
+
+/// Kernels would keep it at one and a half round trips: requests took two and a half.
+#[test]
+fn the_queue_of_a_path_is_short_while_requests_come() {
+    for round_trip_ms in [50, 150] {
+        for loss in [0.0, 0.01] {
+            let (taken, part) = beside_queue(&mut Shared::queued(round_trip_ms, 1.5, loss));
+            let round_trips = taken.as_secs_f64() * 1e3 / round_trip_ms as f64;
+            let what = format!("{round_trip_ms} ms, {loss}: {round_trips:.2} round trips, {part:.2} of the rate");
+            assert!(round_trips <= 1.7, "{what}");
+            assert!(part >= 0.9, "{what}");
+        }
+    }
+}
+
+#[test]
+fn kernels_may_fill_the_queue_again_when_no_more_requests_come() {
+    let mut shared = Shared::queued(50, 1.5, 0.0);
+    let queued = |shared: &Shared| {
+        let now = shared.world.now;
+        shared.world.links.iter().map(|link| link.pipes[CLIENT].waiting_bytes(now)).sum::<usize>()
+    };
+    let bulk = shared.begin_bulk();
+    let before = queued(&shared);
+    shared.requests(Priority::Interactive, 41);
+    let during = queued(&shared);
+    shared.rate(bulk, 12);
+    let after = queued(&shared);
+    assert!(during < before / 2 && after > before / 10 * 9, "{before} bytes, {during} meanwhile, {after} afterwards");
+}
+
+/// Sending less does not make it shorter.
+#[test]
+fn a_queue_of_others_costs_a_transfer_little() {
+    for round_trip_ms in [50, 150] {
+        let mut shared = Shared::queued(round_trip_ms, 0.5, 0.0);
+        let bulk = shared.begin_bulk();
+        let alone = shared.rate(bulk, 3);
+        shared.foreign_wait = milliseconds(2 * round_trip_ms);
+        let (begin, before) = (shared.world.now, shared.read(bulk));
+        while shared.world.now < begin + Duration::from_secs(35) {
+            shared.requests(Priority::Interactive, 5);
+        }
+        let beside = (shared.read(bulk) - before) as f64 / (shared.world.now - begin).as_secs_f64();
+        assert!(beside >= 0.85 * alone, "{round_trip_ms} ms: {:.2} of the rate", beside / alone);
+    }
+}
+
+/// What is new has a small window: that is not what the queue is made of.
+#[test]
+fn a_transfer_beside_a_queue_of_others_finds_its_rate() {
+    let mut shared = Shared::queued(50, 0.5, 0.0);
+    shared.requests(Priority::Interactive, 11);
+    shared.foreign_wait = milliseconds(100);
+    let bulk = shared.open(Direction::Uni, Priority::Normal, 4_000_000_000);
+    shared.requests(Priority::Interactive, 21);
+    let before = shared.read(bulk);
+    let begin = shared.world.now;
+    shared.requests(Priority::Interactive, 21);
+    let rate = (shared.read(bulk) - before) as f64 / (shared.world.now - begin).as_secs_f64();
+    assert!(rate >= 0.7 * RATE as f64, "{:.0} Mbit/s", rate / 125e3);
 }

@@ -60,11 +60,14 @@ impl Pipe {
         }
     }
 
+    /// Bytes that have not left.
+    pub fn waiting_bytes(&self, now: Instant) -> usize {
+        self.writes.iter().filter(|write| write.departs > now).map(|write| write.bytes.len()).sum()
+    }
+
     /// Whether a writer would not be blocked.
     pub fn has_room(&self, now: Instant) -> bool {
-        let waiting: usize =
-            self.writes.iter().filter(|write| write.departs > now).map(|write| write.bytes.len()).sum();
-        waiting < self.path.buffer_bytes
+        self.waiting_bytes(now) < self.path.buffer_bytes
     }
 
     /// When the next bytes leave, which makes room.

@@ -26,6 +26,8 @@ pub struct World {
     pub now: Instant,
     pub random: Random,
     pub nodes: [Node; 2],
+    /// What the path of the first link is known as, by those that share it.
+    pub first_path: Option<u64>,
     pub links: Vec<Link>,
     pub oracle: Oracle,
     /// Everything that was written to a link, to look for what must not be there.
@@ -57,6 +59,7 @@ impl World {
             now,
             random: Random::new(seed),
             nodes: [Node::new(Side::Client, client), Node::new(Side::Server, server)],
+            first_path: None,
             links: Vec::new(),
             oracle: Oracle::default(),
             transcript: None,

@@ -10,6 +10,7 @@ use rustls::quic::Suite;
 use super::connection::QuicConnection;
 use super::discreet::{Discreet, Words};
 use super::early::{QuicDialled, QuicEarly};
+use super::endpoint::source_ip;
 use super::endpoint::{EndpointError, endpoint};
 use super::error::QuicError;
 use super::options::QuicOptions;
@@ -127,7 +128,12 @@ fn begin(
         EndpointError::Options(source) => AttemptError::Options(source),
         EndpointError::Io(error) => AttemptError::Connect(error),
     })?;
-    let local = endpoint.local_addr()?;
+    let mut local = endpoint.local_addr()?;
+    if local.ip().is_unspecified()
+        && let Some(ip) = source_ip(peer, options)
+    {
+        local.set_ip(ip);
+    }
     let connecting = endpoint.connect_with(config, peer, SERVER_NAME).map_err(std::io::Error::other)?;
     Ok(Begun { connecting, local, meter, words })
 }

@@ -82,6 +82,16 @@ fn socket(local: SocketAddr, is_shared: bool, options: &QuicOptions) -> Result<S
     Ok(socket)
 }
 
+/// The address of this machine from which packets to a peer leave, as its routes are now. quinn knows it of connections that
+/// it accepts only.
+pub(super) fn source_ip(peer: SocketAddr, options: &QuicOptions) -> Option<IpAddr> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    set_mark(&socket, options).ok()?;
+    // Nothing is sent.
+    socket.connect(&peer.into()).ok()?;
+    socket.local_addr().ok()?.as_socket().map(|local| local.ip())
+}
+
 #[cfg(target_os = "linux")]
 fn set_mark(socket: &Socket, options: &QuicOptions) -> Result<(), EndpointError> {
     let Some(mark) = options.mark else { return Ok(()) };
