@@ -33,10 +33,13 @@ const FIRST_PART: f64 = 1.25;
 const FIRST_STEP_MIN: f64 = 0.33;
 
 /// The least and the most that the bound becomes of itself in a round.
-const STEP: (f64, f64) = (0.7, 1.5);
+const STEP: (f64, f64) = (0.6, 1.5);
 
 /// There is no queue when a round trip is no longer than this part of one without.
 const EMPTY_PART: f64 = 1.1;
+
+/// The queue is far too long when the wanted round trip is less than this part of what it is.
+const FAR_PART: f64 = 0.75;
 
 /// Round trips that are kept of a round: their median is the same with more.
 const SAMPLES_MAX: usize = 15;
@@ -53,8 +56,11 @@ const RATE_DECAY: f64 = 0.95;
 /// The wait is what it should be within this part of it and the round trip.
 const TOLERANCE: f64 = 1.1;
 
-/// Rounds in which it is longer, one after the other, until the bound is lifted.
-const FUTILE_ROUNDS_MAX: u32 = 6;
+/// Rounds in which it is longer and does not become shorter, one after the other, until the bound is lifted.
+const FUTILE_ROUNDS_MAX: u32 = 5;
+
+/// It has become shorter when it is no more than this part of what it was.
+const SHORTER_PART: f64 = 0.95;
 
 /// How long it stays lifted.
 const REST: Duration = Duration::from_secs(30);
@@ -75,6 +81,8 @@ pub(super) struct StandingQueue {
     /// acknowledged at once.
     best_rate: f64,
     futile_rounds: u32,
+    /// The shortest round trip since it is longer than wanted.
+    shortest: Option<Duration>,
     rests_until: Option<Instant>,
 }
 
@@ -138,9 +146,9 @@ impl StandingQueue {
     fn adjust(&mut self, round_trip: Duration, floor: Duration, rate: f64, in_flight: u64, now: Instant) -> Verdict {
         let wanted = floor + (floor / WAIT_PART).max(WAIT_MIN);
         let ratio = wanted.as_secs_f64() / round_trip.as_secs_f64();
-        let is_empty = round_trip <= floor.mul_f64(EMPTY_PART);
+        let is_far = round_trip <= floor.mul_f64(EMPTY_PART) || ratio < FAR_PART;
         // Else half of the way, as the round trip varies by itself.
-        let step = if is_empty { ratio } else { ratio.sqrt() }.clamp(STEP.0, STEP.1);
+        let step = if is_far { ratio } else { ratio.sqrt() }.clamp(STEP.0, STEP.1);
         let Some(bound) = self.bound else {
             if ratio < 1.0 && in_flight >= LOAD_MIN {
                 *self = Self { last_rate: rate, best_rate: rate, round: self.round.take(), ..Self::default() };
@@ -154,8 +162,7 @@ impl StandingQueue {
             self.bound = None;
             return Verdict::Kept;
         }
-        self.futile_rounds = if ratio * TOLERANCE < 1.0 { self.futile_rounds + 1 } else { 0 };
-        if self.futile_rounds > FUTILE_ROUNDS_MAX {
+        if self.is_futile(round_trip, wanted) {
             *self = Self { rests_until: Some(now + REST), ..Self::default() };
             return Verdict::Lifted;
         }
@@ -168,6 +175,19 @@ impl StandingQueue {
             self.set_bound(bound as f64 * step);
         }
         Verdict::Kept
+    }
+
+    /// Whether the wait has been too long for some rounds and no bound shortens it.
+    fn is_futile(&mut self, round_trip: Duration, wanted: Duration) -> bool {
+        let is_long = round_trip > wanted.mul_f64(TOLERANCE);
+        let is_shorter = self.shortest.is_none_or(|shortest| round_trip <= shortest.mul_f64(SHORTER_PART));
+        if !is_long || is_shorter {
+            self.futile_rounds = 0;
+            self.shortest = is_long.then_some(round_trip);
+            return false;
+        }
+        self.futile_rounds += 1;
+        self.futile_rounds > FUTILE_ROUNDS_MAX
     }
 
     fn set_bound(&mut self, bytes: f64) {
@@ -271,6 +291,16 @@ mod tests {
             (round_trip, rate, verdict)
         }
 
+        /// Rounds until the bound is lifted.
+        fn until_lifted(&mut self) -> Vec<(Duration, f64, Verdict)> {
+            let mut rounds = Vec::new();
+            while rounds.last().is_none_or(|(_, _, verdict)| *verdict == Verdict::Kept) {
+                assert!(rounds.len() < 12, "{:?}", self.queue);
+                rounds.push(self.round());
+            }
+            rounds
+        }
+
         fn rounds(&mut self, count: usize) -> Vec<(Duration, f64, Verdict)> {
             (0..count).map(|_| self.round()).collect()
         }
@@ -299,8 +329,7 @@ mod tests {
     #[test]
     fn a_queue_that_others_keep_ends_the_bound_for_a_while() {
         let mut path = Path::new(100, BY_ITSELF);
-        let rounds = path.rounds(FUTILE_ROUNDS_MAX as usize + 2);
-        assert_eq!(rounds.last().map(|round| round.2), Some(Verdict::Lifted));
+        let rounds = path.until_lifted();
         let mean = rounds.iter().map(|round| round.1).sum::<f64>() / rounds.len() as f64;
         assert!(mean > 0.55 * rounds[0].1, "{mean} of {}", rounds[0].1);
         let lifted_at = path.now;
@@ -343,7 +372,7 @@ mod tests {
     #[test]
     fn the_end_of_the_lane_does_not_end_the_rest() {
         let mut path = Path::new(100, BY_ITSELF);
-        path.rounds(FUTILE_ROUNDS_MAX as usize + 2);
+        path.until_lifted();
         path.queue.end();
         path.rounds(10);
         assert_eq!(path.queue.bound, None);
