@@ -15,7 +15,7 @@
 //! * `datagrams`: what goes beside streams and may be lost, also over carriers that lose it.
 //! * `rekey`: when keys change; `join`: how lanes are added; `tier`: which lanes may carry data; [`scheduler`]: which of
 //!   them carries the next packet; `copies`: what goes out on two of them; `express`: which one is kept free of bulk
-//!   data.
+//!   data; `standing_queue`: how much the others may have on their way then.
 
 mod acknowledge;
 mod channels;
