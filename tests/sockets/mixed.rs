@@ -1,11 +1,12 @@
 //! One link over channels of several kinds: a session carries on over those that are left.
 
-use longhaul::channel::{Address, ChannelKind};
+use longhaul::channel::{Address, ChannelKind, DialOptions, dial, dial_quic};
+use longhaul::crypto::identity::{ALPN_QUIC, quic_initial_suite};
 use longhaul::node::{LinkConfig, NodeConfig, Session};
 use longhaul::session::LaneKind;
 use longhaul::session::scheduler::Policy;
 
-use crate::common::{Pair, dialling, id, listening_with};
+use crate::common::{Pair, dialling, id, listening_with, settings};
 use crate::proxy::{Door, Proxy};
 use crate::transfer::{Transfer, eventually, soon};
 
@@ -80,4 +81,20 @@ async fn a_kind_that_is_blocked_is_carried_by_the_others() {
     }
     all_up(&pair).await;
     soon(transfer.finish()).await;
+}
+
+/// Else what one of them keeps in a queue would not be known to be in the way of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_of_all_kinds_between_two_addresses_share_a_path() {
+    for host in ["127.0.0.1", "[::1]"] {
+        let addresses = [format!("tcp://{host}:0"), format!("quic://{host}:0")];
+        let b = listening_with("b", &addresses.each_ref().map(String::as_str), NodeConfig::default()).await;
+        let [tcp, quic] = [0, 1].map(|index: usize| &b.local_addresses()[index]);
+        let options = DialOptions::default();
+        let tcp = soon(dial(tcp, &options)).await.expect("a connection");
+        let config = settings("a").client_config(Some(&id("b")), ALPN_QUIC).expect("settings");
+        let quic = soon(dial_quic(quic, &options, config, quic_initial_suite())).await.expect("a connection");
+        let path = tcp.info.path();
+        assert!(path.is_some() && path == quic.info().path(), "{:?} and {:?}", tcp.info, quic.info());
+    }
 }
