@@ -95,6 +95,8 @@ def beside(options):
         link.start("talk", options.secs, "--interval", 0.02, "--size", 200, port=5202 if options.interactive else 5200)
         taken = sorted(answered_at - sent_at for sent_at, answered_at in link.talked(options.secs))
         end = link.transferred(options.secs, "bulk")[1]
+        if not taken:
+            raise Failure(f"no request was answered in {options.secs:g} s")
         percentile = lambda share: taken[int(share * (len(taken) - 1))]
         result = {"requests": len(taken), "round_trips": round(percentile(0.5) * 1000 / rtt, 2)}
         result |= {f"p{share}_ms": ms(percentile(share / 100)) for share in (50, 90, 99)}
