@@ -6,7 +6,7 @@
 //! any packet waits there, and the bound follows from it once a round, as in LEDBAT (RFC 6817). Less than what a kernel would
 //! keep still fills the line.
 //!
-//! The queue may be somebody else's. Where the bound costs the rate and the wait remains, it is lifted for a while.
+//! The queue may be somebody else's. Where no bound shortens the wait, it is lifted for a while.
 
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ struct Round {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Kept,
-    /// It costs more than it brings.
+    /// It did not shorten the wait.
     Lifted,
 }
 
@@ -177,7 +177,7 @@ impl StandingQueue {
         Verdict::Kept
     }
 
-    /// Whether the wait has been too long for some rounds and no bound shortens it.
+    /// Whether the wait has been too long for some rounds, and has not become shorter.
     fn is_futile(&mut self, round_trip: Duration, wanted: Duration) -> bool {
         let is_long = round_trip > wanted.mul_f64(TOLERANCE);
         let is_shorter = self.shortest.is_none_or(|shortest| round_trip <= shortest.mul_f64(SHORTER_PART));
