@@ -321,8 +321,10 @@ mod tests {
     fn a_path_without_a_queue_and_one_that_carries_little_have_no_bound() {
         for (foreign_ms, load) in [(0, 3_000_000), (100, LOAD_MIN - 1)] {
             let mut path = Path::new(foreign_ms, load);
-            path.rounds(20);
-            assert_eq!(path.queue.bound, None, "{foreign_ms} ms, {load} bytes");
+            for _ in 0..20 {
+                path.round();
+                assert_eq!(path.queue.bound, None, "{foreign_ms} ms, {load} bytes");
+            }
         }
     }
 
@@ -374,7 +376,9 @@ mod tests {
         let mut path = Path::new(100, BY_ITSELF);
         path.until_lifted();
         path.queue.end();
-        path.rounds(10);
-        assert_eq!(path.queue.bound, None);
+        for _ in 0..10 {
+            path.round();
+            assert_eq!(path.queue.bound, None);
+        }
     }
 }
