@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::parameters::{
-    MIN_RTT_FILTER, PROBE_RTT_INTERVAL, QUEUE_DELAY_MIN, QUEUE_DELAY_SHARE, QUEUE_REFERENCE_FILTER,
+    EMPTY_QUEUE_PART, MIN_RTT_FILTER, PROBE_RTT_INTERVAL, PROBE_RTT_POSTPONED_MAX, QUEUE_DELAY_MIN, QUEUE_DELAY_SHARE,
+    QUEUE_REFERENCE_FILTER,
 };
 
 /// The lowest value seen and when.
@@ -19,6 +20,8 @@ struct Lowest {
 pub(super) struct MinRtt {
     min: Option<Lowest>,
     probe_rtt_min: Option<Lowest>,
+    /// When this flow last kept next to nothing in flight: at its start, and in each ProbeRTT.
+    probed_at: Option<Instant>,
     /// The lowest of this and of the last period of half the reference filter.
     reference: [Option<Lowest>; 2],
     smoothed: Option<Duration>,
@@ -26,11 +29,20 @@ pub(super) struct MinRtt {
     recent: [Option<Lowest>; 2],
     /// Whether the lowest of the probing interval is due for a refresh.
     pub(super) probe_rtt_expired: bool,
+    /// The lowest when the flow began to send less than is delivered.
+    before_drain: Option<Duration>,
 }
 
 impl MinRtt {
     /// Takes in a sample of an acknowledgement (UpdateMinRTT).
     pub(super) fn update(&mut self, now: Instant, rtt: Option<Duration>) {
+        let probed_at = *self.probed_at.get_or_insert(now);
+        if let Some((rtt, lowest)) = rtt.zip(self.probe_rtt_min.as_mut())
+            && rtt <= lowest.rtt + lowest.rtt / EMPTY_QUEUE_PART
+            && now <= probed_at + PROBE_RTT_POSTPONED_MAX
+        {
+            lowest.stamp = now;
+        }
         self.probe_rtt_expired = self.probe_rtt_min.is_some_and(|lowest| now > lowest.stamp + PROBE_RTT_INTERVAL);
         let Some(rtt) = rtt else { return };
         let sample = Lowest { rtt, stamp: now };
@@ -50,9 +62,21 @@ impl MinRtt {
 
     /// ProbeRTT ended: the next one is due an interval from now.
     pub(super) fn schedule_probe_rtt(&mut self, now: Instant) {
+        self.probed_at = Some(now);
         if let Some(lowest) = &mut self.probe_rtt_min {
             lowest.stamp = now;
         }
+    }
+
+    /// The flow begins to send less than is delivered.
+    pub(super) fn start_drain(&mut self) {
+        self.before_drain = self.min();
+    }
+
+    /// Whether the RTT has become well lower since: the lowest was that of a queue.
+    pub(super) fn has_fallen(&self) -> bool {
+        let is_lower = |(before, min): (Duration, Duration)| min + before / EMPTY_QUEUE_PART < before;
+        self.before_drain.zip(self.min()).is_some_and(is_lower)
     }
 
     /// BBR.min_rtt; nothing before the first sample.
@@ -126,13 +150,34 @@ mod tests {
         let start = Instant::now();
         let mut rtt = MinRtt::default();
         rtt.update(start, Some(50 * MS));
-        rtt.update(start + PROBE_RTT_INTERVAL, Some(51 * MS));
+        rtt.update(start + PROBE_RTT_INTERVAL, Some(52 * MS));
         assert!(!rtt.probe_rtt_expired);
-        rtt.update(start + PROBE_RTT_INTERVAL + MS, Some(51 * MS));
+        rtt.update(start + PROBE_RTT_INTERVAL + MS, Some(52 * MS));
         assert!(rtt.probe_rtt_expired);
         rtt.schedule_probe_rtt(start + 6000 * MS);
-        rtt.update(start + 7000 * MS, Some(51 * MS));
+        rtt.update(start + 7000 * MS, Some(52 * MS));
         assert!(!rtt.probe_rtt_expired);
+    }
+
+    #[test]
+    fn a_queue_that_empties_by_itself_puts_a_probe_off_for_half_a_minute() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        rtt.update(start, Some(50 * MS));
+        let mut expired_at = None;
+        // Empty for a moment each two seconds.
+        for step in 1..=400_u32 {
+            let is_empty = step % 20 == 0;
+            rtt.update(start + 100 * MS * step, Some(if is_empty { 51 * MS } else { 60 * MS }));
+            if rtt.probe_rtt_expired {
+                expired_at = Some(100 * MS * step);
+                break;
+            }
+        }
+        let expired_at = expired_at.expect("it is not put off for ever");
+        let times = PROBE_RTT_POSTPONED_MAX..=PROBE_RTT_POSTPONED_MAX + PROBE_RTT_INTERVAL + 100 * MS;
+        assert!(times.contains(&expired_at), "{expired_at:?}");
+        assert_eq!(rtt.min(), Some(50 * MS), "the lowest stays what it is");
     }
 
     #[test]

@@ -70,6 +70,17 @@ pub(super) const STARTUP_OVERFLOW_LOSS: f64 = 0.1;
 /// that keeps its queue full outlives that one.
 pub(super) const QUEUE_REFERENCE_FILTER: Duration = Duration::from_secs(30);
 
+/// The queue was empty when the RTT was no more than this part above its lowest. ProbeRTT, which costs a flow a tenth of a
+/// second's rate and more each time, would show nothing else, and is put off.
+pub(super) const EMPTY_QUEUE_PART: u32 = 50;
+
+/// For how long at most: flows that all took a queue for the path would keep it. As long as the queue's reference lasts.
+pub(super) const PROBE_RTT_POSTPONED_MAX: Duration = QUEUE_REFERENCE_FILTER;
+
+/// The part of what the path holds down to which ProbeBW_DOWN drains it. The draft stops at all of it. When the lowest RTT was
+/// that of a queue, the RTT falls below it here, and ProbeRTT follows at once.
+pub(super) const PROBE_DOWN_IN_FLIGHT: f64 = 0.92;
+
 /// Sends closer together than this part of an RTT share a record: the rate sample errs by less than the pacing margin,
 /// and the records of an RTT are bounded.
 pub(super) const RECORDS_PER_RTT: u32 = 512;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::bandwidth::scale;
 use super::bbr::Bbr;
 use super::delivery::RateSample;
-use super::parameters::{HEADROOM, PROBE_WAIT_BASE, PROBE_WAIT_RANDOM, RENO_ROUNDS_MAX};
+use super::parameters::{HEADROOM, PROBE_DOWN_IN_FLIGHT, PROBE_WAIT_BASE, PROBE_WAIT_RANDOM, RENO_ROUNDS_MAX};
 use super::state::{AckPhase, State};
 
 /// Where the flow is in the cycle.
@@ -85,6 +85,7 @@ impl Bbr {
     pub(super) fn start_probe_bw_down(&mut self, now: Instant) {
         self.loss.reset();
         self.short_term.start_round(super::Bandwidth::ZERO, 0);
+        self.rtt.start_drain();
         self.cycle.up_acked_per_increase = None;
         // PickProbeWait.
         self.cycle.rounds_since_probe = self.random.next() & 1;
@@ -180,7 +181,7 @@ impl Bbr {
     /// IsTimeToCruise.
     fn is_time_to_cruise(&self) -> bool {
         let is_roomy = self.in_flight_with_headroom().is_none_or(|bound| self.in_flight <= bound);
-        is_roomy && self.in_flight <= self.in_flight_at_max_bandwidth()
+        is_roomy && self.in_flight <= scale(self.in_flight_at_max_bandwidth(), PROBE_DOWN_IN_FLIGHT)
     }
 
     /// IsTimeToGoDown.

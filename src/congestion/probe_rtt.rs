@@ -20,7 +20,10 @@ pub(super) struct ProbeRtt {
 impl Bbr {
     /// CheckProbeRTT.
     pub(super) fn check_probe_rtt(&mut self, now: Instant, sample: &RateSample) {
-        if self.state != State::ProbeRtt && self.rtt.probe_rtt_expired && !self.is_idle_restart {
+        // What was drained shows that the lowest RTT was that of a queue, of which there may be more.
+        let is_drained = matches!(self.state, State::ProbeBwDown | State::ProbeBwCruise);
+        let is_due = self.rtt.probe_rtt_expired || (is_drained && self.rtt.has_fallen());
+        if self.state != State::ProbeRtt && is_due && !self.is_idle_restart {
             self.save_window();
             self.state = State::ProbeRtt;
             self.probe_rtt = ProbeRtt::default();

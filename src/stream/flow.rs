@@ -51,6 +51,14 @@ impl SendWindow {
 /// What a line may carry that a window has to be large enough for without a second wait: 1 Gbit/s.
 const FAST_BYTES_PER_SECOND: f64 = 125e6;
 
+/// What a window has to hold, in round trips of that: what follows a gap waits for two and more, and a credit is news only after
+/// half of one.
+const NEEDED_ROUND_TRIPS: f64 = 4.0;
+
+/// Of a window, the part that is used up when a new credit is told. With less of it used, fewer round trips of what the peer may
+/// send depend on news that is late.
+const RENEWED_SHARE: u64 = 4;
+
 /// Of a window, the part behind a gap from which on it grows. A sender that doubles its rate each round trip has sent as much
 /// again when it hears of that, and what follows a gap waits for more than one: this reaches it in time.
 const GAP_SHARE: u64 = 4;
@@ -58,6 +66,11 @@ const GAP_SHARE: u64 = 4;
 /// Of a window, the part that the application has to have taken since it last grew, so that it grows beyond what the path needs:
 /// one that takes little is what holds the peer up, whatever else is late.
 const TAKEN_SHARE: u64 = 8;
+
+/// Of a first window, the part that the peer has used when it grows to what the path needs, and the part that may wait for the
+/// application then: one that takes little is not sent more.
+const REACHED_SHARE: u64 = 4;
+const READY_SHARE: u64 = 16;
 
 /// What we let the peer send.
 #[derive(Clone, Copy, Debug)]
@@ -107,14 +120,16 @@ impl ReceiveWindow {
         self.consumed += bytes;
     }
 
-    /// A new credit to tell the peer, once half of the window is used up. When that took less than two round trips
-    /// the window is what holds the peer up, and it doubles.
+    /// A new credit to tell the peer, once a quarter of the window is used up. At a rate that uses up all of it in less than four
+    /// round trips the window may be what holds the peer up, and it doubles.
     pub fn poll_update(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
-        if self.maximum - self.consumed > self.window / 2 {
+        let used = self.consumed + self.window - self.maximum;
+        if used < self.window / RENEWED_SHARE {
             return None;
         }
+        let all_used_in = |elapsed: Duration| elapsed.as_secs_f64() * self.window as f64 / used as f64;
         if let Some(updated) = self.updated
-            && now.saturating_duration_since(updated) < round_trip * 2
+            && all_used_in(now.saturating_duration_since(updated)) < round_trip.as_secs_f64() * NEEDED_ROUND_TRIPS
         {
             return Some(self.grow(self.window * 2, now));
         }
@@ -147,6 +162,15 @@ impl ReceiveWindow {
         if waiting <= self.window / GAP_SHARE { None } else { self.grow_towards(2, self.is_taken(), now, round_trip) }
     }
 
+    /// The peer has sent up to the offset `highest`, and the application has taken all but `ready` bytes of it. A peer that
+    /// doubles its rate each round trip uses up the rest of a window before it hears of more, so that one in which a good part
+    /// is used grows to what a fast line of that round trip needs, once. A new credit to tell the peer, if there is one.
+    pub fn on_reached(&mut self, highest: u64, ready: u64, now: Instant, round_trip: Duration) -> Option<u64> {
+        let is_early = self.maximum.saturating_sub(highest) > self.window - self.window / REACHED_SHARE;
+        let is_untaken = ready > self.window / READY_SHARE;
+        if is_early || is_untaken { None } else { self.grow_towards(1, false, now, round_trip) }
+    }
+
     fn is_taken(&self) -> bool {
         self.consumed - self.consumed_at_resize >= self.window / TAKEN_SHARE
     }
@@ -176,7 +200,7 @@ impl ReceiveWindow {
 
 /// A window that a fast line of this round trip does not use up.
 fn needed_bytes(round_trip: Duration) -> u64 {
-    (FAST_BYTES_PER_SECOND * 2.0 * round_trip.as_secs_f64()) as u64
+    (FAST_BYTES_PER_SECOND * NEEDED_ROUND_TRIPS * round_trip.as_secs_f64()) as u64
 }
 
 #[cfg(test)]
@@ -255,7 +279,7 @@ mod tests {
     fn a_window_that_is_used_up_on_a_long_path_grows_to_its_need_at_once() {
         let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
         let round_trip = Duration::from_millis(150);
-        assert_eq!(window.on_blocked(1 << 20, Instant::now(), round_trip), Some(37_500_000));
+        assert_eq!(window.on_blocked(1 << 20, Instant::now(), round_trip), Some(75_000_000));
     }
 
     #[test]
@@ -263,10 +287,10 @@ mod tests {
         let (now, long, short) = (Instant::now(), Duration::from_millis(150), Duration::from_millis(1));
         let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
         assert_eq!(window.on_gap(1 << 18, now, long), None, "it is not much yet");
-        assert_eq!(window.on_gap((1 << 18) + 1, now, long), Some(37_500_000));
+        assert_eq!(window.on_gap((1 << 18) + 1, now, long), Some(75_000_000));
         assert_eq!(window.on_gap((1 << 18) + 1, now, long), None, "of the grown window that is little");
-        window.consume(5_000_000);
-        assert_eq!(window.on_gap(10_000_000, now, long), Some(80_000_000));
+        window.consume(10_000_000);
+        assert_eq!(window.on_gap(20_000_000, now, long), Some(10_000_000 + (128 << 20)));
         let mut window = ReceiveWindow::new(1 << 20, 3 << 20);
         window.consume(1 << 20);
         assert_eq!(window.on_gap(1 << 20, now, short), Some(3 << 20));
@@ -274,6 +298,31 @@ mod tests {
         assert_eq!(window.on_gap(1 << 20, now, short), Some(5 << 20));
         window.consume(1 << 20);
         assert_eq!(window.on_gap(3 << 20, now, short), None, "it is as large as it may be");
+    }
+
+    #[test]
+    fn a_first_window_grows_to_the_need_of_the_path_before_it_is_used_up() {
+        let (now, long, short) = (Instant::now(), Duration::from_millis(150), Duration::from_millis(1));
+        let mut window = ReceiveWindow::new(1 << 20, 128 << 20);
+        assert_eq!(window.on_reached((1 << 18) - 1, 0, now, long), None, "it is not much yet");
+        assert_eq!(window.on_reached(1 << 18, (1 << 16) + 1, now, long), None, "nobody takes it");
+        assert_eq!(window.on_reached(1 << 18, 0, now, short), None, "a short path needs no more");
+        assert_eq!(window.on_reached(1 << 18, 1 << 16, now, long), Some(75_000_000));
+        assert_eq!(window.on_reached(75_000_000, 0, now, long), None, "once");
+    }
+
+    #[test]
+    fn a_new_credit_is_told_when_a_quarter_is_used() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut window = ReceiveWindow::new(1000, 100_000);
+        window.consume(249);
+        assert_eq!(window.poll_update(now, second / 10), None);
+        window.consume(1);
+        assert_eq!(window.poll_update(now, second / 10), Some(1250));
+        window.consume(250);
+        assert_eq!(window.poll_update(now + second / 10, second / 10), Some(2500), "all of it in four round trips");
+        window.consume(500);
+        assert_eq!(window.poll_update(now + second, second / 10), Some(3000), "slowly");
     }
 
     #[test]

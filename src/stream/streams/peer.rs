@@ -39,7 +39,7 @@ impl Streams {
             if news {
                 self.notices.push_back(StreamNotice::Readable(id));
             }
-            if let Some(maximum) = receiving.grow_behind_gap(now, round_trip) {
+            if let Some(maximum) = receiving.grow_in_advance(now, round_trip) {
                 self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
                 let shared = self.receive_window.make_room_for(receiving.window.window(), now);
                 self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
@@ -173,6 +173,8 @@ impl Streams {
             && let Some(maximum) = receiving.window.on_blocked(limit, now, round_trip)
         {
             self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
+            let shared = self.receive_window.make_room_for(receiving.window.window(), now);
+            self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
         }
         Ok(())
     }
@@ -203,9 +205,13 @@ impl Receiving {
         self.buffer.ready_bytes() > self.window.window() / UNTAKEN_SHARE
     }
 
-    /// Grows the window when much waits behind what is missing. A new credit to tell the peer.
-    fn grow_behind_gap(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
-        let waiting = self.buffer.highest() - self.buffer.contiguous();
-        if waiting == 0 || self.is_untaken() { None } else { self.window.on_gap(waiting, now, round_trip) }
+    /// Grows the window before it is used up: when much waits behind what is missing, or when a good part of the first one is
+    /// used. A new credit to tell the peer.
+    fn grow_in_advance(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
+        let (highest, ready) = (self.buffer.highest(), self.buffer.ready_bytes());
+        let waiting = highest - self.buffer.contiguous();
+        let behind_gap =
+            if waiting == 0 || self.is_untaken() { None } else { self.window.on_gap(waiting, now, round_trip) };
+        behind_gap.or_else(|| self.window.on_reached(highest, ready, now, round_trip))
     }
 }
