@@ -150,12 +150,12 @@ mod tests {
         let start = Instant::now();
         let mut rtt = MinRtt::default();
         rtt.update(start, Some(50 * MS));
-        rtt.update(start + PROBE_RTT_INTERVAL, Some(52 * MS));
+        rtt.update(start + PROBE_RTT_INTERVAL, Some(53 * MS));
         assert!(!rtt.probe_rtt_expired);
-        rtt.update(start + PROBE_RTT_INTERVAL + MS, Some(52 * MS));
+        rtt.update(start + PROBE_RTT_INTERVAL + MS, Some(53 * MS));
         assert!(rtt.probe_rtt_expired);
         rtt.schedule_probe_rtt(start + 6000 * MS);
-        rtt.update(start + 7000 * MS, Some(52 * MS));
+        rtt.update(start + 7000 * MS, Some(53 * MS));
         assert!(!rtt.probe_rtt_expired);
     }
 
@@ -168,7 +168,7 @@ mod tests {
         // Empty for a moment each two seconds.
         for step in 1..=400_u32 {
             let is_empty = step % 20 == 0;
-            rtt.update(start + 100 * MS * step, Some(if is_empty { 51 * MS } else { 60 * MS }));
+            rtt.update(start + 100 * MS * step, Some(if is_empty { 52 * MS } else { 60 * MS }));
             if rtt.probe_rtt_expired {
                 expired_at = Some(100 * MS * step);
                 break;

@@ -70,9 +70,9 @@ pub(super) const STARTUP_OVERFLOW_LOSS: f64 = 0.1;
 /// that keeps its queue full outlives that one.
 pub(super) const QUEUE_REFERENCE_FILTER: Duration = Duration::from_secs(30);
 
-/// The queue was empty when the RTT was no more than this part above its lowest. ProbeRTT, which costs a flow a tenth of a
-/// second's rate and more each time, would show nothing else, and is put off.
-pub(super) const EMPTY_QUEUE_PART: u32 = 50;
+/// The queue was empty when the RTT was no more than this part above its lowest: timers and batches add a millisecond or two.
+/// ProbeRTT, which costs a flow a tenth of a second's rate and more each time, would show nothing else, and is put off.
+pub(super) const EMPTY_QUEUE_PART: u32 = 25;
 
 /// For how long at most: flows that all took a queue for the path would keep it. As long as the queue's reference lasts.
 pub(super) const PROBE_RTT_POSTPONED_MAX: Duration = QUEUE_REFERENCE_FILTER;

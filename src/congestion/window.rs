@@ -11,7 +11,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::bandwidth::scale;
 use super::bbr::Bbr;
+use super::state::State;
 
 /// BBR's window and rate as one window.
 #[derive(Clone, Debug)]
@@ -27,6 +29,12 @@ const CREDIT_TIME_MIN: Duration = Duration::from_millis(10);
 
 /// Segments of credit at least: quinn's pacer sends ten at a time, and at a low rate earns them for long.
 const CREDIT_SEGMENTS_MIN: u64 = 20;
+
+/// What is told in Startup while BBR's window is not reached, as a part of that. To double its rate each round a flow has to send
+/// 1.39 windows in a round trip (Startup's pacing gain of 4 ln 2, at half a window delivered), and what spreads a window and a
+/// quarter over it by timers that are late sends no more than one. What goes beyond BBR's window is what is sent between two
+/// acknowledgements.
+const STARTUP_WINDOW_GAIN: f64 = 1.5;
 
 /// The part of the RTT for which credit accrues. More would let a pause of the application become a burst into the queue.
 const CREDIT_RTT_PART: u32 = 16;
@@ -64,6 +72,8 @@ impl PacedWindow {
             return;
         };
         let floor = rate.bytes_in(min_rtt) + bbr.send_quantum();
-        self.window = (self.in_flight + self.credit).max(floor).min(bbr.window());
+        let is_doubling = bbr.state() == State::Startup && self.in_flight < bbr.window();
+        let most = if is_doubling { scale(bbr.window(), STARTUP_WINDOW_GAIN) } else { bbr.window() };
+        self.window = (self.in_flight + self.credit).max(floor).min(most);
     }
 }

@@ -320,9 +320,11 @@ mod tests {
         window.consume(1);
         assert_eq!(window.poll_update(now, second / 10), Some(1250));
         window.consume(250);
-        assert_eq!(window.poll_update(now + second / 10, second / 10), Some(2500), "all of it in four round trips");
+        assert_eq!(window.poll_update(now + second / 10, second / 10), Some(1500), "all of it in four round trips");
+        window.consume(250);
+        assert_eq!(window.poll_update(now + second / 6, second / 10), Some(2750), "in less");
         window.consume(500);
-        assert_eq!(window.poll_update(now + second, second / 10), Some(3000), "slowly");
+        assert_eq!(window.poll_update(now + second, second / 10), Some(3250), "slowly");
     }
 
     #[test]
