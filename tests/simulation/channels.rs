@@ -92,13 +92,15 @@ fn a_channel_that_falls_silent_is_found_soon() {
     world.run_until_all_read(Duration::from_secs(30));
 }
 
-/// Lets the world run while the client's transport says that its peer acknowledges packets; returns for how long that was
-/// so until all lanes were suspect.
+/// Lets the world run while both transports say that their peers acknowledge packets; returns for how long that was so until
+/// all lanes were suspect.
 fn run_with_transport_word(world: &mut World, time: Duration) -> Option<Duration> {
     let start = world.now;
     while world.now < start + time {
         let now = world.now;
-        world.nodes[CLIENT].session.as_mut().unwrap().handle_transport_word(LaneId::FIRST, now);
+        for node in &mut world.nodes {
+            node.session.as_mut().unwrap().handle_transport_word(LaneId::FIRST, now);
+        }
         world.run_for(milliseconds(100));
         if suspected(world).len() == 4 {
             return Some(world.now - start);
