@@ -89,7 +89,7 @@ pub const FURTHER_LANE_JOIN_TIMEOUT: Duration = TRANSPORT_WORD_MAX;
 pub const STREAM_WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that a peer may have outstanding on one stream after tuning. 150 ms × 1 Gbit/s are 18.75 MB, and a window
-/// that is updated at its half has to be twice that. Where packets are lost, several times as much waits behind gaps.
+/// has to be some times that, as news of more is late. Where packets are lost, several times as much waits behind gaps.
 pub const STREAM_WINDOW_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Bytes that a peer may send in all streams of a session before the first window update.

@@ -42,6 +42,30 @@ fn startup_drains_and_every_state_is_visited() {
     }
 }
 
+/// After each probe for bandwidth the queue of a flow that is alone is empty, which shows all that ProbeRTT would.
+#[test]
+fn a_flow_alone_keeps_its_rate_for_half_a_minute() {
+    for (rtt_ms, lateness_ms) in [(50, 0), (150, 0), (150, 6)] {
+        let path = Path { lateness: Duration::from_millis(lateness_ms), ..Path::half_gigabit(rtt_ms, 0.0) };
+        let mut network = alone(path, Flow::windowed);
+        let states = states(&mut network, SECOND * 28);
+        assert!(!states.contains(&State::ProbeRtt), "{rtt_ms} ms, up to {lateness_ms} ms late");
+    }
+}
+
+/// A pacer that spreads a window and a quarter over a round trip would hold it to less.
+#[test]
+fn startup_doubles_the_rate_each_round() {
+    let mut network = alone(Path::half_gigabit(150, 0.0), Flow::windowed);
+    network.run(Duration::from_millis(450));
+    let before = network.measure(Duration::from_millis(150))[0];
+    network.run(Duration::from_millis(300));
+    let rate = network.measure(Duration::from_millis(150))[0];
+    assert_eq!(network.flows[0].bbr().state(), State::Startup);
+    let growth = (rate as f64 / before as f64).cbrt();
+    assert!(growth > 2.0, "{growth:.2} a round");
+}
+
 #[test]
 fn the_queue_of_startup_is_drained_and_later_ones_are_bounded() {
     for rtt_ms in [50, 150] {
