@@ -49,7 +49,9 @@ impl MinRtt {
         self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
         let recent_period = self.smoothed.unwrap_or(rtt) / RECENT_RTT_PART;
         update_periods(&mut self.recent, sample, recent_period);
-        update_periods(&mut self.reference, sample, QUEUE_REFERENCE_FILTER / 2);
+        if let Some(rtt) = self.confirmed() {
+            update_periods(&mut self.reference, Lowest { rtt, ..sample }, QUEUE_REFERENCE_FILTER / 2);
+        }
         if self.probe_rtt_expired || self.probe_rtt_min.is_none_or(|lowest| rtt < lowest.rtt) {
             self.probe_rtt_min = Some(sample);
         }
@@ -58,6 +60,14 @@ impl MinRtt {
         if is_expired || is_lower {
             self.min = self.probe_rtt_min;
         }
+    }
+
+    /// The lowest RTT that two periods in a row have had. A machine that pauses between looking at its clock and at its socket
+    /// takes what arrived meanwhile for earlier than it was, once. Below the path's RTT by a queue's worth, that would be a queue
+    /// for as long as the reference lasts.
+    fn confirmed(&self) -> Option<Duration> {
+        let [current, last] = self.recent;
+        current.zip(last).map(|(current, last)| current.rtt.max(last.rtt))
     }
 
     /// ProbeRTT ended: the next one is due an interval from now.
@@ -195,12 +205,37 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_before_it_can_is_no_measure_of_the_path() {
+        let start = Instant::now();
+        let mut rtt = MinRtt::default();
+        rtt.update(start, Some(40 * MS));
+        for step in 50..200 {
+            rtt.update(start + MS * step, Some(50 * MS));
+            assert!(!rtt.is_queue_present(), "the first one, after {step} ms");
+        }
+        // Twenty milliseconds of acknowledgements, by a clock that was looked at before.
+        for early in 0..20 {
+            rtt.update(start + MS * 200, Some(50 * MS - MS * early));
+        }
+        for step in 220..400 {
+            rtt.update(start + MS * step, Some(50 * MS));
+            assert!(!rtt.is_queue_present(), "after {step} ms");
+        }
+        for step in 400..500 {
+            rtt.update(start + MS * step, Some(58 * MS));
+        }
+        assert!(rtt.is_queue_present(), "a queue still shows");
+    }
+
+    #[test]
     fn a_queue_shows_above_the_lowest_of_half_a_minute() {
         let start = Instant::now();
         let mut rtt = MinRtt::default();
-        rtt.update(start, Some(50 * MS));
+        for step in 0..10 {
+            rtt.update(start + 10 * MS * step, Some(50 * MS));
+        }
         assert!(!rtt.is_queue_present());
-        let mut at = start;
+        let mut at = start + 100 * MS;
         while at < start + 14_000 * MS {
             at += 10 * MS;
             rtt.update(at, Some(80 * MS));
