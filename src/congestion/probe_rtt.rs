@@ -1,5 +1,6 @@
 //! ProbeRTT (draft-ietf-ccwg-bbr, "ProbeRTT"): keeps half of the path empty for a moment, so that the RTT of the path
-//! shows.
+//! shows. Beyond the draft: not while it shows by itself ([`MinRtt`](super::min_rtt::MinRtt)), and at once when it turns out to
+//! be lower than was thought.
 
 use std::time::Instant;
 

@@ -7,7 +7,8 @@
 //!
 //! The transport looks at the window when something happens to it, which with data in flight is an acknowledgement or a
 //! timer. Where acknowledgements are far apart credit runs into its bound; so that this never starves the flow, the window
-//! is not below what the rate keeps in flight on the path without a queue.
+//! is not below what the rate keeps in flight on the path without a queue. In Startup, where BBR's window is what bounds the
+//! growth, that window is told, with more on top for the transport's own pacer.
 
 use std::time::{Duration, Instant};
 

@@ -124,7 +124,7 @@ impl ReceiveWindow {
     /// round trips the window may be what holds the peer up, and it doubles.
     pub fn poll_update(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
         let used = self.consumed + self.window - self.maximum;
-        if used < self.window / RENEWED_SHARE {
+        if used < (self.window / RENEWED_SHARE).max(1) {
             return None;
         }
         let all_used_in = |elapsed: Duration| elapsed.as_secs_f64() * self.window as f64 / used as f64;
@@ -143,7 +143,7 @@ impl ReceiveWindow {
     /// trip needs, and then to the fourfold, if the application takes what comes. A new credit to tell the peer, unless it has
     /// grown since that one was given, or cannot. The round trip is zero when it is not known.
     ///
-    /// Where lanes lose packets, most of a window waits behind a gap, and half of it is used up too seldom for
+    /// Where lanes lose packets, most of a window waits behind a gap, and a quarter is used up too seldom for
     /// [`poll_update`](Self::poll_update) to see that.
     pub fn on_blocked(&mut self, limit: u64, now: Instant, round_trip: Duration) -> Option<u64> {
         if limit < self.resized_at { None } else { self.grow_towards(4, self.is_taken(), now, round_trip) }
@@ -325,6 +325,15 @@ mod tests {
         assert_eq!(window.poll_update(now + second / 6, second / 10), Some(2750), "in less");
         window.consume(500);
         assert_eq!(window.poll_update(now + second, second / 10), Some(3250), "slowly");
+    }
+
+    #[test]
+    fn nothing_used_is_no_news_in_the_smallest_window() {
+        let now = Instant::now();
+        let mut window = ReceiveWindow::new(1, 1);
+        assert_eq!(window.poll_update(now, Duration::ZERO), None);
+        window.consume(1);
+        assert_eq!(window.poll_update(now, Duration::ZERO), Some(2));
     }
 
     #[test]

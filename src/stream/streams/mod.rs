@@ -407,6 +407,7 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::StreamData;
 
     /// A side whose peer allows `session_window` bytes.
     fn streams(session_window: u64) -> Streams {
@@ -431,5 +432,29 @@ mod tests {
         assert!(streams.handle_max_data(200));
         let (_, rest) = streams.poll_piece(1000, |_, _| true).expect("50 bytes wait");
         assert_eq!((rest.offset, rest.new_bytes), (100, 50));
+    }
+    /// A server with a stream that the client has opened, after 256 KiB of it from `offset` on; what it says then.
+    fn after_a_quarter(offset: u64, is_read: bool) -> Vec<Frame> {
+        let (now, round_trip) = (Instant::now(), Duration::from_millis(150));
+        let mut streams = Streams::new(Side::Server, StreamsConfig::default());
+        let id = self::streams(0).open(Direction::Uni, Priority::default(), false).expect("ten streams are allowed");
+        streams.handle_open(id, Priority::default(), false).expect("the first stream");
+        for step in 0..16 {
+            let data = bytes::Bytes::from(vec![0; 16 << 10]).into();
+            let frame = StreamData { stream_id: id, offset: offset + step * (16 << 10), fin: false, data };
+            streams.handle_data(&frame, now, round_trip).expect("within the window");
+            while is_read && streams.read(id, usize::MAX, now, round_trip).is_ok() {}
+        }
+        std::iter::from_fn(|| streams.poll_control()).collect()
+    }
+
+    #[test]
+    fn a_stream_that_is_taken_gets_the_need_of_the_path_before_it_asks() {
+        let frames = after_a_quarter(0, true);
+        let is_told = |frame: &Frame| matches!(frame, Frame::MaxStreamData { maximum, .. } if *maximum >= 75_000_000);
+        assert!(frames.iter().any(is_told), "{frames:?}");
+        let has_room = |frame: &Frame| matches!(frame, Frame::MaxData { maximum } if *maximum >= 112_500_000);
+        assert!(frames.iter().any(has_room), "{frames:?}");
+        assert_eq!(after_a_quarter(0, false), [], "nobody takes it");
     }
 }

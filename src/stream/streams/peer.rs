@@ -40,9 +40,8 @@ impl Streams {
                 self.notices.push_back(StreamNotice::Readable(id));
             }
             if let Some(maximum) = receiving.grow_in_advance(now, round_trip) {
-                self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
-                let shared = self.receive_window.make_room_for(receiving.window.window(), now);
-                self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
+                let window = receiving.window.window();
+                self.tell_grown(id, maximum, window, now);
             }
         } else {
             receiving.buffer.clear();
@@ -172,11 +171,17 @@ impl Streams {
             && !receiving.is_untaken()
             && let Some(maximum) = receiving.window.on_blocked(limit, now, round_trip)
         {
-            self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
-            let shared = self.receive_window.make_room_for(receiving.window.window(), now);
-            self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
+            let window = receiving.window.window();
+            self.tell_grown(id, maximum, window, now);
         }
         Ok(())
+    }
+
+    /// Tells the peer of a stream's credit after its window has grown, and makes room for it in the session's.
+    fn tell_grown(&mut self, id: StreamId, maximum: u64, window: u64, now: Instant) {
+        self.control.push_back(Frame::MaxStreamData { stream_id: id, maximum });
+        let shared = self.receive_window.make_room_for(window, now);
+        self.control.extend(shared.map(|maximum| Frame::MaxData { maximum }));
     }
 
     /// The peer waits to open a stream. Returns whether it was news.
