@@ -440,7 +440,7 @@ mod tests {
         let id = self::streams(0).open(Direction::Uni, Priority::default(), false).expect("ten streams are allowed");
         streams.handle_open(id, Priority::default(), false).expect("the first stream");
         for step in 0..16 {
-            let data = bytes::Bytes::from(vec![0; 16 << 10]).into();
+            let data = Bytes::from(vec![0; 16 << 10]).into();
             let frame = StreamData { stream_id: id, offset: offset + step * (16 << 10), fin: false, data };
             streams.handle_data(&frame, now, round_trip).expect("within the window");
             while is_read && streams.read(id, usize::MAX, now, round_trip).is_ok() {}
