@@ -10,8 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::tcp_io::TcpIo;
+use tokio::net::TcpStream;
 
 /// What is read at once: about what a packet takes. The room is held only while bytes are in it.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
@@ -19,18 +18,18 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// One of possibly several owners of a stream, the only one that reads it. At most one of them may write at a time.
 #[derive(Debug)]
 pub struct SharedTcp {
-    stream: Arc<TcpIo>,
+    stream: Arc<TcpStream>,
     /// Read, and not asked for yet.
     ahead: BytesMut,
 }
 
 impl SharedTcp {
     /// The only reader from now on, of which `ahead` has been read already.
-    pub(crate) fn after(stream: Arc<TcpIo>, ahead: BytesMut) -> Self {
+    pub(crate) fn after(stream: Arc<TcpStream>, ahead: BytesMut) -> Self {
         Self { stream, ahead }
     }
 
-    pub(crate) fn stream(&self) -> &Arc<TcpIo> {
+    pub(crate) fn stream(&self) -> &Arc<TcpStream> {
         &self.stream
     }
 
@@ -100,6 +99,6 @@ impl AsyncWrite for SharedTcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&**self.stream).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

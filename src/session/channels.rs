@@ -197,7 +197,6 @@ impl Session {
                     round_trip: None,
                     bytes_per_second: rate.bytes_per_second(),
                     is_least_rate: rate.is_least(),
-                    is_growing_rate: rate.is_growing(),
                     in_flight_bytes: 0,
                     sent_bytes: 0,
                     is_ready: false,

@@ -98,9 +98,6 @@ const _: () = assert!(ALLOWANCE_MIN <= ALLOWANCE_UNMEASURED);
 /// What is left of the highest rate with each measurement.
 const PEAK_DECAY: f64 = 0.9;
 
-/// A rate grows when a measurement is so many times what was known.
-const GROWTH: f64 = 1.25;
-
 /// What a packet may take on a slow lane.
 const PACKET_TIME: Duration = Duration::from_millis(50);
 
@@ -132,10 +129,6 @@ pub(super) struct DeliveryRate {
     bytes_per_second: Option<f64>,
     /// The lane could have taken more when it was measured.
     is_least: bool,
-    /// The last measurement was well above the one before, or the first: a transport that begins slowly may go on to grow.
-    is_growing: bool,
-    /// When something was measured last that says what the lane carries.
-    measured_at: Option<Instant>,
     interval_start: Option<Instant>,
     interval_bytes: u64,
     is_limited: bool,
@@ -150,15 +143,6 @@ impl DeliveryRate {
     /// application or the scheduler, and the path is at least as good.
     pub(super) fn on_limited(&mut self) {
         self.is_limited = true;
-    }
-
-    /// Notes that something is sent where nothing was on its way. The time until now measures nobody: whoever gets a packet now
-    /// and then would seem to be slow.
-    pub(super) fn on_idle(&mut self, now: Instant) {
-        self.on_limited();
-        if self.interval_start.is_some() && self.interval_bytes == 0 {
-            self.interval_start = Some(now);
-        }
     }
 
     /// Forgets what was measured and is no rate yet: time has passed that says nothing.
@@ -189,11 +173,6 @@ impl DeliveryRate {
             Some(_) if self.is_least => (sample, false),
             Some(rate) => (rate * 0.75 + sample * 0.25, false),
         };
-        // A ping now and then does not say that a rate is what it was.
-        if !self.is_limited || self.interval_bytes >= LIMITED_BYTES_MIN {
-            self.measured_at = Some(now);
-            self.is_growing = self.bytes_per_second.is_none_or(|before| sample > before * GROWTH);
-        }
         (self.bytes_per_second, self.is_least) = (Some(rate), is_least);
         (self.interval_start, self.interval_bytes, self.is_limited) = (Some(now), 0, false);
     }
@@ -236,12 +215,7 @@ impl DeliveryRate {
 
     /// When it was measured last.
     pub(super) fn measured_at(&self) -> Option<Instant> {
-        self.bytes_per_second.and(self.measured_at)
-    }
-
-    /// Whether the rate was another one a moment ago.
-    pub(super) fn is_growing(&self) -> bool {
-        self.is_growing
+        self.bytes_per_second.and(self.interval_start)
     }
 
     /// Whether the path may well be faster.
@@ -251,48 +225,5 @@ impl DeliveryRate {
 
     pub(super) fn bytes_per_second(&self) -> Option<f64> {
         self.bytes_per_second
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-    const PACKET: u64 = 64 * 1024;
-
-    /// Sends a packet at a time, `idle` after the one before has arrived, which takes `round_trip`.
-    fn packet_at_a_time(
-        rate: &mut DeliveryRate,
-        start: Instant,
-        idle: Duration,
-        round_trip: Duration,
-        bytes: u64,
-    ) -> Instant {
-        let mut now = start;
-        for _ in 0..3 {
-            rate.on_idle(now + idle);
-            now += idle + round_trip;
-            rate.on_delivered(now, bytes, round_trip);
-        }
-        now
-    }
-
-    #[test]
-    fn time_in_which_nothing_was_sent_measures_nobody() {
-        let (mut rate, start) = (DeliveryRate::default(), Instant::now());
-        packet_at_a_time(&mut rate, start, 200 * MS, 64 * MS, PACKET);
-        assert!(rate.bytes_per_second().is_some_and(|rate| (rate - 1024e3).abs() < 1e3), "{rate:?}");
-        assert!(rate.is_least());
-    }
-
-    #[test]
-    fn pings_do_not_keep_a_rate_from_being_forgotten() {
-        let (mut rate, start) = (DeliveryRate::default(), Instant::now());
-        let measured_at = packet_at_a_time(&mut rate, start, MS, 64 * MS, PACKET);
-        assert_eq!(rate.measured_at(), Some(measured_at));
-        packet_at_a_time(&mut rate, measured_at, 1000 * MS, 64 * MS, 9);
-        assert_eq!(rate.measured_at(), Some(measured_at), "a few bytes measure nothing");
-        assert!(rate.bytes_per_second().is_some());
     }
 }

@@ -31,8 +31,6 @@ pub struct ChannelView {
     pub bytes_per_second: Option<f64>,
     /// It was measured while the lane could have taken more: the path is at least as fast.
     pub is_least_rate: bool,
-    /// The last measurement of the rate was well above the one before, or the first.
-    pub is_growing_rate: bool,
     /// Bytes sent and not acknowledged.
     pub in_flight_bytes: u64,
     /// Bytes sent in all.
@@ -169,7 +167,6 @@ pub(super) fn view(
         round_trip: Some(Duration::from_millis(round_trip_ms)),
         bytes_per_second: Some(megabytes_per_second * 1e6),
         is_least_rate: false,
-        is_growing_rate: false,
         in_flight_bytes,
         sent_bytes: 0,
         is_ready,
