@@ -233,6 +233,10 @@ pub const STALL_MIN: Duration = Duration::from_millis(25);
 /// Time without any channel after which a session's streams fail.
 pub const SURVIVE: Duration = Duration::from_secs(120);
 
+/// The same while a server does not know whether the client has its accept: one that has not begins another session, and can
+/// never come back to this one. A client that has is back well within this time, unless the path is down.
+pub const SURVIVE_UNCONFIRMED: Duration = Duration::from_secs(10);
+
 /// The longest life of a session: its keys step on, but whoever got hold of them once follows every step.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(86_400);
 

@@ -47,6 +47,7 @@ impl Session {
                     SentItem::Control(Frame::StreamReset { stream_id, .. }) => {
                         self.streams.on_reset_acknowledged(stream_id);
                     }
+                    SentItem::Accepted => self.is_accept_unconfirmed = false,
                     SentItem::Control(_) => {}
                 }
             }

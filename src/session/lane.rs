@@ -102,11 +102,14 @@ pub enum LaneState {
     Dead,
 }
 
-/// Part of a sent packet that has to be sent again when the packet is lost.
+/// Part of a sent packet that matters when the packet is acknowledged or lost.
 #[derive(Debug)]
 pub(super) enum SentItem {
     Stream { id: StreamId, range: Range<u64>, fin: bool },
+    /// Sent again when it is lost.
     Control(Frame),
+    /// Tells the client that it is accepted; not sent again.
+    Accepted,
 }
 
 /// A packet that waits for its acknowledgement.

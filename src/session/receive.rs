@@ -242,6 +242,7 @@ impl Session {
         match lane.expected_confirmation.take() {
             Some(expected) if expected == *nonce => {
                 lane.confirmation_due = None;
+                self.is_accept_unconfirmed = false;
                 if lane.is_healthy() {
                     self.on_lane_works(index, now);
                 }

@@ -72,6 +72,7 @@ impl Session {
                 match item {
                     SentItem::Stream { id, range, fin } => repeated.push((*id, range.clone(), *fin)),
                     SentItem::Control(frame) => self.control.push_back(frame.clone()),
+                    SentItem::Accepted => {}
                 }
             }
         }

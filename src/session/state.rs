@@ -140,6 +140,8 @@ pub struct Session {
     pub(super) expires_at: Instant,
     /// Since when there is no lane.
     pub(super) alone_since: Option<Instant>,
+    /// A server's: nothing has shown yet that the client knows that it is accepted.
+    pub(super) is_accept_unconfirmed: bool,
     pub(super) peer_goes_away: Option<CloseCode>,
     pub(super) ping_sequence: u64,
     /// Totals of the lanes that are forgotten.
@@ -210,6 +212,7 @@ impl Session {
             began_at: now,
             expires_at: now + config.age_max,
             alone_since: None,
+            is_accept_unconfirmed: side == Side::Server,
             peer_goes_away: None,
             ping_sequence: 0,
             past_counters: LaneCounters::default(),

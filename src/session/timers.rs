@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::event::{CloseReason, Event, LaneEnd};
 use super::lane::{Lane, LaneState};
 use super::state::{Session, State};
-use crate::base::{CloseCode, LaneId};
+use crate::base::{CloseCode, LaneId, limits};
 use crate::wire::Frame;
 
 /// How often the round trip of a lane without data is measured while others carry some: a path that improves is back
@@ -34,7 +34,7 @@ impl Session {
         }
         let mut next = Some(self.expires_at);
         let mut consider = |at: Option<Instant>| next = earlier(next, at);
-        consider(self.alone_since.map(|since| since + self.config.survive));
+        consider(self.alone_since.map(|since| since + self.survive()));
         consider(self.previous_keys_deadline());
         consider(self.late_deadline());
         consider(self.return_deadline());
@@ -69,6 +69,12 @@ impl Session {
         earlier(next, lane.dead_deadline(self.config.dead_timeout))
     }
 
+    /// How long the session waits for a lane when it has none.
+    fn survive(&self) -> Duration {
+        let survive = self.config.survive;
+        if self.is_accept_unconfirmed { survive.min(limits::SURVIVE_UNCONFIRMED) } else { survive }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
@@ -82,8 +88,8 @@ impl Session {
             State::Connecting | State::Proving { .. } | State::Connected => {}
         }
         self.on_running(now);
-        if self.alone_since.is_some_and(|since| since + self.config.survive <= now) {
-            self.become_closed(CloseReason::ChannelsLost { after: self.config.survive }, now);
+        if self.alone_since.is_some_and(|since| since + self.survive() <= now) {
+            self.become_closed(CloseReason::ChannelsLost { after: self.survive() }, now);
             return;
         }
         if self.expires_at <= now {

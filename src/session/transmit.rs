@@ -447,6 +447,7 @@ impl Session {
                 Frame::Ack(_) | Frame::Close { .. } => continue,
                 // Acknowledged, so that a lane that carries nothing else is measured and watched; never sent again.
                 Frame::Datagram(_) => {}
+                Frame::Accepted { .. } => items.push(SentItem::Accepted),
                 frame if is_worth_repeating(frame) => items.push(SentItem::Control(frame.clone())),
                 _ => {}
             }
@@ -489,8 +490,7 @@ fn is_worth_repeating(frame: &Frame) -> bool {
     !matches!(
         frame,
         // Without its lane there is no second one that a client could be accepted on.
-        Frame::Accepted { .. }
-            | Frame::Guest(_)
+        Frame::Guest(_)
             // These say something about their lane, or about a moment.
             | Frame::Ping { .. }
             | Frame::Pong { .. }

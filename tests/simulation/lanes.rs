@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamId};
+use longhaul::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, StreamId, limits};
 use longhaul::session::scheduler::Policy;
 use longhaul::session::{CloseReason, Event, LaneEnd, LaneKind, LaneSetup, LaneState, SessionConfig};
 use longhaul::stream::{Priority, StreamsConfig};
@@ -273,6 +273,42 @@ fn client_that_loses_its_lane_in_front_of_the_accept_ends_at_once() {
     world.run_until(Duration::from_secs(5), |world| world.nodes[CLIENT].session.is_some());
     world.kill(0, &[CLIENT, SERVER]);
     assert_eq!(world.nodes[CLIENT].closed(), Some(&CloseReason::NotAccepted));
+}
+
+/// The client has begun another session by then. What the server keeps of this one is of no use to anybody.
+#[test]
+fn server_whose_client_never_had_the_accept_does_not_wait_for_long() {
+    let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
+    world.dial(LaneKind::Tcp, SLOW);
+    world.run_until(Duration::from_secs(5), |world| world.nodes[SERVER].is_connected());
+    assert!(!world.nodes[CLIENT].is_connected());
+    world.kill(0, &[CLIENT, SERVER]);
+    world.run_for(limits::SURVIVE_UNCONFIRMED - milliseconds(100));
+    assert_eq!(world.nodes[SERVER].closed(), None);
+    world.run_for(milliseconds(200));
+    let after = limits::SURVIVE_UNCONFIRMED;
+    assert_eq!(world.nodes[SERVER].closed(), Some(&CloseReason::ChannelsLost { after }));
+}
+
+/// A client that comes back within this time, and one that has acknowledged the accept, have all of `survive`.
+#[test]
+fn server_waits_for_a_client_that_has_the_accept() {
+    for is_acknowledged in [false, true] {
+        let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
+        world.connect(LaneKind::Tcp, SLOW);
+        if is_acknowledged {
+            world.run_for(SLOW.delay * 4);
+        }
+        world.kill(0, &[CLIENT, SERVER]);
+        if !is_acknowledged {
+            world.run_for(limits::SURVIVE_UNCONFIRMED / 2);
+            let joined = world.join(LaneKind::Tcp, SLOW).unwrap();
+            world.run_for(SLOW.delay * 4);
+            world.kill(joined, &[CLIENT, SERVER]);
+        }
+        world.run_for(limits::SURVIVE - Duration::from_secs(1));
+        assert!(world.nodes.iter().all(|node| node.closed().is_none()), "{is_acknowledged}");
+    }
 }
 
 /// The first lane may die with the accept delivered but not acknowledged: a repetition would be a second accept.
