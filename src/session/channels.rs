@@ -197,6 +197,7 @@ impl Session {
                     round_trip: None,
                     bytes_per_second: rate.bytes_per_second(),
                     is_least_rate: rate.is_least(),
+                    startup_bytes: lane.round_trip.minimum().and_then(|least| rate.startup_bytes(least)),
                     in_flight_bytes: 0,
                     sent_bytes: 0,
                     is_ready: false,

@@ -98,6 +98,10 @@ const _: () = assert!(ALLOWANCE_MIN <= ALLOWANCE_UNMEASURED);
 /// What is left of the highest rate with each measurement.
 const PEAK_DECAY: f64 = 0.9;
 
+/// A transport may be beginning while its lane has delivered no more than this many round trips' worth: its window doubles with
+/// each, so that all before was no more than the last, and measurements are up to two late.
+const STARTUP_ROUND_TRIPS: f64 = 4.0;
+
 /// What a packet may take on a slow lane.
 const PACKET_TIME: Duration = Duration::from_millis(50);
 
@@ -109,6 +113,10 @@ const RATE_LEAST: f64 = 64e3;
 
 /// Longest time that silence is explained by the size of a packet.
 const PACKET_TIME_MAX: Duration = Duration::from_secs(4);
+
+/// A packet that takes longer than so many round trips, on a lane whose rate was forgotten, shows that the lane is slow still. A
+/// transport that begins anew takes two for a packet that does not fit its window.
+const TRIAL_ROUND_TRIPS_MAX: u32 = 2;
 
 /// What a lane has to deliver between two measurements while it could take more, so that they say anything.
 const LIMITED_BYTES_MIN: u64 = 48 * 1024;
@@ -129,6 +137,8 @@ pub(super) struct DeliveryRate {
     bytes_per_second: Option<f64>,
     /// The lane could have taken more when it was measured.
     is_least: bool,
+    /// When something was measured last that says what the lane carries.
+    measured_at: Option<Instant>,
     interval_start: Option<Instant>,
     interval_bytes: u64,
     is_limited: bool,
@@ -136,6 +146,16 @@ pub(super) struct DeliveryRate {
     delivered_bytes: u64,
     /// The highest rate of late, which follows a rate that grows without delay.
     peak: f64,
+    /// From when the rate was forgotten until there is one again.
+    trial: Option<Trial>,
+}
+
+/// How a lane that was slow is shown to be so still, or not: by one packet at a time, each longer than those before it together.
+#[derive(Clone, Debug)]
+struct Trial {
+    acknowledged_bytes: u64,
+    /// How long one may take.
+    patience: Duration,
 }
 
 impl DeliveryRate {
@@ -143,6 +163,15 @@ impl DeliveryRate {
     /// application or the scheduler, and the path is at least as good.
     pub(super) fn on_limited(&mut self) {
         self.is_limited = true;
+    }
+
+    /// Notes that something is sent where nothing was on its way. The time until now measures nobody: whoever gets a packet now
+    /// and then would seem to be slow.
+    pub(super) fn on_idle(&mut self, now: Instant) {
+        self.on_limited();
+        if (self.interval_start.is_some() || self.trial.is_some()) && self.interval_bytes == 0 {
+            self.interval_start = Some(now);
+        }
     }
 
     /// Forgets what was measured and is no rate yet: time has passed that says nothing.
@@ -160,19 +189,31 @@ impl DeliveryRate {
         };
         self.interval_bytes += bytes;
         let elapsed = now.saturating_duration_since(start);
-        if elapsed < interval {
+        if elapsed < interval && self.trial.is_none() {
             return;
         }
         let sample = self.interval_bytes as f64 / elapsed.as_secs_f64();
         self.peak = sample.max(self.peak * PEAK_DECAY);
+        let says_little = self.is_limited && self.interval_bytes < LIMITED_BYTES_MIN;
+        let is_slow_still = self.trial.as_ref().is_some_and(|trial| elapsed > trial.patience);
         let (rate, is_least) = match self.bytes_per_second {
             // A few small messages say nothing of what the path could carry.
-            None if self.is_limited && self.interval_bytes < LIMITED_BYTES_MIN => return self.begin_anew(),
+            None if says_little && !is_slow_still => {
+                if let Some(trial) = &mut self.trial {
+                    trial.acknowledged_bytes += self.interval_bytes;
+                }
+                return self.begin_anew();
+            }
             None => (sample, self.is_limited),
             Some(rate) if self.is_limited => (rate.max(sample), self.is_least),
             Some(_) if self.is_least => (sample, false),
             Some(rate) => (rate * 0.75 + sample * 0.25, false),
         };
+        // A ping now and then does not say that a rate is what it was.
+        if !says_little || is_slow_still {
+            self.measured_at = Some(now);
+        }
+        self.trial = None;
         (self.bytes_per_second, self.is_least) = (Some(rate), is_least);
         (self.interval_start, self.interval_bytes, self.is_limited) = (Some(now), 0, false);
     }
@@ -193,12 +234,16 @@ impl DeliveryRate {
     }
 
     /// The longest packet, in bytes: what the lane carries in a moment. A lane that was not measured is expected to be as
-    /// fast as the best one.
+    /// fast as the best one; of one whose rate was forgotten, which was slow, this has to be shown by short packets first.
     pub(super) fn packet_bytes(&self, best_rate: f64) -> u64 {
         let in_a_moment = |rate: f64| (rate * PACKET_TIME.as_secs_f64()) as u64;
         match self.bytes_per_second {
             Some(rate) if !self.is_least => in_a_moment(rate),
-            rate => in_a_moment(rate.unwrap_or_default().max(best_rate)).max(PACKET_BYTES_UNMEASURED),
+            rate => {
+                let expected = in_a_moment(rate.unwrap_or_default().max(best_rate)).max(PACKET_BYTES_UNMEASURED);
+                let longer = |trial: &Trial| PACKET_BYTES_UNMEASURED + 2 * trial.acknowledged_bytes;
+                self.trial.as_ref().map_or(expected, |trial| longer(trial).min(expected))
+            }
         }
     }
 
@@ -208,14 +253,23 @@ impl DeliveryRate {
         Duration::try_from_secs_f64(f64::from(bytes) / rate).unwrap_or(PACKET_TIME_MAX).min(PACKET_TIME_MAX)
     }
 
-    /// Forgets the rate: it was measured long ago.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
+    /// Forgets the rate: it was measured long ago. `round_trip` is what the lane takes without data.
+    pub(super) fn forget(&mut self, round_trip: Duration) {
+        let patience = round_trip * TRIAL_ROUND_TRIPS_MAX + limits::ACK_DELAY_MAX;
+        *self = Self { trial: Some(Trial { acknowledged_bytes: 0, patience }), ..Self::default() };
     }
 
     /// When it was measured last.
     pub(super) fn measured_at(&self) -> Option<Instant> {
-        self.bytes_per_second.and(self.interval_start)
+        self.bytes_per_second.and(self.measured_at)
+    }
+
+    /// While the transport may be beginning, so that the path may be faster than the rate: the bytes that may be on their way to
+    /// find out.
+    pub(super) fn startup_bytes(&self, round_trip_min: Duration) -> Option<u64> {
+        self.bytes_per_second?;
+        let most = self.peak * round_trip_min.as_secs_f64() * STARTUP_ROUND_TRIPS;
+        (self.delivered_bytes as f64 <= most).then_some(most as u64)
     }
 
     /// Whether the path may well be faster.
@@ -225,5 +279,107 @@ impl DeliveryRate {
 
     pub(super) fn bytes_per_second(&self) -> Option<f64> {
         self.bytes_per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const PACKET: u64 = 64 * 1024;
+
+    /// Sends a packet at a time, `idle` after the one before has arrived, which takes `round_trip`.
+    fn packet_at_a_time(
+        rate: &mut DeliveryRate,
+        start: Instant,
+        idle: Duration,
+        round_trip: Duration,
+        bytes: u64,
+    ) -> Instant {
+        let mut now = start;
+        for _ in 0..3 {
+            rate.on_idle(now + idle);
+            now += idle + round_trip;
+            rate.on_delivered(now, bytes, round_trip);
+        }
+        now
+    }
+
+    #[test]
+    fn time_in_which_nothing_was_sent_measures_nobody() {
+        let (mut rate, start) = (DeliveryRate::default(), Instant::now());
+        packet_at_a_time(&mut rate, start, 200 * MS, 64 * MS, PACKET);
+        assert!(rate.bytes_per_second().is_some_and(|rate| (rate - 1024e3).abs() < 1e3), "{rate:?}");
+        assert!(rate.is_least());
+    }
+
+    #[test]
+    fn pings_do_not_keep_a_rate_from_being_forgotten() {
+        let (mut rate, start) = (DeliveryRate::default(), Instant::now());
+        let measured_at = packet_at_a_time(&mut rate, start, MS, 64 * MS, PACKET);
+        assert_eq!(rate.measured_at(), Some(measured_at));
+        packet_at_a_time(&mut rate, measured_at, 1000 * MS, 64 * MS, 9);
+        assert_eq!(rate.measured_at(), Some(measured_at), "a few bytes measure nothing");
+        assert!(rate.bytes_per_second().is_some());
+    }
+
+    /// Sends what a transport takes whose window begins with ten packets and doubles each round trip: the rates that are known, and
+    /// what may be on its way.
+    #[test]
+    fn transport_that_begins_is_known_to_until_it_has_the_rate_of_its_path() {
+        let (bytes_per_second, round_trip) = (6e6, 60 * MS);
+        let (mut rate, mut now, mut window) = (DeliveryRate::default(), Instant::now(), 14_000.0_f64);
+        rate.on_delivered(now, 0, round_trip);
+        let mut steps = 0;
+        while rate.bytes_per_second().is_none_or(|rate| rate < 0.9 * bytes_per_second) {
+            if rate.bytes_per_second().is_some_and(|rate| rate < 0.5 * bytes_per_second) {
+                assert!(rate.startup_bytes(round_trip).is_some_and(|bytes| bytes as f64 >= window), "{rate:?}");
+            }
+            now += round_trip;
+            let bytes = window.min(bytes_per_second * round_trip.as_secs_f64());
+            rate.on_delivered(now, bytes as u64, round_trip);
+            window *= 2.0;
+            steps += 1;
+            assert!(steps < 20, "{rate:?}");
+        }
+        for _ in 0..5 {
+            now += round_trip;
+            rate.on_delivered(now, (bytes_per_second * round_trip.as_secs_f64()) as u64, round_trip);
+        }
+        assert_eq!(rate.startup_bytes(round_trip), None);
+    }
+
+    /// Sends as much as a lane may take, one packet at a time, until its rate is known: how much that was.
+    fn trial(bytes_per_second: f64, round_trip: Duration) -> (DeliveryRate, u64) {
+        let (mut rate, mut now, mut sent) = (DeliveryRate::default(), Instant::now(), 0);
+        rate.forget(round_trip);
+        while rate.bytes_per_second().is_none() {
+            let bytes = rate.packet_bytes(20e6).min(PACKET);
+            sent += bytes;
+            rate.on_idle(now);
+            now += round_trip + Duration::from_secs_f64(bytes as f64 / bytes_per_second);
+            rate.on_delivered(now, bytes, round_trip);
+            now += MS;
+        }
+        (rate, sent)
+    }
+
+    #[test]
+    fn lane_that_was_slow_shows_with_little_that_it_is_so_still() {
+        let (rate, sent) = trial(125e3, 20 * MS);
+        assert_eq!(sent, PACKET_BYTES_UNMEASURED);
+        assert!(rate.startup_bytes(20 * MS).is_none() && rate.measured_at().is_some());
+        let (rate, sent) = trial(500e3, 20 * MS);
+        assert_eq!(sent, 4 * PACKET_BYTES_UNMEASURED);
+        assert!(rate.bytes_per_second().is_some_and(|rate| rate < 500e3));
+    }
+
+    #[test]
+    fn lane_that_is_slow_no_longer_gets_longer_packets_at_once() {
+        let (rate, sent) = trial(12.5e6, 60 * MS);
+        assert_eq!(sent, 4 * PACKET_BYTES_UNMEASURED + PACKET);
+        assert!(rate.startup_bytes(60 * MS).is_some() && rate.is_least());
+        assert_eq!(rate.packet_bytes(20e6), 1_000_000);
     }
 }

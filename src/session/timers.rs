@@ -211,9 +211,10 @@ impl Session {
             for index in 0..self.lanes.len() {
                 let lane = &self.lanes[index];
                 if self.probe_due(lane) <= now && lane.sent.is_empty() && !lane.is_pinged && self.is_carrying(lane) {
+                    let round_trip = lane.round_trip.latest();
                     let rate = self.rate_mut(index);
                     if rate.measured_at().is_some_and(|at| at + RATE_MEMORY <= now) {
-                        rate.forget();
+                        rate.forget(round_trip);
                     }
                     self.ping(index);
                 }

@@ -425,7 +425,7 @@ impl Session {
         let bytes = frames.iter().map(Frame::encoded_len).sum::<usize>();
         let time = self.packet_time(index, bytes as u32);
         if self.channel_lanes(self.lanes[index].channel()).all(|lane| lane.sent.is_empty()) {
-            self.rate_mut(index).on_limited();
+            self.rate_mut(index).on_idle(now);
         }
         let lane = &mut self.lanes[index];
         let number = lane.next_number?;

@@ -124,7 +124,9 @@ impl Best {
         // A rate that was measured a packet at a time has the wait for each acknowledgement in it.
         let waited = if lane.is_least_rate { round_trip + ACK_DELAY_SECONDS } else { 0.0 };
         let packet = queued + (PACKET_BYTES / rate.max(1.0) - waited).max(0.0) + round_trip / 2.0;
-        is_long || packet > ROUND_TRIP_SPREAD_MAX * self.packet + ACK_DELAY_SECONDS
+        let holds_up = packet > ROUND_TRIP_SPREAD_MAX * self.packet + ACK_DELAY_SECONDS;
+        // While its transport begins it shows more each round trip, if it gets what its window takes.
+        is_long || (holds_up && lane.startup_bytes.is_none_or(|bytes| lane.in_flight_bytes >= bytes))
     }
 }
 

@@ -31,6 +31,9 @@ pub struct ChannelView {
     pub bytes_per_second: Option<f64>,
     /// It was measured while the lane could have taken more: the path is at least as fast.
     pub is_least_rate: bool,
+    /// While the transport under the lane may be beginning, so that it shows less than the path carries: the bytes that may be on
+    /// their way to find out.
+    pub startup_bytes: Option<u64>,
     /// Bytes sent and not acknowledged.
     pub in_flight_bytes: u64,
     /// Bytes sent in all.
@@ -167,6 +170,7 @@ pub(super) fn view(
         round_trip: Some(Duration::from_millis(round_trip_ms)),
         bytes_per_second: Some(megabytes_per_second * 1e6),
         is_least_rate: false,
+        startup_bytes: None,
         in_flight_bytes,
         sent_bytes: 0,
         is_ready,
