@@ -105,7 +105,11 @@ pub enum LaneState {
 /// Part of a sent packet that matters when the packet is acknowledged or lost.
 #[derive(Debug)]
 pub(super) enum SentItem {
-    Stream { id: StreamId, range: Range<u64>, fin: bool },
+    Stream {
+        id: StreamId,
+        range: Range<u64>,
+        fin: bool,
+    },
     /// Sent again when it is lost.
     Control(Frame),
     /// Tells the client that it is accepted; not sent again.
