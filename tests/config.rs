@@ -194,6 +194,7 @@ fn another(section: &str, option: &str, value: &str) -> String {
         (_, "prefer") => "\"tls\"".to_owned(),
         (_, "entrances") => "\"failover\"".to_owned(),
         (_, "scheduler" | "strategy") => "\"hash\"".to_owned(),
+        (_, "notsent_lowat") => "\"128KiB\"".to_owned(),
         (_, "padding") => "\"none\"".to_owned(),
         (_, "seal" | "retry") => "\"always\"".to_owned(),
         ("[[service]]", "proxy_protocol") => "\"v2\"".to_owned(),

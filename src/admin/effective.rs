@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::status::VERSION;
-use crate::channel::{QuicOptions, TcpOptions, UnixOptions};
+use crate::channel::{NotsentLowat, QuicOptions, TcpOptions, UnixOptions};
 use crate::config::{Config, LinkConfig, ListenConfig, Seal};
 use crate::node::{Bandwidth, LaneRole};
 use crate::service::{
@@ -263,10 +263,18 @@ fn tcp(options: &TcpOptions) -> Value {
         "congestion": format!("{:?}", options.congestion).to_lowercase(),
         "keepalive_ms": options.keepalive.map(|keepalive| milliseconds(keepalive.idle)),
         "user_timeout_ms": options.user_timeout.map(milliseconds),
-        "notsent_lowat_bytes": options.notsent_lowat_bytes,
+        "notsent_lowat": notsent_lowat(options.notsent_lowat),
         "mark": options.mark,
         "backlog": options.backlog,
     })
+}
+
+fn notsent_lowat(lowat: NotsentLowat) -> Value {
+    match lowat {
+        NotsentLowat::Auto => "auto".into(),
+        NotsentLowat::Bytes(bytes) => bytes.into(),
+        NotsentLowat::Off => "off".into(),
+    }
 }
 
 fn quic(options: &QuicOptions) -> Value {

@@ -99,7 +99,7 @@ async fn listen<C: Control>(mut listener: Listener, shared: Shared<C>) {
             match connection.io {
                 Io::Tcp(stream) => {
                     if let Some(stream) = Arc::into_inner(stream) {
-                        serve(stream, Entrance::Loopback, router, control).await;
+                        serve(stream.into_stream(), Entrance::Loopback, router, control).await;
                     }
                 }
                 Io::Unix(stream) => {

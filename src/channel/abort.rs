@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::Io;
 use super::quic::WeakQuicIo;
+use super::tcp_io::TcpIo;
 
 /// Ends a channel whose halves are held by others. Holding it does not keep the socket open, and every method on a
 /// channel that is closed already does nothing.
@@ -18,7 +19,7 @@ pub struct AbortHandle(Target);
 
 #[derive(Clone, Debug)]
 enum Target {
-    Tcp(Weak<TcpStream>),
+    Tcp(Weak<TcpIo>),
     Unix(Weak<UnixStream>),
     Quic(WeakQuicIo),
 }
@@ -40,7 +41,7 @@ impl AbortHandle {
         quic: impl FnOnce(&WeakQuicIo) -> Option<T>,
     ) -> Option<T> {
         match &self.0 {
-            Target::Tcp(stream) => tcp(&*stream.upgrade()?),
+            Target::Tcp(stream) => tcp(&**stream.upgrade()?),
             Target::Quic(lane) => quic(lane),
             Target::Unix(_) => None,
         }
@@ -56,7 +57,7 @@ impl AbortHandle {
     /// sent before. A QUIC lane is reset; the first one closes its connection after what was sent.
     pub fn kill(&self) {
         match &self.0 {
-            Target::Tcp(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
+            Target::Tcp(stream) => with(stream, |stream| SockRef::from(&**stream).shutdown(Shutdown::Both)),
             Target::Unix(stream) => with(stream, |stream| SockRef::from(stream).shutdown(Shutdown::Both)),
             Target::Quic(lane) => lane.end(),
         }
@@ -66,7 +67,7 @@ impl AbortHandle {
     /// before both halves are dropped. A Unix socket knows no reset.
     pub fn reset_on_close(&self) {
         if let Target::Tcp(stream) = &self.0 {
-            with(stream, |stream| SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+            with(stream, |stream| SockRef::from(&**stream).set_linger(Some(Duration::ZERO)));
         }
     }
 
@@ -75,7 +76,7 @@ impl AbortHandle {
     pub fn abort(&self) {
         self.reset_on_close();
         match &self.0 {
-            Target::Tcp(stream) => with(stream, reset),
+            Target::Tcp(stream) => with(stream, |stream| reset(stream)),
             Target::Unix(_) => self.kill(),
             Target::Quic(lane) => lane.abort(),
         }
@@ -109,13 +110,13 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::channel::{ChannelKind, Connection};
+    use crate::channel::{ChannelKind, Connection, NotsentLowat};
 
     async fn tcp_pair() -> (Connection, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let connection = |stream| Connection::tcp(stream, ChannelKind::Tcp).unwrap();
+        let connection = |stream| Connection::tcp(stream, ChannelKind::Tcp, NotsentLowat::Auto).unwrap();
         (connection(dialled.unwrap()), connection(accepted.unwrap().0))
     }
 

@@ -11,7 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::abort::AbortHandle;
 use super::address::ChannelKind;
 use super::halves::{ReadHalf, WriteHalf};
+use super::options::NotsentLowat;
 use super::quic::QuicIo;
+use super::tcp_io::TcpIo;
 use super::tls_pipe::TlsPipe;
 
 /// An established channel, dialled or accepted.
@@ -25,7 +27,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection over TCP; `kind` says what its address asked for, as a `tls://` one starts as plain TCP.
-    pub(crate) fn tcp(stream: TcpStream, kind: ChannelKind) -> io::Result<Self> {
+    pub(crate) fn tcp(stream: TcpStream, kind: ChannelKind, notsent_lowat: NotsentLowat) -> io::Result<Self> {
         let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
         let info = ChannelInfo {
             kind,
@@ -33,7 +35,7 @@ impl Connection {
             peer: peer.to_string(),
             peer_ip: Some(peer.ip().to_canonical()),
         };
-        Ok(Self { io: Io::Tcp(Arc::new(stream)), info })
+        Ok(Self { io: Io::Tcp(Arc::new(TcpIo::new(stream, notsent_lowat))), info })
     }
 
     /// A connection over a Unix socket at `path`; the dialling end has no name of its own.
@@ -79,7 +81,7 @@ impl ChannelInfo {
 #[non_exhaustive]
 pub enum Io {
     /// Over TCP.
-    Tcp(Arc<TcpStream>),
+    Tcp(Arc<TcpIo>),
     /// Over a Unix socket.
     Unix(Arc<UnixStream>),
     /// TLS over TCP.

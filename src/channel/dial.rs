@@ -73,7 +73,7 @@ async fn dial_until(address: &Address, options: &DialOptions, deadline: Instant)
         Address::Tcp { host, port } | Address::Tls { host, port } => {
             let name = address.to_string();
             let stream = dial_tcp(&name, (host, *port), &options.tcp, options.timeout, deadline).await?;
-            Connection::tcp(stream, address.kind()).map_err(other)
+            Connection::tcp(stream, address.kind(), options.tcp.notsent_lowat).map_err(other)
         }
         Address::Quic { .. } => {
             let text = "a QUIC channel is dialled with its TLS settings";

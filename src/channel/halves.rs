@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
@@ -15,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Io;
 use super::quic::QuicIo;
+use super::unsent_bound::UnsentBound;
 
 /// The receiving half of a channel.
 #[derive(Debug)]
@@ -98,11 +100,12 @@ pub struct WriteHalf {
     io: Io,
     /// Taken for a QUIC lane, and not yet with quinn.
     staged: Bytes,
+    unsent: UnsentBound,
 }
 
 impl WriteHalf {
     pub(crate) fn new(io: Io) -> Self {
-        Self { io, staged: Bytes::new() }
+        Self { io, staged: Bytes::new(), unsent: UnsentBound::default() }
     }
 
     /// Waits until [`try_write`](Self::try_write) takes bytes, or fails. It may still take none. Cancel safe.
@@ -124,6 +127,26 @@ impl WriteHalf {
         }
     }
 
+    /// Tells the shortest round trip of the channel, by which the kernel holds more or less unsent.
+    pub fn set_round_trip(&mut self, round_trip: Duration) {
+        self.unsent.set_round_trip(round_trip);
+    }
+
+    /// Lets the bound of unsent bytes follow the rate, where it does.
+    fn note_written(&mut self, count: usize) {
+        let tcp = match &self.io {
+            Io::Tcp(tcp) => tcp,
+            Io::Tls(tls) => tls.0.socket(),
+            Io::Unix(_) | Io::Quic(_) => return,
+        };
+        if self.unsent.is_of_use()
+            && tcp.adapts_notsent_lowat()
+            && let Some(bytes) = self.unsent.on_written(Instant::now(), count)
+        {
+            tcp.set_notsent_lowat(bytes);
+        }
+    }
+
     /// Whether what [`try_write`](Self::try_write) takes is with the system at once, so that nobody has to flush it.
     #[must_use]
     pub fn writes_through(&self) -> bool {
@@ -140,7 +163,11 @@ impl WriteHalf {
     /// The channel has failed.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match &self.io {
-            Io::Tcp(stream) => unless_blocked(stream.try_write(bytes)),
+            Io::Tcp(stream) => {
+                let count = unless_blocked(stream.try_write(bytes))?;
+                self.note_written(count.unwrap_or(0));
+                Ok(count)
+            }
             Io::Unix(stream) => unless_blocked(stream.try_write(bytes)),
             Io::Tls(tls) => tls.0.try_write(bytes),
             Io::Quic(lane) => {
@@ -169,7 +196,11 @@ impl WriteHalf {
         let _turn = self.turn(false).await;
         while !bytes.is_empty() {
             let written = match &self.io {
-                Io::Tls(tls) => poll_fn(|context| tls.0.poll_write(context, bytes)).await?,
+                Io::Tls(tls) => {
+                    let count = poll_fn(|context| tls.0.poll_write(context, bytes)).await?;
+                    self.note_written(count);
+                    count
+                }
                 Io::Tcp(_) | Io::Unix(_) | Io::Quic(_) => match self.try_write(bytes)? {
                     Some(written) => written,
                     None => {
@@ -234,7 +265,7 @@ impl WriteHalf {
     /// The channel has failed.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         match &self.io {
-            Io::Tcp(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
+            Io::Tcp(stream) => SockRef::from(&***stream).shutdown(Shutdown::Write),
             Io::Unix(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),
             Io::Tls(tls) => poll_fn(|context| tls.0.poll_shutdown(context)).await,
             Io::Quic(lane) => {
@@ -297,12 +328,15 @@ mod tests {
     use super::*;
     #[cfg(feature = "issue")]
     use crate::channel::tls::tests::tls_pair;
+    use crate::channel::unsent_bound::UNSENT_BYTES_MIN;
+    use crate::channel::{NotsentLowat, TcpIo};
 
     async fn tcp_pair() -> (Io, Io) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (Io::Tcp(Arc::new(dialled.unwrap())), Io::Tcp(Arc::new(accepted.unwrap().0)))
+        let io = |stream| Io::Tcp(Arc::new(TcpIo::new(stream, NotsentLowat::Auto)));
+        (io(dialled.unwrap()), io(accepted.unwrap().0))
     }
 
     async fn pairs() -> Vec<(&'static str, Io, Io)> {
@@ -400,6 +434,41 @@ mod tests {
             assert_eq!(received, TOTAL, "{name}");
             writing.await.unwrap();
         }
+    }
+
+    /// The bound of unsent bytes after so many bytes were written for two tenths of a second.
+    #[cfg(target_os = "linux")]
+    async fn notsent_lowat_after_writing(lowat: NotsentLowat) -> u32 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let socket = Arc::new(TcpIo::new(dialled.unwrap(), lowat));
+        let (_read, mut write) = Io::Tcp(Arc::clone(&socket)).split();
+        let (mut read, _write) = Io::Tcp(Arc::new(TcpIo::new(accepted.unwrap().0, lowat))).split();
+        SockRef::from(&**socket).set_tcp_notsent_lowat(UNSENT_BYTES_MIN).unwrap();
+        write.set_round_trip(Duration::from_millis(150));
+        let reading = async {
+            let mut buffer = BytesMut::with_capacity(64 * 1024);
+            while read.read(&mut buffer).await.unwrap() > 0 {
+                buffer.clear();
+            }
+        };
+        let writing = async {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(200) {
+                write.write_all(&[7; 64 * 1024]).await.unwrap();
+            }
+            write.shutdown().await.unwrap();
+        };
+        tokio::join!(reading, writing);
+        SockRef::from(&**socket).tcp_notsent_lowat().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_fast_channel_over_a_long_path_holds_more_unsent() {
+        assert!(notsent_lowat_after_writing(NotsentLowat::Auto).await > UNSENT_BYTES_MIN);
+        assert_eq!(notsent_lowat_after_writing(NotsentLowat::Bytes(UNSENT_BYTES_MIN)).await, UNSENT_BYTES_MIN);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

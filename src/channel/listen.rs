@@ -184,7 +184,7 @@ impl Listener {
             self.log_failure(&peer.to_string(), &error);
             return None;
         }
-        match Connection::tcp(stream, kind) {
+        match Connection::tcp(stream, kind, self.options.tcp.notsent_lowat) {
             Ok(connection) => Some(Accepted { connection, permit, credentials: None }),
             Err(error) => {
                 self.log_failure(&peer.to_string(), &error);
@@ -388,7 +388,7 @@ mod tests {
         let crate::channel::Io::Tcp(stream) = &accepted.connection.io else { panic!("tcp") };
         assert!(stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
-        assert_eq!(SockRef::from(&**stream).tcp_user_timeout().unwrap(), listener.options.tcp.user_timeout);
+        assert_eq!(SockRef::from(&***stream).tcp_user_timeout().unwrap(), listener.options.tcp.user_timeout);
     }
 
     #[tokio::test]

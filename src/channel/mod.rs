@@ -22,10 +22,12 @@ mod options;
 mod path;
 mod quic;
 mod shared_tcp;
+mod tcp_io;
 #[cfg(target_os = "linux")]
 mod tcp_info;
 mod tls;
 mod tls_pipe;
+mod unsent_bound;
 
 pub use abort::AbortHandle;
 pub use address::{Address, AddressError, ChannelKind};
@@ -42,11 +44,12 @@ pub use inherited::{InheritedPlace, InheritedSocket, InheritedSockets};
 pub use listen::{Accepted, ListenOptions, Listener};
 pub use listen_error::ListenError;
 pub use listen_unix::{PeerCredentials, UnixOptions};
-pub use options::{Congestion, Keepalive, OptionsError, TcpOptions};
+pub use options::{Congestion, Keepalive, NotsentLowat, OptionsError, TcpOptions};
 pub use path::{PathReader, PathStats};
 pub use quic::{
     Observed, PathObserver, QuicAccepted, QuicCongestion, QuicConnection, QuicDialled, QuicEarly, QuicError, QuicIo,
     QuicListener, QuicOptions, RetryPolicy, dial_quic, dial_quic_early,
 };
 pub use shared_tcp::SharedTcp;
+pub use tcp_io::TcpIo;
 pub use tls::{OUTER_TLS_ALPN, OuterTls, TlsConnection, TlsError, accept_tls, connect_tls};

@@ -10,6 +10,8 @@ use std::time::Duration;
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
+use super::unsent_bound::UNSENT_BYTES_MIN;
+
 /// Options of TCP sockets, dialled and accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TcpOptions {
@@ -19,9 +21,9 @@ pub struct TcpOptions {
     pub keepalive: Option<Keepalive>,
     /// How long sent bytes may stay unacknowledged before the system ends the connection (`TCP_USER_TIMEOUT`).
     pub user_timeout: Option<Duration>,
-    /// Unsent bytes in the kernel above which the socket is not writable (`TCP_NOTSENT_LOWAT`): what is in there
-    /// cannot be sent on another channel instead.
-    pub notsent_lowat_bytes: Option<u32>,
+    /// Unsent bytes in the kernel above which the socket is not writable: what is in there cannot be sent on another
+    /// channel instead.
+    pub notsent_lowat: NotsentLowat,
     /// The congestion control of what this side sends.
     pub congestion: Congestion,
     /// Mark for routing and filtering (`SO_MARK`); needs `CAP_NET_ADMIN`.
@@ -42,7 +44,7 @@ impl Default for TcpOptions {
             nodelay: true,
             keepalive: Some(Keepalive::default()),
             user_timeout: Some(USER_TIMEOUT),
-            notsent_lowat_bytes: Some(NOTSENT_LOWAT_BYTES),
+            notsent_lowat: NotsentLowat::Auto,
             congestion: Congestion::Auto,
             mark: None,
             bind: None,
@@ -92,7 +94,7 @@ impl TcpOptions {
         if let Some(timeout) = self.user_timeout {
             set("TCP_USER_TIMEOUT", timeout, |value| socket.set_tcp_user_timeout(Some(*value)))?;
         }
-        if let Some(bytes) = self.notsent_lowat_bytes {
+        if let Some(bytes) = self.notsent_lowat.first_bytes() {
             set("TCP_NOTSENT_LOWAT", bytes, |value| socket.set_tcp_notsent_lowat(*value))?;
         }
         if let Some(mark) = self.mark {
@@ -111,6 +113,29 @@ impl TcpOptions {
             return Err(OptionsError::Congestion { name: name.clone(), source: unsupported() });
         }
         Ok(())
+    }
+}
+
+/// How many unsent bytes the kernel holds of a socket (`TCP_NOTSENT_LOWAT`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotsentLowat {
+    /// 128 KiB, and on a fast channel over a long path what it sends in a third of a round trip, 4 MiB at most.
+    #[default]
+    Auto,
+    /// This many.
+    Bytes(u32),
+    /// What the system allows.
+    Off,
+}
+
+impl NotsentLowat {
+    /// The bound of a new socket, if it has one.
+    fn first_bytes(self) -> Option<u32> {
+        match self {
+            Self::Auto => Some(UNSENT_BYTES_MIN),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Off => None,
+        }
     }
 }
 
@@ -221,9 +246,6 @@ fn set<T: std::fmt::Debug>(
 /// paths do not pile up.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Measured: writing stops with this much unsent, where without it megabytes are out of recall.
-const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
-
 /// As many as handshakes may be pending.
 const BACKLOG: u32 = 1024;
 
@@ -249,7 +271,10 @@ mod tests {
         TcpOptions::default().apply(&socket, None).unwrap();
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BYTES);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MIN);
+        let fixed = TcpOptions { notsent_lowat: NotsentLowat::Bytes(70_000), ..TcpOptions::default() };
+        fixed.apply(&socket, None).unwrap();
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 70_000);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
     }
 

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::tcp_io::TcpIo;
 
 /// What is read at once: about what a packet takes. The room is held only while bytes are in it.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
@@ -18,18 +19,18 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// One of possibly several owners of a stream, the only one that reads it. At most one of them may write at a time.
 #[derive(Debug)]
 pub struct SharedTcp {
-    stream: Arc<TcpStream>,
+    stream: Arc<TcpIo>,
     /// Read, and not asked for yet.
     ahead: BytesMut,
 }
 
 impl SharedTcp {
     /// The only reader from now on, of which `ahead` has been read already.
-    pub(crate) fn after(stream: Arc<TcpStream>, ahead: BytesMut) -> Self {
+    pub(crate) fn after(stream: Arc<TcpIo>, ahead: BytesMut) -> Self {
         Self { stream, ahead }
     }
 
-    pub(crate) fn stream(&self) -> &Arc<TcpStream> {
+    pub(crate) fn stream(&self) -> &Arc<TcpIo> {
         &self.stream
     }
 
@@ -99,6 +100,6 @@ impl AsyncWrite for SharedTcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&**self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

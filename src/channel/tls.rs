@@ -191,7 +191,7 @@ pub(crate) mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::channel::{Address, DialError, DialOptions, ListenOptions, Listener, dial_tls};
+    use crate::channel::{Address, DialError, DialOptions, ListenOptions, Listener, NotsentLowat, dial_tls};
 
     #[cfg(feature = "aws-lc-rs")]
     fn provider() -> Arc<CryptoProvider> {
@@ -231,8 +231,8 @@ pub(crate) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (dialled, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
-        let dialled = Connection::tcp(dialled.unwrap(), ChannelKind::Tls).unwrap();
-        let accepted = Connection::tcp(accepted.unwrap().0, ChannelKind::Tls).unwrap();
+        let dialled = Connection::tcp(dialled.unwrap(), ChannelKind::Tls, NotsentLowat::Auto).unwrap();
+        let accepted = Connection::tcp(accepted.unwrap().0, ChannelKind::Tls, NotsentLowat::Auto).unwrap();
         tokio::join!(connect_tls(dialled, client), accept_tls(accepted, server))
     }
 

@@ -8,16 +8,16 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncBufRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::shared_tcp::SharedTcp;
+use super::tcp_io::TcpIo;
 
 /// TLS over a socket. The one [`ReadHalf`](super::ReadHalf) and the one [`WriteHalf`](super::WriteHalf) poll it, each
 /// with its own waker: the socket keeps one waker for reading and one for writing.
 pub(crate) struct TlsPipe {
     stream: Mutex<TlsStream<SharedTcp>>,
-    socket: Arc<TcpStream>,
+    socket: Arc<TcpIo>,
 }
 
 impl TlsPipe {
@@ -26,7 +26,7 @@ impl TlsPipe {
         Self { stream: Mutex::new(stream), socket }
     }
 
-    pub(crate) fn socket(&self) -> &Arc<TcpStream> {
+    pub(crate) fn socket(&self) -> &Arc<TcpIo> {
         &self.socket
     }
 

@@ -6,7 +6,7 @@ use super::file::{Number, Text};
 use super::problem::Problems;
 use super::resolve::value;
 use super::values;
-use crate::channel::{Congestion, Keepalive, TcpOptions};
+use crate::channel::{Congestion, Keepalive, NotsentLowat, TcpOptions};
 
 /// The keys of a section that are about TCP.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +26,7 @@ impl TcpKeys<'_> {
         TcpOptions {
             keepalive: idle,
             user_timeout: value(self.user_timeout.as_ref(), values::duration_or_off, default.user_timeout, problems),
-            notsent_lowat_bytes: value(
-                self.notsent_lowat.as_ref(),
-                values::small_size_or_off,
-                default.notsent_lowat_bytes,
-                problems,
-            ),
+            notsent_lowat: value(self.notsent_lowat.as_ref(), notsent_lowat, default.notsent_lowat, problems),
             congestion: value(self.congestion.as_ref(), congestion, default.congestion, problems),
             mark: self.mark.as_ref().map(|mark| *mark.get_ref()),
             ..TcpOptions::default()
@@ -48,6 +43,16 @@ impl TcpKeys<'_> {
         ];
         let texts = texts.map(|(name, text)| text.as_ref().map(|text| (name, text.span())));
         texts.into_iter().flatten().chain(self.mark.as_ref().map(|mark| ("mark", mark.span())))
+    }
+}
+
+fn notsent_lowat(text: &str) -> Result<NotsentLowat, String> {
+    match text {
+        "auto" => Ok(NotsentLowat::Auto),
+        "off" => Ok(NotsentLowat::Off),
+        _ => values::socket_size(text)
+            .map(NotsentLowat::Bytes)
+            .map_err(|problem| format!("{problem}, or \"auto\" or \"off\"")),
     }
 }
 

@@ -53,15 +53,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(bad)
 }
 
-/// A size that a socket option can take, or `"off"`.
-pub(super) fn small_size_or_off(text: &str) -> Result<Option<u32>, String> {
-    if text == "off" {
-        return Ok(None);
-    }
+/// A size that a socket option can take.
+pub(super) fn socket_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     match u32::try_from(bytes) {
-        Ok(bytes) if (1..=SOCKET_SIZE_MAX).contains(&bytes) => Ok(Some(bytes)),
-        _ => Err(format!("\"{text}\" is out of range; expected \"1B\" to \"1GiB\", or \"off\"")),
+        Ok(bytes) if (1..=SOCKET_SIZE_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("\"{text}\" is out of range; expected \"1B\" to \"1GiB\"")),
     }
 }
 
@@ -107,9 +104,9 @@ mod tests {
         for bad in ["", "1", "1M", "MiB", "-1B", "99999999999999999GiB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
-        assert_eq!(small_size_or_off("128KiB"), Ok(Some(131_072)));
-        assert!(small_size_or_off("0B").is_err());
-        assert!(small_size_or_off("8GiB").is_err());
+        assert_eq!(socket_size("128KiB"), Ok(131_072));
+        assert!(socket_size("0B").is_err());
+        assert!(socket_size("8GiB").is_err());
     }
 
     #[test]

@@ -133,13 +133,13 @@ mod tests {
 
     use super::*;
     use crate::base::limits;
-    use crate::channel::Io;
+    use crate::channel::{Io, NotsentLowat, TcpIo};
     use crate::wire::{Body, Frame, Head, PaddingPolicy, SealedKind, StreamData, encode_packet_message};
 
     async fn pair() -> (TcpStream, MessageReader) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (writer, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (read, _write) = Io::Tcp(Arc::new(accepted.unwrap().0)).split();
+        let (read, _write) = Io::Tcp(Arc::new(TcpIo::new(accepted.unwrap().0, NotsentLowat::Auto))).split();
         (writer.unwrap(), MessageReader::new(read, limits::FRAME_MESSAGE_BYTES_MAX))
     }
 

@@ -116,14 +116,15 @@ impl LaneWriter {
             if !self.buffer.is_empty() {
                 self.half.write_message(&mut self.buffer, &turn).await?;
             }
-            let (transmission, is_last);
-            (transmission, is_last, is_express) = shared.with_timer(|inner| {
+            let (transmission, is_last, round_trip);
+            (transmission, is_last, is_express, round_trip) = shared.with_timer(|inner| {
                 let now = Instant::now();
                 let transmission = inner.session.poll_transmit(now, id);
                 let is_last = transmission.as_ref().is_some_and(|packet| self.rests_after(packet, inner, now, id));
-                (transmission, is_last, inner.session.is_express(id))
+                (transmission, is_last, inner.session.is_express(id), inner.session.lane_round_trip_min(id))
             });
             let Some(transmission) = transmission else { break };
+            self.half.set_round_trip(round_trip.unwrap_or_default());
             if is_last && self.write_now(&transmission)? {
                 break;
             }

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::channel::{Congestion, Connection, Io, Keepalive, TcpOptions};
+use crate::channel::{Congestion, Connection, Io, Keepalive, NotsentLowat, TcpOptions};
 
 /// The socket of an application, of which this task is the only holder.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Socket {
     /// The socket of a connection of which nobody else holds a half.
     pub(super) fn from_connection(connection: Connection) -> Option<Self> {
         match connection.io {
-            Io::Tcp(stream) => Arc::into_inner(stream).map(Self::Tcp),
+            Io::Tcp(stream) => Arc::into_inner(stream).map(|tcp| Self::Tcp(tcp.into_stream())),
             Io::Unix(stream) => Arc::into_inner(stream).map(Self::Unix),
             Io::Tls(_) | Io::Quic(_) => None,
         }
@@ -147,7 +147,7 @@ pub(super) fn local_tcp_options() -> TcpOptions {
     TcpOptions {
         keepalive: Some(Keepalive { idle: KEEPALIVE_IDLE, interval: KEEPALIVE_INTERVAL, count: 4 }),
         user_timeout: None,
-        notsent_lowat_bytes: None,
+        notsent_lowat: NotsentLowat::Off,
         congestion: Congestion::System,
         ..TcpOptions::default()
     }

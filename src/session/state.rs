@@ -330,6 +330,12 @@ impl Session {
         measured.min().unwrap_or(ROUND_TRIP_UNKNOWN)
     }
 
+    /// The shortest round trip of a lane; `None` while it was not measured.
+    #[must_use]
+    pub fn lane_round_trip_min(&self, id: LaneId) -> Option<Duration> {
+        self.known_lane(id)?.round_trip.minimum()
+    }
+
     /// The shortest round trip of the lanes, without their queues; zero while none was measured, which a window does not grow
     /// by.
     pub(super) fn shortest_round_trip(&self) -> Duration {
