@@ -188,6 +188,17 @@ mod tests {
         assert_eq!(LowestLatency.pick(&lanes, None), None);
     }
 
+    #[test]
+    fn a_lane_whose_transport_begins_gets_what_its_window_may_take() {
+        let mut lanes = [view(0, 20, 12.5, 4_000_000, false), view(1, 60, 0.4, 0, true)];
+        assert_eq!(LowestLatency.pick(&lanes, None), None, "it carries too little");
+        lanes[1].startup_bytes = Some(100_000);
+        for (in_flight_bytes, pick) in [(0, Some(1)), (99_999, Some(1)), (100_000, None)] {
+            lanes[1].in_flight_bytes = in_flight_bytes;
+            assert_eq!(LowestLatency.pick(&lanes, None), pick, "{in_flight_bytes} bytes on their way");
+        }
+    }
+
     /// A rate may have been measured while there was nearly nothing to send.
     #[test]
     fn lanes_that_are_best_in_one_thing_each_do_not_leave_one_another_out() {
