@@ -233,8 +233,8 @@ pub const STALL_MIN: Duration = Duration::from_millis(25);
 /// Time without any channel after which a session's streams fail.
 pub const SURVIVE: Duration = Duration::from_secs(120);
 
-/// The same while a server does not know whether the client has its accept: one that has not begins another session, and can
-/// never come back to this one. A client that has is back well within this time, unless the path is down.
+/// How long a server keeps a session without channels whose client has begun another one and has never shown that it has the
+/// accept of this one: without it, it can never come back. One that has is back well within this time, as the path works.
 pub const SURVIVE_UNCONFIRMED: Duration = Duration::from_secs(10);
 
 /// The longest life of a session: its keys step on, but whoever got hold of them once follows every step.

@@ -215,6 +215,7 @@ impl Acceptor {
         });
         let shared = completed?;
         tracing::info!(session = %session_id, "client of an early session is authenticated");
+        self.registry.on_accepted(&shared);
         spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
         Ok((shared, LaneId::FIRST, connection))
     }

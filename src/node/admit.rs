@@ -99,6 +99,7 @@ impl Acceptor {
                 }
             };
             tracing::info!(session = %session_id, "client of an early session is authenticated");
+            self.registry.on_accepted(&shared);
             spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
             return Ok((shared, LaneId::FIRST));
         }
@@ -195,6 +196,7 @@ impl Acceptor {
             return Err(ConnectError::NotJoinable);
         }
         let shared = self.register(&mut fresh, session, peer).await?;
+        self.registry.on_accepted(&shared);
         spawn_lane(&shared, fresh.into_lane(LaneId::FIRST), Awaited::Nothing);
         self.hand_out(&shared)?;
         Ok((shared, LaneId::FIRST))

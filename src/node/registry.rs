@@ -75,6 +75,18 @@ impl Registry {
         true
     }
 
+    /// The client of this session is authenticated, and has others that it may not know of, as their accept never came.
+    /// Guests do not count: many may have one name.
+    pub(super) fn on_accepted(&self, newest: &Arc<Shared>) {
+        if newest.peer.is_guest() {
+            return;
+        }
+        let older = self.all().into_iter().filter(|shared| shared.peer.node_id == newest.peer.node_id);
+        for shared in older.filter(|shared| !Arc::ptr_eq(shared, newest)) {
+            shared.with_timer(|inner| inner.session.handle_newer_session(Instant::now()));
+        }
+    }
+
     /// The session of an id.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<Shared>> {
         self.lock().get(&id).and_then(Weak::upgrade)

@@ -142,6 +142,8 @@ pub struct Session {
     pub(super) alone_since: Option<Instant>,
     /// A server's: nothing has shown yet that the client knows that it is accepted.
     pub(super) is_accept_unconfirmed: bool,
+    /// A server's: when the same client last began another session.
+    pub(super) client_began_anew_at: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
     pub(super) ping_sequence: u64,
     /// Totals of the lanes that are forgotten.
@@ -213,6 +215,7 @@ impl Session {
             expires_at: now + config.age_max,
             alone_since: None,
             is_accept_unconfirmed: side == Side::Server,
+            client_began_anew_at: None,
             peer_goes_away: None,
             ping_sequence: 0,
             past_counters: LaneCounters::default(),
@@ -516,6 +519,13 @@ impl Session {
             self.become_closed(CloseReason::Reset, now);
         }
         is_proven
+    }
+
+    /// At a server: the same client, authenticated, has begun another session. If nothing shows that it has the accept of this
+    /// one, it may be that it cannot come back to it: without channels the session is then kept for
+    /// [`limits::SURVIVE_UNCONFIRMED`] at most.
+    pub fn handle_newer_session(&mut self, now: Instant) {
+        self.client_began_anew_at = Some(now);
     }
 
     // ---- Outputs ----

@@ -34,7 +34,7 @@ impl Session {
         }
         let mut next = Some(self.expires_at);
         let mut consider = |at: Option<Instant>| next = earlier(next, at);
-        consider(self.alone_since.map(|since| since + self.survive()));
+        consider(self.lost_deadline());
         consider(self.previous_keys_deadline());
         consider(self.late_deadline());
         consider(self.return_deadline());
@@ -69,10 +69,13 @@ impl Session {
         earlier(next, lane.dead_deadline(self.config.dead_timeout))
     }
 
-    /// How long the session waits for a lane when it has none.
-    fn survive(&self) -> Duration {
-        let survive = self.config.survive;
-        if self.is_accept_unconfirmed { survive.min(limits::SURVIVE_UNCONFIRMED) } else { survive }
+    /// Until when the session waits for a lane, when it has none.
+    fn lost_deadline(&self) -> Option<Instant> {
+        let since = self.alone_since?;
+        let survived = since + self.config.survive;
+        let abandoned = self.client_began_anew_at.filter(|_| self.is_accept_unconfirmed);
+        let abandoned = abandoned.map(|at| at.max(since) + limits::SURVIVE_UNCONFIRMED);
+        Some(abandoned.map_or(survived, |abandoned| abandoned.min(survived)))
     }
 
     /// Does what is due.
@@ -88,8 +91,10 @@ impl Session {
             State::Connecting | State::Proving { .. } | State::Connected => {}
         }
         self.on_running(now);
-        if self.alone_since.is_some_and(|since| since + self.survive() <= now) {
-            self.become_closed(CloseReason::ChannelsLost { after: self.survive() }, now);
+        if let (Some(since), Some(deadline)) = (self.alone_since, self.lost_deadline())
+            && deadline <= now
+        {
+            self.become_closed(CloseReason::ChannelsLost { after: deadline - since }, now);
             return;
         }
         if self.expires_at <= now {

@@ -275,22 +275,49 @@ fn client_that_loses_its_lane_in_front_of_the_accept_ends_at_once() {
     assert_eq!(world.nodes[CLIENT].closed(), Some(&CloseReason::NotAccepted));
 }
 
-/// The client has begun another session by then. What the server keeps of this one is of no use to anybody.
+/// What the server keeps is of no use to anybody once the client has begun another session.
 #[test]
-fn server_whose_client_never_had_the_accept_does_not_wait_for_long() {
-    let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
-    world.dial(LaneKind::Tcp, SLOW);
-    world.run_until(Duration::from_secs(5), |world| world.nodes[SERVER].is_connected());
-    assert!(!world.nodes[CLIENT].is_connected());
-    world.kill(0, &[CLIENT, SERVER]);
-    world.run_for(limits::SURVIVE_UNCONFIRMED - milliseconds(100));
-    assert_eq!(world.nodes[SERVER].closed(), None);
-    world.run_for(milliseconds(200));
-    let after = limits::SURVIVE_UNCONFIRMED;
-    assert_eq!(world.nodes[SERVER].closed(), Some(&CloseReason::ChannelsLost { after }));
+fn server_whose_client_never_had_the_accept_and_began_anew_does_not_wait_for_long() {
+    for is_lost_first in [true, false] {
+        let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
+        world.dial(LaneKind::Tcp, SLOW);
+        world.run_until(Duration::from_secs(5), |world| world.nodes[SERVER].is_connected());
+        assert!(!world.nodes[CLIENT].is_connected());
+        if !is_lost_first {
+            begin_anew(&mut world);
+        }
+        world.kill(0, &[CLIENT, SERVER]);
+        let lost_at = world.now;
+        if is_lost_first {
+            world.run_for(Duration::from_secs(2));
+            begin_anew(&mut world);
+        }
+        let after = world.now + limits::SURVIVE_UNCONFIRMED - lost_at;
+        world.run_for(limits::SURVIVE_UNCONFIRMED - milliseconds(100));
+        assert_eq!(world.nodes[SERVER].closed(), None);
+        world.run_for(milliseconds(200));
+        assert_eq!(world.nodes[SERVER].closed(), Some(&CloseReason::ChannelsLost { after }));
+    }
 }
 
-/// A client that comes back within this time, and one that has acknowledged the accept, have all of `survive`.
+fn begin_anew(world: &mut World) {
+    let now = world.now;
+    world.nodes[SERVER].session().handle_newer_session(now);
+}
+
+/// The accept has arrived, its acknowledgement has not, and the path is down for a minute: the client was promised more.
+#[test]
+fn client_with_an_accept_that_it_could_not_acknowledge_comes_back_after_a_long_outage() {
+    let mut world = World::new(1, SessionConfig::default(), SessionConfig::default());
+    world.connect(LaneKind::Tcp, SLOW);
+    world.kill(0, &[CLIENT, SERVER]);
+    send(&mut world, MEGABYTE);
+    world.run_for(limits::SURVIVE / 2);
+    world.join(LaneKind::Tcp, SLOW).unwrap();
+    world.run_until_all_read(Duration::from_secs(12));
+}
+
+/// A client that has acknowledged the accept, or comes back, has all of `survive`, however many sessions it begins.
 #[test]
 fn server_waits_for_a_client_that_has_the_accept() {
     for is_acknowledged in [false, true] {
@@ -299,6 +326,7 @@ fn server_waits_for_a_client_that_has_the_accept() {
         if is_acknowledged {
             world.run_for(SLOW.delay * 4);
         }
+        begin_anew(&mut world);
         world.kill(0, &[CLIENT, SERVER]);
         if !is_acknowledged {
             world.run_for(limits::SURVIVE_UNCONFIRMED / 2);

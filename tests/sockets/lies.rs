@@ -30,10 +30,14 @@ impl Stage {
 
     /// A peer that lies, and the node's end of its session.
     async fn liar(&self) -> (Liar, Session) {
-        let liar = soon(Liar::dial("liar", &self.pair.b.local_addresses()[0])).await;
+        self.liar_called("liar").await
+    }
+
+    async fn liar_called(&self, name: &str) -> (Liar, Session) {
+        let liar = soon(Liar::dial(name, &self.pair.b.local_addresses()[0])).await;
         loop {
             let session = soon(self.pair.b.accept()).await.expect("the node's end");
-            assert_eq!(session.peer().node_id.name(), "liar");
+            assert_eq!(session.peer().node_id.name(), name);
             if session.id() == liar.id {
                 return (liar, session);
             }
@@ -182,5 +186,23 @@ async fn a_packet_with_too_many_frames_costs_the_channel() {
     assert_eq!(session.close_reason(), None, "the next channel may do better");
     stage.is_undisturbed().await;
     drop(session);
+    stage.leave().await;
+}
+
+/// Such a client cannot come back to the session. One that has begun no other session may have the accept, and is awaited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_its_client_may_not_know_of_ends_soon_after_the_next_one_begins() {
+    let mut stage = Stage::new().await;
+    let (lost, abandoned) = stage.liar().await;
+    let (quiet, awaited) = stage.liar_called("quiet").await;
+    drop((lost, quiet));
+    eventually("both channels are gone", || abandoned.stats().lanes.is_empty() && awaited.stats().lanes.is_empty())
+        .await;
+    let (_liar, next) = stage.liar().await;
+    let CloseReason::ChannelsLost { after } = soon(abandoned.closed()).await else { panic!("another reason") };
+    assert!(after >= limits::SURVIVE_UNCONFIRMED && after < limits::SURVIVE, "{after:?}");
+    assert_eq!((awaited.close_reason(), next.close_reason()), (None, None));
+    stage.is_undisturbed().await;
+    drop((abandoned, awaited, next));
     stage.leave().await;
 }
