@@ -98,8 +98,9 @@ const _: () = assert!(ALLOWANCE_MIN <= ALLOWANCE_UNMEASURED);
 /// What is left of the highest rate with each measurement.
 const PEAK_DECAY: f64 = 0.9;
 
-/// A transport may be beginning while its lane has delivered no more than this many round trips' worth: its window doubles with
-/// each, so that all before was no more than the last, and measurements are up to two late.
+/// A transport may be beginning when its lane, at its last measurement, had delivered no more than this many round trips' worth:
+/// its window doubles with each, so that all before was no more than the last, and measurements are up to two late. What has come
+/// since then is part of the next one.
 const STARTUP_ROUND_TRIPS: f64 = 4.0;
 
 /// What a packet may take on a slow lane.
@@ -144,6 +145,8 @@ pub(super) struct DeliveryRate {
     is_limited: bool,
     /// All that was acknowledged.
     delivered_bytes: u64,
+    /// The same when a rate was measured last.
+    measured_bytes: u64,
     /// The highest rate of late, which follows a rate that grows without delay.
     peak: f64,
     /// From when the rate was forgotten until there is one again.
@@ -194,6 +197,7 @@ impl DeliveryRate {
         }
         let sample = self.interval_bytes as f64 / elapsed.as_secs_f64();
         self.peak = sample.max(self.peak * PEAK_DECAY);
+        self.measured_bytes = self.delivered_bytes;
         let says_little = self.is_limited && self.interval_bytes < LIMITED_BYTES_MIN;
         let is_slow_still = self.trial.as_ref().is_some_and(|trial| elapsed > trial.patience);
         let (rate, is_least) = match self.bytes_per_second {
@@ -269,7 +273,7 @@ impl DeliveryRate {
     pub(super) fn startup_bytes(&self, round_trip_min: Duration) -> Option<u64> {
         self.bytes_per_second?;
         let most = self.peak * round_trip_min.as_secs_f64() * STARTUP_ROUND_TRIPS;
-        (self.delivered_bytes as f64 <= most).then_some(most as u64)
+        (self.measured_bytes as f64 <= most).then_some(most as u64)
     }
 
     /// Whether the path may well be faster.

@@ -24,6 +24,44 @@ impl Default for Path {
     }
 }
 
+impl Path {
+    fn time_of(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
+    }
+}
+
+/// A transport that begins: besides its first window, twice as much may have left as was acknowledged.
+#[derive(Debug)]
+struct SlowStart {
+    window: usize,
+    departed_bytes: usize,
+    /// How much had left in all, and when the last of it did.
+    departures: VecDeque<(usize, Instant)>,
+}
+
+impl SlowStart {
+    /// When the last of these bytes leaves, if nothing else keeps them from `start` on.
+    fn departure(&mut self, start: Instant, bytes: usize, path: &Path) -> Instant {
+        let (mut departs, mut rest) = (start, bytes);
+        while rest > 0 {
+            // What it waits for has to have left before.
+            let piece = rest.min(self.window / 2);
+            self.departed_bytes += piece;
+            let awaited = self.departed_bytes.saturating_sub(self.window).div_ceil(2);
+            while self.departures.front().is_some_and(|(departed, _)| *departed < awaited) {
+                self.departures.pop_front();
+            }
+            if let Some((_, departed)) = self.departures.front().filter(|_| awaited > 0) {
+                departs = departs.max(*departed + path.delay * 2);
+            }
+            departs += path.time_of(piece);
+            self.departures.push_back((self.departed_bytes, departs));
+            rest -= piece;
+        }
+        departs
+    }
+}
+
 /// What was written in one go.
 #[derive(Debug)]
 pub struct Write {
@@ -40,6 +78,7 @@ pub struct Pipe {
     /// All that was ever written.
     pub written_bytes: u64,
     free_at: Option<Instant>,
+    slow_start: Option<SlowStart>,
     /// Nothing leaves any more, and nobody is told.
     is_black_hole: bool,
     /// The writer closed it: the reader is told after the last byte.
@@ -54,10 +93,16 @@ impl Pipe {
             writes: VecDeque::new(),
             written_bytes: 0,
             free_at: None,
+            slow_start: None,
             is_black_hole: false,
             is_closed: false,
             is_end_told: false,
         }
+    }
+
+    /// The transport begins with this window from now on, in bytes.
+    pub fn begin_slowly(&mut self, window: usize) {
+        self.slow_start = Some(SlowStart { window, departed_bytes: 0, departures: VecDeque::new() });
     }
 
     /// Bytes that have not left.
@@ -83,8 +128,10 @@ impl Pipe {
             return;
         }
         let start = self.free_at.map_or(now, |free_at| free_at.max(now));
-        let time = Duration::from_secs_f64(bytes.len() as f64 / self.path.bytes_per_second as f64);
-        let departs = start + time;
+        let departs = match &mut self.slow_start {
+            None => start + self.path.time_of(bytes.len()),
+            Some(slow_start) => slow_start.departure(start, bytes.len(), &self.path),
+        };
         self.free_at = Some(departs);
         self.written_bytes += bytes.len() as u64;
         // What was held up before it holds it up, too.

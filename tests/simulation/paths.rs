@@ -68,6 +68,19 @@ fn two_unequal_paths_give_their_sum() {
     }
 }
 
+/// A transport that begins has shown little of its path when those of a shorter one have shown theirs.
+#[test]
+fn paths_whose_transports_begin_give_their_sum_soon() {
+    for window in (10..=40).step_by(3) {
+        let mut world = over(&[path(100, 20), path(50, 60), path(100, 20), path(50, 60)]);
+        world.run_for(milliseconds(500));
+        world.links.iter_mut().flat_map(|link| &mut link.pipes).for_each(|pipe| pipe.begin_slowly(window * 1448));
+        bulk(&mut world);
+        let start = rate(&mut world, Duration::from_secs(3));
+        assert!(start >= 0.9 * 300.0 * MEGABIT, "{window} packets: {:.1} Mbit/s", start / MEGABIT);
+    }
+}
+
 #[test]
 fn a_path_that_would_only_delay_the_others_is_left_out() {
     let (good, bad) = (path(500, 10), path(5, 300));
