@@ -40,13 +40,19 @@ def two_paths(options):
     paths = [Path(float(rtt), options.loss, float(rate)) for rtt, rate in zip(options.rtt, options.rate)]
     for _ in range(options.turns):
         for link in options.link:
-            scheme, count = TWO_PATH_LINKS[link]
-            alone = [upload(paths, [(scheme, count, number)], options.secs) for number in (1, 2)]
-            both = upload(paths, [(scheme, count, number) for number in (1, 2)], options.secs)
-            print(json.dumps({
-                "measured": "two-paths", "rtt_ms": options.rtt, "rate_mbit": options.rate, "loss_percent": options.loss,
-                "link": link, "alone_mbit": [round(mbit, 1) for mbit in alone], "both_mbit": round(both, 1),
-                "of_the_sum": round(both / sum(alone), 3), "of_the_better": round(both / max(alone), 3)}), flush=True)
+            case = {"measured": "two-paths", "rtt_ms": options.rtt, "rate_mbit": options.rate,
+                    "loss_percent": options.loss, "link": link}
+            print(json.dumps(case | both_and_alone(paths, *TWO_PATH_LINKS[link], options.secs)), flush=True)
+
+
+def both_and_alone(paths, scheme, count, seconds):
+    try:
+        alone = [upload(paths, [(scheme, count, number)], seconds) for number in (1, 2)]
+        both = upload(paths, [(scheme, count, number) for number in (1, 2)], seconds)
+        return {"alone_mbit": [round(mbit, 1) for mbit in alone], "both_mbit": round(both, 1),
+                "of_the_sum": round(both / sum(alone), 3), "of_the_better": round(both / max(alone), 3)}
+    except Exception as error:
+        return {"error": str(error)[-300:]}
 
 
 def upload(paths, addresses, seconds):

@@ -75,14 +75,14 @@ impl Registry {
         true
     }
 
-    /// The client of this session is authenticated, and has others that it may not know of, as their accept never came.
-    /// Guests do not count: many may have one name.
-    pub(super) fn on_accepted(&self, newest: &Arc<Shared>) {
-        if newest.peer.is_guest() {
+    /// Tells the other sessions of a client that this one of it is authenticated: it may not know of them, if their accept never
+    /// came. Guests do not count: many may have one name.
+    pub(super) fn on_accepted(&self, accepted: &Arc<Shared>) {
+        if accepted.peer.is_guest() {
             return;
         }
-        let older = self.all().into_iter().filter(|shared| shared.peer.node_id == newest.peer.node_id);
-        for shared in older.filter(|shared| !Arc::ptr_eq(shared, newest)) {
+        let of_client = self.all().into_iter().filter(|shared| shared.peer.node_id == accepted.peer.node_id);
+        for shared in of_client.filter(|shared| !Arc::ptr_eq(shared, accepted)) {
             shared.with_timer(|inner| inner.session.handle_newer_session(Instant::now()));
         }
     }
