@@ -142,7 +142,7 @@ pub struct Session {
     pub(super) alone_since: Option<Instant>,
     /// A server's: nothing has shown yet that the client knows that it is accepted.
     pub(super) is_accept_unconfirmed: bool,
-    /// A server's: when the same client last began another session.
+    /// A server's: when the same client first began another session.
     pub(super) client_began_anew_at: Option<Instant>,
     pub(super) peer_goes_away: Option<CloseCode>,
     pub(super) ping_sequence: u64,
@@ -525,7 +525,7 @@ impl Session {
     /// one, it may be that it cannot come back to it: without channels the session is then kept for
     /// [`limits::SURVIVE_UNCONFIRMED`] at most.
     pub fn handle_newer_session(&mut self, now: Instant) {
-        self.client_began_anew_at = Some(now);
+        self.client_began_anew_at.get_or_insert(now);
     }
 
     // ---- Outputs ----
