@@ -33,11 +33,8 @@ fuzz_target!(|input: (bool, &[u8])| {
     if is_raw {
         let stream: Box<dyn Read> = Box::new(std::io::Cursor::new(bytes.to_vec()));
         dissector.streams([Some(stream), None], &mut show).expect("memory can be read");
-    } else {
-        match dissector.capture(bytes, &mut show) {
-            Err(CaptureError::Io(error)) => panic!("memory can be read: {error}"),
-            Ok(()) | Err(_) => {}
-        }
+    } else if let Err(CaptureError::Io(error)) = dissector.capture(bytes, &mut show) {
+        panic!("memory can be read: {error}");
     }
     assert!(message_bytes <= bytes.len(), "no message is there twice");
     let summary = dissector.finish();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use longhaul::base::limits;
-use longhaul::channel::{Address, TcpOptions};
+use longhaul::channel::{Address, NotsentLowat, TcpOptions};
 use longhaul::config::{Config, ConfigError, FileError, Files};
 use longhaul::crypto::identity::default_provider;
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
@@ -254,7 +254,9 @@ fn check_datagrams(options: &DatagramOptions) {
 
 fn check_tcp(options: &TcpOptions) {
     assert!((1..=65_535).contains(&options.backlog));
-    assert!(options.notsent_lowat_bytes.is_none_or(|bytes| bytes > 0 && bytes <= 1 << 30));
+    if let NotsentLowat::Bytes(bytes) = options.notsent_lowat {
+        assert!(bytes > 0 && bytes <= 1 << 30);
+    }
     let keepalive = options.keepalive.map(|keepalive| keepalive.idle);
     assert!(keepalive.is_none_or(|idle| idle >= Duration::from_secs(1) && idle.subsec_nanos() == 0));
     for duration in [keepalive, options.user_timeout].into_iter().flatten() {
