@@ -42,8 +42,9 @@ impl ReadHalf {
             return Ok(());
         }
         match &self.io {
-            Io::Tcp(stream) => stream.readable().await,
-            Io::Unix(stream) => stream.readable().await,
+            // Not `readable()`, which keeps a list for any number of tasks: this half has one.
+            Io::Tcp(stream) => poll_fn(|context| stream.poll_read_ready(context)).await,
+            Io::Unix(stream) => poll_fn(|context| stream.poll_read_ready(context)).await,
             Io::Quic(lane) => poll_fn(|context| lane.poll_readable(context)).await,
             Io::Tls(tls) => match poll_fn(|context| tls.0.poll_readable(context)).await {
                 Ok(()) => Ok(()),

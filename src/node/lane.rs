@@ -180,7 +180,10 @@ impl Reading {
         decode_packet(&content, &mut self.frames)?;
         drop(content);
         let (now, frames) = (Instant::now(), &mut self.frames);
-        self.shared.with_timer(|inner| inner.session.handle_packet(now, &head, is_sealed, frames, size));
+        self.shared.with_timer(|inner| {
+            inner.pace.on_received();
+            inner.session.handle_packet(now, &head, is_sealed, frames, size);
+        });
         Ok(())
     }
 }

@@ -8,8 +8,9 @@ use crate::channel::ReadHalf;
 use crate::wire::{FrameMessage, WireError, begins_tls, decode_message, message_size};
 
 /// Room for the first read after an idle time, and the largest for messages that are not known yet. It grows while reads
-/// fill it.
-const READ_BYTES_MIN: usize = 2 * 1024;
+/// fill it. The least is the largest that the allocator gives out at once: a block that a short message keeps should cost
+/// little.
+const READ_BYTES_MIN: usize = 1024;
 const READ_BYTES_MAX: usize = 32 * 1024;
 
 /// What is read beyond a message that is longer than that: enough to know the size of the next one. More would have to

@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use tokio::sync::Notify;
 
 use super::shared::{Inner, Shared};
-use crate::base::LaneId;
+use crate::base::{LaneId, StreamId};
 use crate::channel::WriteHalf;
 use crate::session::Transmission;
 
@@ -21,7 +21,7 @@ use crate::session::Transmission;
 const AT_ONCE_BYTES_MAX: u64 = 4 * 1024;
 
 /// Messages that follow one another this closely are left to the lane's task: until it runs several come together, and one packet
-/// costs less than several. One connection that asks and waits for its answer takes longer between two of them.
+/// costs less than several.
 const DENSE_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A longer packet may fill the channel, and the lane rests only when it was written.
@@ -174,16 +174,26 @@ impl LaneWriter {
     }
 }
 
-/// Tells messages that follow one another closely from those that come alone.
+/// Tells messages that follow one another closely from those that come alone. One stream that asks and waits for each answer
+/// is alone, however quick the answers are.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    last_at: Option<Instant>,
+    last: Option<(StreamId, Instant)>,
+    /// Something has come since then.
+    is_answered: bool,
 }
 
 impl Pace {
+    /// A packet has come.
+    pub(super) fn on_received(&mut self) {
+        self.is_answered = true;
+    }
+
     /// Whether the message that comes now follows another one closely.
-    fn is_dense(&mut self, now: Instant) -> bool {
-        self.last_at.replace(now).is_some_and(|at| now.saturating_duration_since(at) < DENSE_INTERVAL)
+    fn is_dense(&mut self, stream: StreamId, now: Instant) -> bool {
+        let is_answered = std::mem::take(&mut self.is_answered);
+        let Some((last, at)) = self.last.replace((stream, now)) else { return false };
+        now.saturating_duration_since(at) < DENSE_INTERVAL && !(last == stream && is_answered)
     }
 }
 
@@ -200,8 +210,8 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// The packet for the next lane that is to be woken, if it is a short one and the lane's writer is idle. Else its task
     /// is woken.
-    pub(super) fn take(inner: &mut Inner, now: Instant) -> Option<Self> {
-        if inner.pace.is_dense(now) {
+    pub(super) fn take(inner: &mut Inner, stream: StreamId, now: Instant) -> Option<Self> {
+        if inner.pace.is_dense(stream, now) {
             return None;
         }
         if inner.session.streams().unsent_bytes() > AT_ONCE_BYTES_MAX {
@@ -213,7 +223,7 @@ impl Outgoing {
             outlet.wake();
             return None;
         };
-        let packet = writer.half.writes_through().then(|| inner.session.poll_transmit(now, lane)).flatten();
+        let packet = writer.half.writes_through().then(|| inner.session.poll_transmit_woken(now, lane)).flatten();
         let Some(packet) = packet else {
             outlet.put(writer);
             outlet.wake();
@@ -284,8 +294,20 @@ mod tests {
     #[test]
     fn messages_that_follow_closely_are_told_from_those_that_come_alone() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        let dense = [0, 150, 200, 250, 350, 351].map(|micros| pace.is_dense(start + Duration::from_micros(micros)));
+        let mut is_dense = |stream, micros| pace.is_dense(StreamId(stream), start + Duration::from_micros(micros));
+        let dense = [0, 150, 200, 250, 350, 351].map(|micros| is_dense(0, micros));
         assert_eq!(dense, [false, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn answers_tell_one_stream_that_asks_from_several() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let dense = [(0, 0), (0, 50), (0, 100), (4, 150), (4, 200), (0, 250)].map(|(stream, micros)| {
+            pace.on_received();
+            pace.is_dense(StreamId(stream), start + Duration::from_micros(micros))
+        });
+        assert_eq!(dense, [false, false, false, true, false, true]);
+        assert!(pace.is_dense(StreamId(0), start + Duration::from_micros(300)), "nothing has come in between");
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ impl SendStream {
     /// [`WriteError`].
     pub(crate) fn poll_send(&mut self, context: &Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
         let (shared, id) = (&self.shared, self.id);
-        shared.with_sending(|inner| write_or_wait(inner, id, context, |inner, id| inner.session.write(id, data)))
+        shared.with_sending(id, |inner| write_or_wait(inner, id, context, |inner, id| inner.session.write(id, data)))
     }
 
     /// Ends the stream: the peer reads what was written, then the end. Returns at once;

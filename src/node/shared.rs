@@ -155,10 +155,10 @@ impl Shared {
 
     /// As [`with`](Self::with), and sends what little is to be sent then in this task, if a lane is idle: for whoever knows
     /// that nothing follows soon. Others leave it to the lanes, which send together what comes until they run.
-    pub(super) fn with_sending<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+    pub(super) fn with_sending<R>(&self, stream: StreamId, change: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let result = change(&mut inner);
-        let outgoing = Outgoing::take(&mut inner, Instant::now());
+        let outgoing = Outgoing::take(&mut inner, stream, Instant::now());
         let is_armed = outgoing.is_some() && inner.arm();
         self.tell(inner, is_armed);
         if let Some(outgoing) = outgoing {
@@ -276,12 +276,11 @@ impl Inner {
 
     /// Takes the next deadline, if it is earlier than the one that the timer task waits for: whether it has to know.
     fn arm(&mut self) -> bool {
-        let next = self.session.next_timeout();
-        let is_earlier = next.is_some_and(|next| self.armed.is_none_or(|armed| next < armed));
-        if is_earlier {
+        let next = self.session.next_timeout_before(self.armed);
+        if next.is_some() {
             self.armed = next;
         }
-        is_earlier
+        next.is_some()
     }
 
     /// What a lane writes with, while it lives.

@@ -14,7 +14,8 @@ use crate::wire::{Ack, Frame};
 const REPEATED_ACKS_MAX: usize = 16;
 
 impl Session {
-    /// Takes an acknowledgement that came by a lane. It may be another one's, and that of a lane that is dead.
+    /// Takes an acknowledgement that came by a lane. It may be another one's, and that of a lane that is dead. The packet's
+    /// end wakes the lanes that may send more now.
     pub(super) fn handle_ack(&mut self, ack: &Ack, by: LaneId, now: Instant) -> Result<(), SessionFault> {
         let index = self.lane_index(ack.lane_id);
         let known = match index {
@@ -90,7 +91,6 @@ impl Session {
             // Hundreds of packets were on their way; an idle lane should not keep their room.
             self.lanes[index].sent.shrink_to(8);
         }
-        self.wake_lanes();
         Ok(())
     }
 

@@ -189,7 +189,9 @@ impl Session {
             }
             let channel = lane.channel();
             let at = views.iter().position(|view| view.id == channel).unwrap_or_else(|| {
-                let rate = &self.lanes.iter().find(|lane| lane.channel() == channel).unwrap_or(lane).rate;
+                let is_first = lane.id == channel;
+                let oldest = if is_first { None } else { self.lanes.iter().find(|lane| lane.channel() == channel) };
+                let rate = &oldest.unwrap_or(lane).rate;
                 views.push(ChannelView {
                     id: channel,
                     weight: lane.setup.usage.weight,
@@ -205,7 +207,9 @@ impl Session {
                 views.len() - 1
             });
             let view = &mut views[at];
-            let least = |before: Option<_>, lane: Option<_>| before.into_iter().chain(lane).min();
+            let least = |before: Option<Duration>, lane| {
+                before.zip(lane).map(|(one, other)| one.min(other)).or(before).or(lane)
+            };
             view.round_trip_min = least(view.round_trip_min, lane.round_trip.minimum());
             view.round_trip = least(view.round_trip, lane.round_trip.smoothed());
             view.in_flight_bytes += lane.in_flight_bytes;

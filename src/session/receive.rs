@@ -116,12 +116,12 @@ impl Session {
     }
 
     pub(super) fn apply_frame(&mut self, now: Instant, lane_id: LaneId, frame: Frame) -> Result<(), SessionFault> {
-        let (round_trip, shortest) = (self.round_trip(), self.shortest_round_trip());
         match frame {
             Frame::Stream(data) => {
                 if data.data.is_empty() && !data.fin {
                     self.limit_idle(now, "empty stream frames")?;
                 }
+                let shortest = self.shortest_round_trip();
                 self.streams.handle_data(&data, now, shortest)?;
             }
             Frame::StreamOpen { stream_id, priority, replay_safe } => {
@@ -129,6 +129,7 @@ impl Session {
             }
             Frame::StreamReset { stream_id, code, final_size } => {
                 self.limit_resets(now)?;
+                let round_trip = self.round_trip();
                 self.streams.handle_reset(stream_id, code, final_size, now, round_trip)?;
             }
             Frame::StreamStop { stream_id, code } => {
@@ -153,10 +154,12 @@ impl Session {
             }
             Frame::DataBlocked { limit } => {
                 self.limit_idle(now, "blocked signals")?;
+                let shortest = self.shortest_round_trip();
                 self.streams.handle_data_blocked(limit, now, shortest);
             }
             Frame::StreamDataBlocked { stream_id, limit } => {
                 self.limit_idle(now, "blocked signals")?;
+                let shortest = self.shortest_round_trip();
                 self.streams.handle_stream_data_blocked(stream_id, limit, now, shortest)?;
             }
             Frame::StreamsBlocked { direction, limit } => {

@@ -39,11 +39,34 @@ impl Session {
         consider(self.late_deadline());
         consider(self.return_deadline());
         consider(self.probe_deadline());
-        consider(self.streams.datagram_deadline());
-        consider(self.throttle.deadline());
+        consider(self.deadline_of_data());
         consider(self.former_lanes.deadline());
         self.lanes.iter().for_each(|lane| consider(self.lane_deadline(lane, self.ran_at)));
         next
+    }
+
+    /// The same, if it is earlier than `armed`, when the method is called anyway. To be asked after each packet: a timer
+    /// that is close is not compared with what waits for longer.
+    ///
+    /// What begins with a packet takes [`ACK_DELAY_MAX`](limits::ACK_DELAY_MAX) at least, but for acknowledgements that are
+    /// due, limits and the age of datagrams. What a lane has waited for before, and counts only now, may be found by that
+    /// much later than by [`next_timeout`](Self::next_timeout).
+    #[must_use]
+    pub fn next_timeout_before(&self, armed: Option<Instant>) -> Option<Instant> {
+        let is_running = matches!(self.state, State::Connecting | State::Proving { .. } | State::Connected);
+        let is_close = armed.is_some_and(|armed| armed <= self.ran_at + limits::ACK_DELAY_MAX);
+        let next = if is_close && is_running {
+            let acks = self.lanes.iter().filter(|lane| lane.is_waiting).filter_map(|lane| lane.received.ack_due);
+            earlier(earlier(acks.min(), self.lost_deadline()), self.deadline_of_data())
+        } else {
+            self.next_timeout()
+        };
+        next.filter(|next| armed.is_none_or(|armed| *next < armed))
+    }
+
+    /// When datagrams are too old, or data need not wait for a limit any more.
+    fn deadline_of_data(&self) -> Option<Instant> {
+        earlier(self.streams.datagram_deadline(), self.throttle.deadline())
     }
 
     /// When a living lane has something to do, or is found to do nothing. `ran_at` is when this side ran last.

@@ -68,6 +68,19 @@ impl Transmission {
 impl Session {
     /// The next packet for a lane that can take one, or `None`: then the lane is woken when there is one.
     pub fn poll_transmit(&mut self, now: Instant, lane_id: LaneId) -> Option<Transmission> {
+        self.transmit(now, lane_id, false)
+    }
+
+    /// The same of a lane that [`poll_wake`](Self::poll_wake) has just given, after something was written and before anything
+    /// else was done to the session: whose turn it is need not be found out again.
+    pub fn poll_transmit_woken(&mut self, now: Instant, lane_id: LaneId) -> Option<Transmission> {
+        // These have several lanes look for what is theirs.
+        let is_chosen = !self.scheduler.ties_streams() && !self.streams.has_prompt();
+        self.transmit(now, lane_id, is_chosen)
+    }
+
+    /// `is_chosen` says that the scheduler lets the lane carry the next shared packet.
+    fn transmit(&mut self, now: Instant, lane_id: LaneId, is_chosen: bool) -> Option<Transmission> {
         let index = self.lane_index(lane_id).filter(|&index| self.lanes[index].is_alive())?;
         let mut copied = 0;
         let frames = match &self.state {
@@ -93,7 +106,11 @@ impl Session {
             State::Connecting | State::Connected => {
                 self.on_running(now);
                 // Asked after each packet, when there is mostly no other one.
-                if self.has_nothing_for(index, now) { Vec::new() } else { self.gather(now, index, &mut copied) }
+                if self.has_nothing_for(index, now) {
+                    Vec::new()
+                } else {
+                    self.gather(now, index, is_chosen, &mut copied)
+                }
             }
         };
         if frames.is_empty() {
@@ -145,7 +162,7 @@ impl Session {
     }
 
     /// The frames for a lane. `copied` is how many of the first ones another lane carries, too.
-    fn gather(&mut self, now: Instant, index: usize, copied: &mut usize) -> Vec<Frame> {
+    fn gather(&mut self, now: Instant, index: usize, is_chosen: bool, copied: &mut usize) -> Vec<Frame> {
         let size_max = self.packet_bytes_max(index);
         let mut room = size_max - packet_overhead_max();
         let mut frames = Vec::new();
@@ -164,7 +181,14 @@ impl Session {
         }
         self.refresh_express(Some(now));
         let is_express = self.is_express(self.lanes[index].id);
-        let may_carry = if is_express { self.may_carry_prompt() } else { self.may_carry(index) };
+        let may_carry = match (is_express, is_chosen) {
+            (true, _) => self.may_carry_prompt(),
+            (false, true) => {
+                self.meter.decisions.taken += u64::from(self.views.len() > 1);
+                true
+            }
+            (false, false) => self.may_carry(index),
+        };
         let data_bytes_max = if may_carry { self.ask_limit(now) } else { 0 };
         let acks_wait = self.lanes[index].received.ack_due.is_some();
         // An acknowledgement alone waits until it is due; it rides along with everything else.
@@ -177,8 +201,10 @@ impl Session {
         // Behind what only this lane can say, which copies of full size would otherwise keep waiting for ever.
         let copies = self.take_copies(index, room);
         *copied = copies.len();
-        room -= copies.iter().map(Frame::encoded_len).sum::<usize>();
-        frames.splice(0..0, copies);
+        if !copies.is_empty() {
+            room -= copies.iter().map(Frame::encoded_len).sum::<usize>();
+            frames.splice(0..0, copies);
+        }
         if !may_carry || room <= 2 * limits::REASON_BYTES_MAX {
             return frames;
         }

@@ -78,18 +78,32 @@ impl ReadyQueue {
     }
 
     /// Takes the stream whose turn it is, among those that `wanted` lets pass.
-    pub fn pop(&mut self, mut wanted: impl FnMut(StreamId) -> bool) -> Option<StreamId> {
+    pub fn pop(&mut self, wanted: impl FnMut(StreamId) -> bool) -> Option<StreamId> {
+        let turn = self.turn(wanted)?;
+        self.take(turn)
+    }
+
+    /// Whose turn it is, among those that `wanted` lets pass.
+    pub(super) fn turn(&self, mut wanted: impl FnMut(StreamId) -> bool) -> Option<Turn> {
         let starving = (1..self.classes.len())
             .find(|&class| self.passed[class] >= TURNS_PASSED_MAX && !self.classes[class].is_empty());
-        for class in starving.into_iter().chain(0..self.classes.len()) {
-            let Some(position) = self.classes[class].iter().position(|&id| wanted(id)) else { continue };
-            self.passed[class] = 0;
-            for lower in class + 1..self.classes.len() {
-                self.passed[lower] = if self.classes[lower].is_empty() { 0 } else { self.passed[lower] + 1 };
-            }
-            return self.classes[class].remove(position);
+        let mut turn_in = |class: usize| {
+            let position = self.classes[class].iter().position(|&id| wanted(id))?;
+            Some(Turn { class, position })
+        };
+        if let Some(turn) = starving.and_then(&mut turn_in) {
+            return Some(turn);
         }
-        None
+        (0..self.classes.len()).find_map(turn_in)
+    }
+
+    /// Takes the stream whose turn it is. The queue has to be as it was when that was asked.
+    pub(super) fn take(&mut self, Turn { class, position }: Turn) -> Option<StreamId> {
+        self.passed[class] = 0;
+        for lower in class + 1..self.classes.len() {
+            self.passed[lower] = if self.classes[lower].is_empty() { 0 } else { self.passed[lower] + 1 };
+        }
+        self.classes[class].remove(position)
     }
 
     /// Whether a stream waits for whose answers somebody waits.
@@ -104,6 +118,13 @@ impl ReadyQueue {
     pub fn is_empty(&self) -> bool {
         self.classes.iter().all(VecDeque::is_empty)
     }
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    class: usize,
+    position: usize,
 }
 
 #[cfg(test)]

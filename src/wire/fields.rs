@@ -134,9 +134,20 @@ impl<'a> FieldReader<'a> {
     /// The next field's number and value.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u64, Value)>, WireError> {
-        if self.position == self.data.len() {
-            return Ok(None);
+        match self.data[self.position..] {
+            [] => Ok(None),
+            // Nearly all are so short: read without the checks of longer ones.
+            [key @ 0x08..0x80, value @ 0..0x80, ..] if matches!(key & 7, 0 | 2) => {
+                self.position += 2;
+                let number = u64::from(key >> 3);
+                let value = u64::from(value);
+                Ok(Some((number, if key & 7 == 0 { Value::Varint(value) } else { Value::Bytes(self.skip(value)?) })))
+            }
+            _ => self.next_long().map(Some),
         }
+    }
+
+    fn next_long(&mut self) -> Result<(u64, Value), WireError> {
         let key = self.varint()?;
         let number = key >> 3;
         if number == 0 || number >= 1 << 29 {
@@ -152,7 +163,7 @@ impl<'a> FieldReader<'a> {
             5 => self.skip(4).map(|_| Value::Fixed)?,
             _ => return Err(WireError::WireType(number)),
         };
-        Ok(Some((number, value)))
+        Ok((number, value))
     }
 
     #[inline]

@@ -16,7 +16,9 @@ pub const STREAM_DATA_OVERHEAD_MAX: usize = 2 * (1 + 4) + (1 + 4) + (1 + 9) + (1
 /// one adds less.
 pub const DATAGRAM_OVERHEAD_MAX: usize = (1 + 4) + (2 + 4) + (1 + 9) + (1 + 9) + 2 * (1 + 3) + (1 + 4);
 
-/// Number of the datagram among the kinds of frames.
+/// Numbers among the kinds of frames.
+const STREAM_KIND: u32 = 1;
+const ACK_KIND: u32 = 5;
 const DATAGRAM_KIND: u32 = 22;
 
 /// Classes of priority on the wire.
@@ -206,10 +208,25 @@ impl Frame {
     }
 
     fn kind(&self) -> u32 {
-        self.parts().kind
+        match self {
+            Self::Stream(_) => STREAM_KIND,
+            Self::Ack(_) => ACK_KIND,
+            other => other.parts().kind,
+        }
     }
 
     fn body_len(&self) -> usize {
+        // Most packets have these and no others, and are measured twice.
+        match self {
+            Self::Stream(StreamData { stream_id, offset, fin, data }) => {
+                let bytes = if data.is_empty() { 0 } else { 1 + varint_len(data.len() as u64) + data.len() };
+                return uint_len(stream_id.0) + uint_len(*offset) + uint_len(u64::from(*fin)) + bytes;
+            }
+            Self::Ack(Ack { lane_id, next_packet_number, delay_us, ranges }) if ranges.is_empty() => {
+                return uint_len(u64::from(lane_id.0)) + uint_len(next_packet_number.0) + uint_len(*delay_us);
+            }
+            _ => {}
+        }
         let parts = self.parts();
         let varints: usize =
             parts.varints.iter().filter(|(_, value)| *value != 0).map(|(_, v)| 1 + varint_len(*v)).sum();
@@ -231,7 +248,7 @@ impl Frame {
         let one = |number, bytes| Some((number, ByteString::One(bytes)));
         match self {
             Self::Stream(frame) => Parts {
-                kind: 1,
+                kind: STREAM_KIND,
                 varints: [(1, frame.stream_id.0), (2, frame.offset), (3, u64::from(frame.fin)), NONE],
                 bytes: Some((4, ByteString::Many(&frame.data))),
             },
@@ -243,7 +260,7 @@ impl Frame {
             }
             Self::StreamStop { stream_id, code } => varints(4, [(1, stream_id.0), (2, code.0), NONE]),
             Self::Ack(ack) => {
-                varints(5, [(1, u64::from(ack.lane_id.0)), (2, ack.next_packet_number.0), (3, ack.delay_us)])
+                varints(ACK_KIND, [(1, u64::from(ack.lane_id.0)), (2, ack.next_packet_number.0), (3, ack.delay_us)])
             }
             Self::MaxData { maximum } => varints(6, [(1, *maximum), NONE, NONE]),
             Self::MaxStreamData { stream_id, maximum } => varints(7, [(1, stream_id.0), (2, *maximum), NONE]),
@@ -494,6 +511,11 @@ fn decode_ack(body: &Bytes) -> Result<Ack, WireError> {
 }
 
 /// Size of a frame as a field of a packet, by the size of its body.
+/// Size of a varint field with a small number; 0 is left out.
+fn uint_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
 fn field_len(kind: u32, body: usize) -> usize {
     varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body + frame_key_len(kind, body)
 }

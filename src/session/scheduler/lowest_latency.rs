@@ -64,14 +64,38 @@ pub(super) fn is_far_from_best(lanes: &[ChannelView], asking: LaneId) -> bool {
 /// The lane on which a packet arrives first, but not `except`.
 pub(super) fn earliest(lanes: &[ChannelView], backlog: Option<u64>, except: Option<LaneId>) -> Option<usize> {
     let best = Best::of(lanes);
+    // Asked for each packet, of each lane once.
+    let (mut of_all, mut of_kept) = (Earliest::default(), Earliest::default());
+    let mut leaves_out_all = true;
+    for (index, lane) in lanes.iter().enumerate() {
+        let is_left_out = best.leaves_out(lane);
+        leaves_out_all &= is_left_out;
+        if Some(lane.id) == except {
+            continue;
+        }
+        let Some(seconds) = delivery_time(lane, backlog) else { continue };
+        of_all.consider(index, seconds);
+        if !is_left_out {
+            of_kept.consider(index, seconds);
+        }
+    }
     // One lane may have the shortest round trip and another one the highest rate, and each leave out the other.
-    let leaves_out_all = lanes.iter().all(|lane| best.leaves_out(lane));
-    let others = lanes.iter().enumerate().filter(|(_, lane)| Some(lane.id) != except);
-    others
-        .filter(|(_, lane)| leaves_out_all || !best.leaves_out(lane))
-        .filter_map(|(index, lane)| Some((index, delivery_time(lane, backlog)?)))
-        .min_by(|(_, left), (_, right)| left.total_cmp(right))
-        .map(|(index, _)| index)
+    if leaves_out_all { of_all.index } else { of_kept.index }
+}
+
+/// The first lane with the shortest time among those considered.
+#[derive(Default)]
+struct Earliest {
+    index: Option<usize>,
+    seconds: f64,
+}
+
+impl Earliest {
+    fn consider(&mut self, index: usize, seconds: f64) {
+        if self.index.is_none() || seconds < self.seconds {
+            *self = Self { index: Some(index), seconds };
+        }
+    }
 }
 
 /// The best of each estimate among the lanes.

@@ -72,10 +72,8 @@ impl Streams {
     }
 
     fn pop_ready(&mut self, wanted: &mut impl FnMut(&Self, StreamId) -> bool) -> Option<StreamId> {
-        let mut ready = std::mem::take(&mut self.ready);
-        let id = ready.pop(|id| wanted(self, id));
-        self.ready = ready;
-        id
+        let turn = self.ready.turn(|id| wanted(self, id))?;
+        self.ready.take(turn)
     }
 
     /// Ends a stream's turn: the others of its class go first now.
