@@ -16,6 +16,8 @@ pub struct Node {
     pub events: Vec<(Instant, Event)>,
     pub app: App,
     pub failure: Option<EstablishError>,
+    /// When its timer fires.
+    armed: Option<Instant>,
     /// Does not run: what arrives waits, and no timer is looked at.
     pub is_stopped: bool,
 }
@@ -30,8 +32,29 @@ impl Node {
             events: Vec::new(),
             app: App::default(),
             failure: None,
+            armed: None,
             is_stopped: false,
         }
+    }
+
+    /// Sets the timer as a node with sockets does after each change: it goes on to the next deadline only when it fires.
+    pub fn arm(&mut self) {
+        let next = self.session.as_ref().and_then(|session| session.next_timeout_before(self.armed));
+        self.armed = next.or(self.armed);
+    }
+
+    /// When its timer fires, unless an earlier deadline is found before.
+    pub fn armed(&self) -> Option<Instant> {
+        self.armed.filter(|_| self.session.is_some())
+    }
+
+    /// Lets the timer fire, if it is time.
+    pub fn expire(&mut self, now: Instant) {
+        let Some(session) = self.session.as_mut().filter(|_| self.armed.is_some_and(|at| at <= now)) else { return };
+        session.handle_timeout(now);
+        self.armed = session.next_timeout();
+        let stays = self.armed.is_some_and(|at| at <= now) && session.poll_wake().is_none();
+        assert!(!stays, "{:?}: a deadline that stays in the past", self.side);
     }
 
     pub fn session(&mut self) -> &mut Session {

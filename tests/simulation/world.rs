@@ -156,6 +156,7 @@ impl World {
             if is_done(self) {
                 return true;
             }
+            self.nodes.iter_mut().for_each(Node::arm);
             match self.next_time() {
                 Some(next) if next <= deadline => self.now = self.now.max(next),
                 _ => {
@@ -207,7 +208,7 @@ impl World {
             let session = node.session.as_ref();
             // Nobody reads on a session that is over.
             let reads = session.is_some_and(|session| !session.is_ending()).then(|| node.app.next_time());
-            [session.and_then(Session::next_timeout), reads.flatten()].into_iter().flatten()
+            [node.armed(), reads.flatten()].into_iter().flatten()
         });
         links.chain(timeouts).min()
     }
@@ -216,17 +217,7 @@ impl World {
     pub fn expire(&mut self) {
         let now = self.now;
         for node in self.nodes.iter_mut().filter(|node| !node.is_stopped) {
-            let Some(session) = &mut node.session else { continue };
-            if session.next_timeout().is_some_and(|at| at <= now) {
-                session.handle_timeout(now);
-                let next = session.next_timeout();
-                let has_more = |session: &mut Session| session.poll_wake().is_some();
-                assert!(
-                    next.is_none_or(|at| at > now) || has_more(session),
-                    "{:?}: a deadline that stays in the past",
-                    node.side
-                );
-            }
+            node.expire(now);
         }
         for link in 0..self.links.len() {
             if let Phase::Joining { since, lane, .. } = self.links[link].ends[CLIENT].phase

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use longhaul::base::{CloseCode, Direction, StreamId};
+use longhaul::base::{CloseCode, Direction, StreamId, limits};
 use longhaul::channel::{Address, ListenOptions};
 use longhaul::crypto::identity::{TlsSettings, TrustAnchors};
 use longhaul::issue::{CertificateAuthority, KeyType, Validity};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::common::{dialling, id, settings};
 use crate::exchange::denying;
+use crate::liar::Liar;
 use crate::rogue::socket_address;
 use crate::transfer::{eventually, soon};
 use crate::udp_path::UdpPath;
@@ -145,7 +146,10 @@ impl Relay {
 /// Node b, listening with or without early data.
 async fn listening(tls: TlsSettings, address: &Address, early_data: bool) -> Node {
     let options = ListenOptions { early_data, ..ListenOptions::default() };
-    Node::builder(tls).listen(address.clone(), options).build().await.expect("a listening node")
+    // The second one is for those that do not take the way.
+    let second = "tcp://127.0.0.1:0".parse().unwrap();
+    let node = Node::builder(tls).listen(address.clone(), options.clone()).listen(second, options);
+    node.build().await.expect("a listening node")
 }
 
 /// A link that has had a session, and has tickets.
@@ -249,6 +253,32 @@ async fn what_is_replay_safe_arrives_before_anything_was_answered() {
         echo(&session, &accepted, b"and so on").await;
         assert!(returning.b_tls.tickets().counters().used.load(std::sync::atomic::Ordering::Relaxed) > 0, "{kind}");
     }
+}
+
+/// A session of the same client, of which it never heard that it was accepted, ends soon after the handshake of the early one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_session_ends_those_that_its_client_may_not_know_of() {
+    futures_util::future::join_all(KINDS.map(async |kind| {
+        let returning = returning(kind, true).await;
+        let liar = soon(Liar::dial("a", &returning.b.local_addresses()[1])).await;
+        let abandoned = soon(returning.b.accept()).await.expect("its session");
+        assert_eq!(abandoned.id(), liar.id, "{kind}");
+        drop(liar);
+        eventually("its channel is gone", || abandoned.stats().lanes.is_empty()).await;
+
+        let session = returning.come_back().await;
+        let (mut send, _recv) = soon(session.stream().replay_safe().open_bi()).await.unwrap();
+        soon(send.write_all(b"early")).await.unwrap();
+        let accepted = soon(returning.b.accept()).await.expect("a session");
+        assert!(accepted.is_early(), "{kind}");
+        returning.way.hold_answers(false);
+        soon(session.connected()).await.expect("it is accepted");
+
+        let CloseReason::ChannelsLost { after } = soon(abandoned.closed()).await else { panic!("another reason") };
+        assert!(after >= limits::SURVIVE_UNCONFIRMED && after < limits::SURVIVE, "{kind}: {after:?}");
+        assert_eq!(accepted.close_reason(), None, "{kind}");
+    }))
+    .await;
 }
 
 /// The listener takes no early data: it is sent again, in order and once.
