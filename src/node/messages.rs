@@ -154,8 +154,8 @@ mod tests {
     }
 
     /// Sizes on both sides of every limit of the reader, so that messages begin and end anywhere in what is read.
-    const SIZES: [usize; 14] =
-        [1, 65_000, 65_000, 0, 40, 2_040, 2_041, 32_700, 32_800, 10, 64_000, 500, 20_000, 65_000];
+    const SIZES: [usize; 16] =
+        [1, 65_000, 65_000, 0, 40, 1_000, 1_020, 1_030, 2_041, 32_700, 32_800, 10, 64_000, 500, 20_000, 65_000];
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn messages_of_all_sizes_arrive_whole() {

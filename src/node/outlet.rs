@@ -3,7 +3,8 @@
 //! A lane has a task that seals and writes. To wake it for a short message costs more than to send the message, so a task
 //! that has one and knows that nothing follows does it itself: it takes the lane's [`LaneWriter`] out of the [`Outlet`],
 //! writes without waiting, and puts it back. What the channel does not take at once is left to the lane's task, as are
-//! messages that come while the writer is out, or closely one after the other. There is one writer, so the packets of a lane stay in order.
+//! messages that come while the writer is out, or closely one after the other ([`Pace`]). There is one writer, so the packets
+//! of a lane stay in order.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -175,7 +176,7 @@ impl LaneWriter {
 }
 
 /// Tells messages that follow one another closely from those that come alone. One stream that asks and waits for each answer
-/// is alone, however quick the answers are.
+/// is alone, however quick the answers are: something has come between two messages of it.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last: Option<(StreamId, Instant)>,

@@ -54,7 +54,8 @@ impl SendStream {
     }
 
     /// As `poll_write`, for short messages after which nothing follows soon: one that finds a lane idle is sent in this task,
-    /// before this returns. Of messages that do follow, those that come closely leave together.
+    /// before this returns. Messages of several streams that come closely leave together, as do those of one stream with
+    /// nothing received in between.
     ///
     /// # Errors
     /// [`WriteError`].

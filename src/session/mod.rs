@@ -2,7 +2,8 @@
 //!
 //! **One mutation, then drain the outputs.** Inputs are `handle_*` (packets, timeouts), `add_lane`/`remove_lane` and
 //! what the application does to streams. Outputs are [`Session::poll_transmit`] for each lane that is ready,
-//! [`Session::poll_wake`] (lanes that should ask), [`Session::poll_event`] and [`Session::next_timeout`].
+//! [`Session::poll_wake`] (lanes that should ask), [`Session::poll_event`] and [`Session::next_timeout`]. Asked at the right
+//! moment, [`Session::poll_transmit_woken`] and [`Session::next_timeout_before`] give the same for less.
 //!
 //! Sealing and opening happen outside, by the keys that [`Transmission`] and [`Session::opening_keys`] give: the
 //! session's state is meant to be behind one short lock.

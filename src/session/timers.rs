@@ -20,6 +20,12 @@ const EXPRESS_PROBE_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// as little as a lane that was never measured.
 const RATE_MEMORY: Duration = Duration::from_secs(3);
 
+/// A timer that fires within this is close. What begins with a packet takes longer, but for acknowledgements that are due
+/// already, limits, and the age of datagrams.
+const CLOSE_MAX: Duration = Duration::from_millis(20);
+const _: () = assert!(CLOSE_MAX.as_millis() <= EXPRESS_PROBE_INTERVAL_MIN.as_millis());
+const _: () = assert!(CLOSE_MAX.as_millis() < limits::ACK_DELAY_MAX.as_millis());
+
 /// Data on its way, on one lane, that is worth the question whether another one would do better.
 const PROBE_LOAD_BYTES_MIN: u64 = 64 * 1024;
 
@@ -46,18 +52,17 @@ impl Session {
     }
 
     /// The same, if it is earlier than `armed`, when the method is called anyway. To be asked after each packet: a timer
-    /// that is close is not compared with what waits for longer.
-    ///
-    /// What begins with a packet takes [`ACK_DELAY_MAX`](limits::ACK_DELAY_MAX) at least, but for acknowledgements that are
-    /// due, limits and the age of datagrams. What a lane has waited for before, and counts only now, may be found by that
-    /// much later than by [`next_timeout`](Self::next_timeout).
+    /// that fires within 20 ms is not compared with what waits for longer. So what begins to count when it has waited for a while
+    /// already may be found by that much later than by [`next_timeout`](Self::next_timeout).
     #[must_use]
     pub fn next_timeout_before(&self, armed: Option<Instant>) -> Option<Instant> {
         let is_running = matches!(self.state, State::Connecting | State::Proving { .. } | State::Connected);
-        let is_close = armed.is_some_and(|armed| armed <= self.ran_at + limits::ACK_DELAY_MAX);
+        let is_close = armed.is_some_and(|armed| armed <= self.ran_at + CLOSE_MAX);
         let next = if is_close && is_running {
             let acks = self.lanes.iter().filter(|lane| lane.is_waiting).filter_map(|lane| lane.received.ack_due);
-            earlier(earlier(acks.min(), self.lost_deadline()), self.deadline_of_data())
+            let next = earlier(earlier(acks.min(), self.lost_deadline()), self.deadline_of_data());
+            // It may be past as soon as it counts, and not count any more when the timer fires.
+            earlier(next, self.late_deadline())
         } else {
             self.next_timeout()
         };

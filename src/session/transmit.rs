@@ -184,6 +184,7 @@ impl Session {
         let may_carry = match (is_express, is_chosen) {
             (true, _) => self.may_carry_prompt(),
             (false, true) => {
+                debug_assert!(self.is_usable(&self.lanes[index]), "it was woken for what any lane may carry");
                 self.meter.decisions.taken += u64::from(self.views.len() > 1);
                 true
             }

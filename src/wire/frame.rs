@@ -511,13 +511,13 @@ fn decode_ack(body: &Bytes) -> Result<Ack, WireError> {
 }
 
 /// Size of a frame as a field of a packet, by the size of its body.
+fn field_len(kind: u32, body: usize) -> usize {
+    varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body + frame_key_len(kind, body)
+}
+
 /// Size of a varint field with a small number; 0 is left out.
 fn uint_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + varint_len(value) }
-}
-
-fn field_len(kind: u32, body: usize) -> usize {
-    varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body + frame_key_len(kind, body)
 }
 
 fn frame_key_len(kind: u32, body: usize) -> usize {
