@@ -1,4 +1,4 @@
-"""What the arguments of benches/wan may be, and what is said of those that may not."""
+"""What the arguments of benches/wan and benches/compare may be, and what is said of those that may not."""
 
 import argparse
 import math
@@ -58,6 +58,7 @@ def one_of(*known):
     def check(word):
         if word not in known:
             raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
+        return word
 
     return check
 
