@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::frame::{Frame, HandshakeData, handshake_len};
 use super::message::{Head, Join, Joined};
 use super::padding::PaddingPolicy;
-use super::varint::{put_varint, varint_len};
+use super::varint::{bytes_field_len, put_varint, uint_field_len, varint_len};
 use crate::base::{SessionId, limits};
 
 /// Which keys protect a packet, as the number of its field.
@@ -217,12 +217,11 @@ pub fn encode_clear(out: &mut BytesMut, head: &Head, message: &ClearMessage) {
 }
 
 fn head_len(head: &Head) -> usize {
-    let uint = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
-    uint(u64::from(head.version))
-        + head.session_id.map_or(0, |_| 2 + SessionId::LEN)
-        + uint(u64::from(head.lane_id.0))
-        + uint(u64::from(head.epoch.0))
-        + uint(head.packet_number.0)
+    uint_field_len(u64::from(head.version))
+        + head.session_id.map_or(0, |_| bytes_field_len(SessionId::LEN))
+        + uint_field_len(u64::from(head.lane_id.0))
+        + uint_field_len(u64::from(head.epoch.0))
+        + uint_field_len(head.packet_number.0)
 }
 
 fn put_head(out: &mut BytesMut, head: &Head) {

@@ -6,7 +6,7 @@ use super::error::WireError;
 use super::fields::{FieldReader, Fields, Schema, Value, bit};
 use super::guest::GuestCredential;
 use super::payload::Payload;
-use super::varint::{put_varint, varint_len};
+use super::varint::{bytes_field_len, put_varint, uint_field_len, varint_len};
 use crate::base::{CloseCode, Direction, Epoch, LaneId, PacketNumber, Secret, StreamCode, StreamId, limits};
 
 /// The most that a [`StreamData`] adds to its data: keys, sizes, and numbers below 2^62.
@@ -77,9 +77,7 @@ impl Datagram {
     /// Size of the frame of a whole datagram of `size` bytes inside a packet, key and length included.
     #[must_use]
     pub fn whole_len(stream_id: StreamId, size: usize) -> usize {
-        let id = if stream_id.0 == 0 { 0 } else { 1 + varint_len(stream_id.0) };
-        let data = if size == 0 { 0 } else { 1 + varint_len(size as u64) + size };
-        field_len(DATAGRAM_KIND, id + data)
+        field_len(DATAGRAM_KIND, uint_field_len(stream_id.0) + bytes_field_len(size))
     }
 }
 
@@ -219,21 +217,18 @@ impl Frame {
         // Most packets have these and no others, and are measured twice.
         match self {
             Self::Stream(StreamData { stream_id, offset, fin, data }) => {
-                let bytes = if data.is_empty() { 0 } else { 1 + varint_len(data.len() as u64) + data.len() };
-                return uint_len(stream_id.0) + uint_len(*offset) + uint_len(u64::from(*fin)) + bytes;
+                let position = uint_field_len(stream_id.0) + uint_field_len(*offset);
+                return position + uint_field_len(u64::from(*fin)) + bytes_field_len(data.len());
             }
             Self::Ack(Ack { lane_id, next_packet_number, delay_us, ranges }) if ranges.is_empty() => {
-                return uint_len(u64::from(lane_id.0)) + uint_len(next_packet_number.0) + uint_len(*delay_us);
+                let what = uint_field_len(u64::from(lane_id.0)) + uint_field_len(next_packet_number.0);
+                return what + uint_field_len(*delay_us);
             }
             _ => {}
         }
         let parts = self.parts();
-        let varints: usize =
-            parts.varints.iter().filter(|(_, value)| *value != 0).map(|(_, v)| 1 + varint_len(*v)).sum();
-        let bytes = match parts.bytes {
-            Some((_, bytes)) if bytes.len() > 0 => 1 + varint_len(bytes.len() as u64) + bytes.len(),
-            _ => 0,
-        };
+        let varints: usize = parts.varints.iter().map(|(_, value)| uint_field_len(*value)).sum();
+        let bytes = parts.bytes.map_or(0, |(_, bytes)| bytes_field_len(bytes.len()));
         let ranges: usize = match self {
             Frame::Ack(ack) => ack.ranges.iter().map(|&(gap, length)| 2 + range_len(gap, length)).sum(),
             _ => 0,
@@ -513,11 +508,6 @@ fn decode_ack(body: &Bytes) -> Result<Ack, WireError> {
 /// Size of a frame as a field of a packet, by the size of its body.
 fn field_len(kind: u32, body: usize) -> usize {
     varint_len(u64::from(kind) << 3) + varint_len(body as u64) + body + frame_key_len(kind, body)
-}
-
-/// Size of a varint field with a small number; 0 is left out.
-fn uint_len(value: u64) -> usize {
-    if value == 0 { 0 } else { 1 + varint_len(value) }
 }
 
 fn frame_key_len(kind: u32, body: usize) -> usize {

@@ -13,6 +13,18 @@ pub(super) const fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
+/// Size of a varint field with a number below 16; one of 0 is left out.
+#[inline]
+pub(super) const fn uint_field_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
+/// Size of a byte string of `size` bytes as a field with a number below 16; an empty one is left out.
+#[inline]
+pub(super) const fn bytes_field_len(size: usize) -> usize {
+    if size == 0 { 0 } else { 1 + varint_len(size as u64) + size }
+}
+
 /// Appends a varint.
 #[inline]
 pub(super) fn put_varint(out: &mut BytesMut, mut value: u64) {
