@@ -10,6 +10,7 @@ use super::lane::{Lane, LaneKind};
 use super::rtt::{ALLOWANCE_MIN, DeliveryRate};
 use super::scheduler::ChannelView;
 use super::state::Session;
+use super::timers::earlier;
 use crate::base::{LaneId, limits};
 
 const _: () = assert!(ALLOWANCE_MIN <= limits::QUIC_IN_FLIGHT_BYTES_MAX);
@@ -207,11 +208,8 @@ impl Session {
                 views.len() - 1
             });
             let view = &mut views[at];
-            let least = |before: Option<Duration>, lane| {
-                before.zip(lane).map(|(one, other)| one.min(other)).or(before).or(lane)
-            };
-            view.round_trip_min = least(view.round_trip_min, lane.round_trip.minimum());
-            view.round_trip = least(view.round_trip, lane.round_trip.smoothed());
+            view.round_trip_min = earlier(view.round_trip_min, lane.round_trip.minimum());
+            view.round_trip = earlier(view.round_trip, lane.round_trip.smoothed());
             view.in_flight_bytes += lane.in_flight_bytes;
             view.sent_bytes += lane.counters.bytes_sent;
             view.is_ready |= lane.is_waiting || asking == Some(index);

@@ -261,8 +261,8 @@ impl Session {
     }
 }
 
-/// The earlier of two deadlines, where there are any.
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+/// The earlier of two deadlines, or the shorter of two times, where there are any.
+pub(super) fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
